@@ -1,0 +1,36 @@
+# make demo: a mesh on the sample video.  make test: the test suite.  Both set up everything on first use.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+VIDEO ?= data/open/downloads/demo.mp4
+
+.PHONY: demo test test-slow lint assets clean
+
+demo: $(VENV)/.installed assets
+	$(PY) demo.py --vid_file $(VIDEO)
+
+test: $(VENV)/.installed-dev assets
+	$(PY) -m pytest
+
+test-slow: $(VENV)/.installed-dev assets
+	$(PY) -m pytest -m slow
+
+lint: $(VENV)/.installed-dev
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+assets: $(VENV)/.installed
+	$(PY) -m lib.data_utils.open_assets
+
+$(VENV)/.installed: requirements.txt
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --disable-pip-version-check --quiet -r requirements.txt
+	touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	$(PY) -m pip install --disable-pip-version-check --quiet -r requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) output

@@ -1,0 +1,222 @@
+"""Configuration: the schema, its defaults, YAML files, command-line options and the device they choose."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from yacs.config import CfgNode
+
+from lib.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+_FILES_PREFIX = "DATASET.FILES."
+
+
+def get_cfg_defaults() -> CfgNode:
+    """The full schema with its defaults; a key that is not here is refused on merge.
+
+    Keys, types and defaults of the original are kept. A comment "(kept)" marks keys that old files hold and
+    that no longer change anything.
+    """
+    cfg = CfgNode()
+    cfg.TITLE = "default"  # one of the five official titles selects its database files
+    cfg.OUTPUT_DIR = "results"  # parent of the run folders
+    cfg.EXP_NAME = "default"  # suffix of the run folder
+    cfg.DEVICE = "cuda"  # used when present, else the CPU
+    cfg.DEBUG = True  # (kept)
+    cfg.LOGDIR = ""  # set to the run folder
+    cfg.NUM_WORKERS = 8  # loader processes; 0 loads in the training process
+    cfg.DEBUG_FREQ = 1000  # (kept)
+    cfg.SEED_VALUE = -1  # >= 0 fixes every random number
+    cfg.render = False  # (kept)
+
+    cfg.CUDNN = CfgNode()
+    cfg.CUDNN.BENCHMARK = True
+    cfg.CUDNN.DETERMINISTIC = False
+    cfg.CUDNN.ENABLED = True
+
+    cfg.TRAIN = CfgNode()
+    cfg.TRAIN.DATASETS_2D = ["Insta"]  # names of lib.dataset.datasets; either list may be empty
+    cfg.TRAIN.DATASETS_3D = ["MPII3D"]
+    cfg.TRAIN.DATASET_EVAL = "ThreeDPW"
+    cfg.TRAIN.BATCH_SIZE = 32  # 2D and 3D samples together
+    cfg.TRAIN.OVERLAP = True  # training windows: stride 1, or (False) stride SEQLEN
+    cfg.TRAIN.DATA_2D_RATIO = 0.5
+    cfg.TRAIN.START_EPOCH = 0
+    cfg.TRAIN.END_EPOCH = 5  # exclusive
+    cfg.TRAIN.PRETRAINED_REGRESSOR = ""  # SPIN-like checkpoint the regressor starts from
+    cfg.TRAIN.PRETRAINED = ""  # checkpoint that evaluate.py measures
+    cfg.TRAIN.RESUME = ""  # checkpoint that training continues from
+    cfg.TRAIN.NUM_ITERS_PER_EPOCH = 1000
+    cfg.TRAIN.LR_SCHEDULE = "plateau"  # or "cosine", to zero at the last iteration
+    cfg.TRAIN.LR_PATIENCE = 5  # plateau: epochs without improvement before LR / 10
+    cfg.TRAIN.WARMUP_ITERS = 0  # linear warm-up of the learning rate
+    cfg.TRAIN.GRAD_CLIP = 0.0  # > 0: largest norm of the gradient
+    cfg.TRAIN.GEN_OPTIM = "Adam"  # or SGD
+    cfg.TRAIN.GEN_LR = 1e-4
+    cfg.TRAIN.GEN_WD = 1e-4
+    cfg.TRAIN.GEN_MOMENTUM = 0.9  # SGD only
+    cfg.TRAIN.MOT_DISCR = CfgNode()
+    cfg.TRAIN.MOT_DISCR.OPTIM = "SGD"
+    cfg.TRAIN.MOT_DISCR.LR = 1e-2
+    cfg.TRAIN.MOT_DISCR.WD = 1e-4
+    cfg.TRAIN.MOT_DISCR.MOMENTUM = 0.9
+    cfg.TRAIN.MOT_DISCR.UPDATE_STEPS = 1
+    cfg.TRAIN.MOT_DISCR.FEATURE_POOL = "concat"
+    cfg.TRAIN.MOT_DISCR.HIDDEN_SIZE = 1024
+    cfg.TRAIN.MOT_DISCR.NUM_LAYERS = 1
+    cfg.TRAIN.MOT_DISCR.ATT = CfgNode()
+    cfg.TRAIN.MOT_DISCR.ATT.SIZE = 1024
+    cfg.TRAIN.MOT_DISCR.ATT.LAYERS = 1
+    cfg.TRAIN.MOT_DISCR.ATT.DROPOUT = 0.1
+
+    cfg.DATASET = CfgNode()
+    cfg.DATASET.SEQLEN = 20
+    cfg.DATASET.OVERLAP = 0.5  # (kept)
+    cfg.DATASET.FILES = CfgNode(new_allowed=True)  # "<dataset>_<split>": file name, e.g. 3dpw_train
+
+    cfg.LOSS = CfgNode()
+    cfg.LOSS.KP_2D_W = 60.0
+    cfg.LOSS.KP_3D_W = 30.0
+    cfg.LOSS.SHAPE_W = 0.001
+    cfg.LOSS.POSE_W = 1.0
+    cfg.LOSS.D_MOTION_LOSS_W = 1.0
+
+    cfg.MODEL = CfgNode()
+    cfg.MODEL.TEMPORAL_TYPE = "gru"  # (kept)
+    cfg.MODEL.EXTRACTOR = "spin"  # static features: "spin" or "landmark"
+    cfg.MODEL.FEATURE_SIZE = 2048
+    cfg.MODEL.TGRU = CfgNode()
+    cfg.MODEL.TGRU.NUM_LAYERS = 1
+    cfg.MODEL.TGRU.HIDDEN_SIZE = 2048
+    cfg.MODEL.REGRESSOR = CfgNode()
+    cfg.MODEL.REGRESSOR.HIDDEN_SIZE = 1024
+    cfg.MODEL.REGRESSOR.DROPOUT = 0.5
+
+    cfg.PATHS = CfgNode()
+    cfg.PATHS.BASE_DATA = "data/base_data"  # official body model
+    cfg.PATHS.PREPROCESSED = "data/preprocessed_data"  # databases
+    cfg.PATHS.OPEN = "data/open"  # open body model
+
+    cfg.COMPAT = CfgNode()  # True restores a behaviour of the original
+    cfg.COMPAT.STATIC_BORDERS = True  # sequence ends see their own frame repeated; False: edge padding
+    cfg.COMPAT.TRAIN_WINDOWS = False  # cut to multiples of 16, border windows repeated, short videos dropped
+    cfg.COMPAT.FLOAT16_TARGETS = False  # targets rounded to half precision
+    cfg.COMPAT.VALIDATION = False  # cut to multiples of 16, invalid frames kept, Accel across videos
+    return cfg
+
+
+def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
+    """The defaults, overridden by a YAML file, overridden by ``KEY VALUE`` pairs.
+
+    Raises:
+        UserError: the file is missing or not YAML, a key is unknown, or a value has the wrong type.
+    """
+    cfg = get_cfg_defaults()
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"configuration file {path} does not exist: give an existing file with --cfg")
+    try:
+        cfg.merge_from_file(str(path))
+    except (KeyError, ValueError, AttributeError, AssertionError, yaml.YAMLError) as error:
+        raise UserError(f"configuration file {path}: {_reason(error)}") from error
+    if len(opts) % 2:
+        raise UserError(f"--opts expects pairs KEY VALUE, got {len(opts)} words: {' '.join(opts)}")
+    for key, value in zip(opts[::2], opts[1::2]):
+        try:
+            if key.startswith(_FILES_PREFIX):
+                cfg.DATASET.FILES[key[len(_FILES_PREFIX) :]] = value
+            else:
+                cfg.merge_from_list([key, value])
+        except (KeyError, ValueError, AttributeError, AssertionError) as error:
+            raise UserError(f"--opts {key} {value}: {_reason(error)}") from error
+    return cfg
+
+
+def _reason(error: Exception) -> str:
+    return str(error.args[0]) if error.args and isinstance(error, KeyError) else str(error)
+
+
+def to_dict(cfg: CfgNode) -> dict[str, Any]:
+    """The configuration as plain nested dicts, lists, strings and numbers."""
+    return {key: to_dict(value) if isinstance(value, CfgNode) else value for key, value in cfg.items()}
+
+
+def from_dict(config: dict[str, Any]) -> CfgNode:
+    """The configuration that :func:`to_dict` gave; keys it lacks take their defaults.
+
+    Raises:
+        UserError: it holds an unknown key or a value of the wrong type.
+    """
+    cfg = get_cfg_defaults()
+    try:
+        cfg.merge_from_other_cfg(CfgNode(config))
+    except (KeyError, ValueError) as error:
+        raise UserError(f"the configuration stored in the checkpoint does not fit: {_reason(error)}") from error
+    return cfg
+
+
+def dump_yaml(cfg: CfgNode) -> str:
+    """The configuration as plain YAML, which :func:`load_config` reads back."""
+    return yaml.safe_dump(to_dict(cfg), sort_keys=False)
+
+
+def parse_args(
+    description: str,
+    extra: Callable[[argparse.ArgumentParser], None] | None = None,
+    argv: Sequence[str] | None = None,
+) -> tuple[argparse.Namespace, CfgNode]:
+    """Read ``--cfg --opts --gpu --device`` and the options that ``extra`` adds to the parser.
+
+    ``--gpu`` sets CUDA_VISIBLE_DEVICES. Returns the parsed arguments and the configuration.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--cfg", default="./configs/config.yaml", help="YAML file merged over the defaults")
+    parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="override keys of the file")
+    parser.add_argument("--gpu", default=None, help="value for CUDA_VISIBLE_DEVICES")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="auto (the configuration's DEVICE where present, else cpu), cpu, cuda, cuda:N or mps",
+    )
+    if extra is not None:
+        extra(parser)
+    args = parser.parse_args(argv)
+    if args.gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = args.gpu
+    return args, load_config(args.cfg, args.opts)
+
+
+def choose_device(option: str, configured: str) -> torch.device:
+    """The device to run on: ``option`` if it names one, else the configured one, else the CPU.
+
+    Raises:
+        UserError: ``option`` names a device that this machine lacks, or is no device.
+    """
+    name = configured if option == "auto" else option
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"device {name!r} is unknown: use auto, cpu, cuda, cuda:N or mps") from None
+    if _present(device):
+        return device
+    if option != "auto":
+        raise UserError(f"--device {option}: this machine or this build of torch has none; try --device auto")
+    logger.info("DEVICE %s is not present: running on the CPU", configured)
+    return torch.device("cpu")
+
+
+def _present(device: torch.device) -> bool:
+    if device.type == "cpu":
+        return True
+    if device.type == "cuda":
+        return torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
+    return device.type == "mps" and torch.backends.mps.is_available()

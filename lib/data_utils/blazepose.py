@@ -1,0 +1,215 @@
+"""BlazePose without mediapipe: person detector and 33-landmark network on the LiteRT interpreter.
+
+Both take RGB uint8 images (H, W, 3) and answer in pixels of that image. The networks come from
+``lib.data_utils.open_assets``. Conventions (boxes, turned square region of interest, world landmarks) are
+those of mediapipe's pose graphs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from lib.utils.errors import UserError
+
+N_LANDMARKS = 33
+# 0 nose; 1-3 left and 4-6 right eye; then pairs (left, right) from the ears (7, 8) to the toes (31, 32).
+SWAP_LEFT_RIGHT = np.array([0, 4, 5, 6, 1, 2, 3, *(i + 1 if i % 2 else i - 1 for i in range(7, N_LANDMARKS))])
+
+DETECTOR_SIZE = 224
+LANDMARK_SIZE = 256
+ROI_SCALE = 1.25  # side of the region of interest over the diameter of the circle about the body
+
+
+@dataclass(frozen=True)
+class Detection:
+    """A person: ``score`` in [0, 1], ``box`` (4,) x0, y0, x1, y1 px about head and shoulders, and the circle
+    about the body: ``centre`` (2,) between the hips, ``scale_point`` (2,) on its rim, beyond the head."""
+
+    score: float
+    box: np.ndarray
+    centre: np.ndarray
+    scale_point: np.ndarray
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """The 33 landmarks of one person.
+
+    ``xy`` (33, 2) px; ``z`` (33,) depth about the hips in px; ``visibility`` (33,) and ``score`` (presence of
+    a person) in [0, 1]; ``world`` (33, 3) metres about the middle of the hips, along the camera's axes: x
+    right, y down, z away from the camera. ``next_centre``, ``next_scale_point`` (2,) px: the circle to look
+    in for this person in the next frame.
+    """
+
+    xy: np.ndarray
+    z: np.ndarray
+    visibility: np.ndarray
+    score: float
+    world: np.ndarray
+    next_centre: np.ndarray
+    next_scale_point: np.ndarray
+
+
+class PersonDetector:
+    """Finds persons in an image (head and upper body must be in sight)."""
+
+    def __init__(self, path: str | Path, threads: int = 2, min_score: float = 0.5, max_overlap: float = 0.3):
+        """``threads``: CPU threads. Raises UserError if the file or the interpreter cannot be used."""
+        self._network = _Network(path, threads, {"boxes": (1, 2254, 12), "scores": (1, 2254, 1)})
+        self._anchors = anchor_centres()
+        self._min_score = min_score
+        self._max_overlap = max_overlap
+
+    def detect(self, rgb: np.ndarray) -> list[Detection]:
+        """Persons in ``rgb`` (H, W, 3) uint8, surest first."""
+        height, width = rgb.shape[:2]
+        side = max(height, width)
+        scale = DETECTOR_SIZE / side
+        shrunk = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        top, left = (DETECTOR_SIZE - shrunk.shape[0]) // 2, (DETECTOR_SIZE - shrunk.shape[1]) // 2
+        square = np.full((DETECTOR_SIZE, DETECTOR_SIZE, 3), -1, np.float32)
+        square[top : top + shrunk.shape[0], left : left + shrunk.shape[1]] = shrunk / np.float32(127.5) - 1
+
+        outputs = self._network(square)
+        scores = _sigmoid(outputs["scores"][0, :, 0])
+        chosen = scores > self._min_score
+        raw = outputs["boxes"][0, chosen].reshape(-1, 6, 2) / DETECTOR_SIZE
+        centre, size, points = raw[:, :1], raw[:, 1:2], raw[:, 2:]
+        corners = np.concatenate([centre - size / 2, centre + size / 2], axis=1)
+        # Rows: two corners of the box, then hip centre, body circle, shoulder centre, upper body circle.
+        rows = np.concatenate([corners, points], axis=1) + self._anchors[chosen, None]
+        offset = np.array([left, top]) / DETECTOR_SIZE
+        return [
+            Detection(score, row[:2].ravel(), row[2], row[3])
+            for score, row in (
+                (score, (row - offset) * side)
+                for score, row in weighted_nms(rows, scores[chosen], self._max_overlap)
+            )
+        ]
+
+
+class LandmarkNetwork:
+    """Locates the 33 landmarks of the person inside a circle ("full" and "heavy" networks)."""
+
+    def __init__(self, path: str | Path, threads: int = 2):
+        """``threads``: CPU threads. Raises UserError if the file or the interpreter cannot be used."""
+        self._network = _Network(path, threads, {"landmarks": (1, 195), "score": (1, 1), "world": (1, 117)})
+
+    def __call__(self, rgb: np.ndarray, centre: np.ndarray, scale_point: np.ndarray) -> Landmarks:
+        """Landmarks in ``rgb`` (H, W, 3) uint8 of the person in the circle about ``centre`` (2,) through
+        ``scale_point`` (2,), px: a detection's, or those that the frame before gave."""
+        to_crop, rotation, side = region_of_interest(centre, scale_point)
+        crop = cv2.warpAffine(rgb, to_crop, (LANDMARK_SIZE, LANDMARK_SIZE), flags=cv2.INTER_LINEAR)
+        outputs = self._network(crop.astype(np.float32) / 255)
+
+        points = outputs["landmarks"].reshape(39, 5)
+        to_image = cv2.invertAffineTransform(to_crop)
+        xy = points[:, :2] @ to_image[:, :2].T + to_image[:, 2]
+        world = outputs["world"].reshape(39, 3)[:N_LANDMARKS].copy()
+        world[:, :2] = world[:, :2] @ rotation.T
+        return Landmarks(
+            xy=xy[:N_LANDMARKS].astype(np.float32),
+            z=points[:N_LANDMARKS, 2] * (side / LANDMARK_SIZE),
+            visibility=_sigmoid(points[:N_LANDMARKS, 3]),
+            score=float(outputs["score"][0, 0]),
+            world=world,
+            next_centre=xy[33],
+            next_scale_point=xy[34],
+        )
+
+
+def region_of_interest(centre: np.ndarray, scale_point: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Square about a body circle, turned so that the direction centre → scale_point points up.
+
+    Returns the affine map (2, 3) from image to crop pixels, the rotation (2, 2) from the crop's axes to the
+    image's, and the square's side in image pixels.
+    """
+    x, y = (float(v) for v in np.subtract(scale_point, centre))
+    angle = np.pi / 2 - np.arctan2(-y, x)
+    side = 2 * ROI_SCALE * max(float(np.hypot(x, y)), 1.0)
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear = rotation.T * (LANDMARK_SIZE / side)
+    shift = LANDMARK_SIZE / 2 - linear @ np.asarray(centre, dtype=np.float64)
+    return np.concatenate([linear, shift[:, None]], axis=1), rotation, side
+
+
+def anchor_centres() -> np.ndarray:
+    """Centres (2254, 2) of the detector's anchors in [0, 1], x and y: grids of stride 8, 16 and 32 px with
+    2, 2 and 6 anchors per cell."""
+    grids = []
+    for stride, per_cell in ((8, 2), (16, 2), (32, 6)):
+        centres = (np.arange(DETECTOR_SIZE // stride) + 0.5) * stride / DETECTOR_SIZE
+        cells = np.stack(np.meshgrid(centres, centres), axis=-1).reshape(-1, 2)
+        grids.append(np.repeat(cells, per_cell, axis=0))
+    return np.concatenate(grids).astype(np.float32)
+
+
+def weighted_nms(rows: np.ndarray, scores: np.ndarray, max_overlap: float) -> list[tuple[float, np.ndarray]]:
+    """Merge detections whose boxes overlap; of each group its best score and its score-weighted mean.
+
+    rows: (n, k, 2) points of which the first two are the box's corners; scores: (n,). Two boxes overlap when
+    intersection over union exceeds ``max_overlap``.
+    """
+    merged = []
+    left = np.argsort(-scores)
+    while len(left):
+        overlap = intersection_over_union(rows[left[0], :2], rows[left, :2])
+        group = overlap > max_overlap
+        group[0] = True  # also where the best box is empty
+        members = left[group]
+        mean = np.average(rows[members], axis=0, weights=scores[members])
+        merged.append((float(scores[left[0]]), mean))
+        left = left[~group]
+    return merged
+
+
+def intersection_over_union(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """IoU of one box with n boxes. box: (2, 2) corners (x0, y0), (x1, y1); boxes: (n, 2, 2) -> (n,)."""
+    low, high = np.maximum(box[0], boxes[:, 0]), np.minimum(box[1], boxes[:, 1])
+    shared = np.prod(np.clip(high - low, 0, None), axis=-1)
+    area, areas = np.prod(box[1] - box[0]), np.prod(boxes[:, 1] - boxes[:, 0], axis=-1)
+    return shared / np.maximum(area + areas - shared, 1e-12)
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-np.clip(x, -80, 80)))
+
+
+class _Network:
+    """A TensorFlow Lite network with one image input, whose outputs are found by their shapes."""
+
+    def __init__(self, path: str | Path, threads: int, outputs: Mapping[str, tuple[int, ...]]):
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError as error:
+            raise UserError(
+                f"the landmark networks need the package ai-edge-litert ({error}): "
+                "run `pip install -r requirements.txt`"
+            ) from error
+        if not Path(path).is_file():
+            raise UserError(f"{path}: no such network; `python -m lib.data_utils.open_assets` fetches it")
+        try:
+            self._interpreter: Any = Interpreter(model_path=str(path), num_threads=threads)
+            self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise UserError(f"{path} is not a TensorFlow Lite network ({error}); fetch it again") from error
+        self._input = self._interpreter.get_input_details()[0]["index"]
+        # The names (Identity, Identity_1, …) depend on the export; the shapes are the network's own.
+        found = {tuple(d["shape"].tolist()): d["index"] for d in self._interpreter.get_output_details()}
+        missing = [name for name, shape in outputs.items() if shape not in found]
+        if missing:
+            raise UserError(
+                f"{path} is another network: no output {missing[0]} of shape {outputs[missing[0]]}"
+            )
+        self._outputs = {name: found[shape] for name, shape in outputs.items()}
+
+    def __call__(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        self._interpreter.set_tensor(self._input, image[None])
+        self._interpreter.invoke()
+        return {name: self._interpreter.get_tensor(index) for name, index in self._outputs.items()}

@@ -1,0 +1,302 @@
+"""The datasets by name, the files they live in, and the training samples they give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from yacs.config import CfgNode
+
+from lib.dataset.database import Database, open_database
+from lib.dataset.windows import original_windows, training_windows, window_frames
+from lib.utils.errors import UserError
+from lib.utils.keypoints import convert_kps
+
+CROP_SIZE = 224  # pixels of an InstaVariety crop
+BOX_SCALE = 1.2  # the network's crop is this much larger than the stored box
+OUTPUTS = 3  # past, future and integrated prediction share one target
+
+Batch = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """What distinguishes one dataset from another."""
+
+    name: str  # in configuration files
+    key: str  # in file names and on the command line
+    joints2d: str = "spin"  # convention of the stored 2D joints
+    crop_pixels: bool = False  # 2D joints are pixels of the crop, and there are no boxes
+    has_3d: bool = True
+    has_smpl: bool = True
+    eval_joints: str = ""  # convention of the joints that are compared; "" = not evaluated
+    eval_regressor: bool = False  # predicted joints come from the H36M regressor, else from the 49
+    eval_mesh: bool = False  # ground truth pose and shape give vertices to compare
+
+
+_SPECS = (
+    DatasetSpec("ThreeDPW", "3dpw", "common", eval_joints="common", eval_regressor=True, eval_mesh=True),
+    DatasetSpec("MPII3D", "mpii3d", has_smpl=False, eval_joints="mpii3d_test"),
+    DatasetSpec("Human36M", "h36m", eval_joints="common", eval_regressor=True),
+    DatasetSpec("Open", "open", eval_joints="common", eval_mesh=True),
+    DatasetSpec("Insta", "insta", "insta", crop_pixels=True, has_3d=False, has_smpl=False),
+    DatasetSpec("PoseTrack", "posetrack", has_3d=False, has_smpl=False),
+    DatasetSpec("PennAction", "pennaction", "common", has_3d=False, has_smpl=False),
+)
+DATASETS = {spec.name: spec for spec in _SPECS}
+
+TABLE4_3DPW = "repr_table4_3dpw_model"
+TABLE4_H36M_MPII3D = "repr_table4_h36m_mpii3d_model"
+TABLE6_3DPW = "repr_table6_3dpw_model"
+TABLE6_MPII3D = "repr_table6_mpii3d_model"
+TABLE6_H36M = "repr_table6_h36m_model"
+TITLES = (TABLE4_3DPW, TABLE4_H36M_MPII3D, TABLE6_3DPW, TABLE6_MPII3D, TABLE6_H36M)
+
+_FILES = {  # the same for every title
+    "3dpw_val": "3dpw_val_db.pt",
+    "3dpw_test": "3dpw_test_db.pt",
+    "mpii3d_val": "mpii3d_val_scale12_db.pt",
+    "mpii3d_test": "mpii3d_val_scale12_db.pt",
+    "insta_train": "insta_train_db.h5",
+    "pennaction_train": "pennaction_train_scale12_db.pt",
+    "open_train": "open_train_db.pt",
+    "open_val": "open_val_db.pt",
+    "open_test": "open_test_db.pt",
+}
+_FILES_BY_TITLE = {  # in the order of TITLES
+    "3dpw_train": ("3dpw_train_occ_db.pt", *["3dpw_train_db.pt"] * 4),
+    "mpii3d_train": (
+        "mpii3d_train_scale12_occ_db.pt",
+        "mpii3d_train_scale12_db.pt",
+        "mpii3d_train_scale12_new_occ_db.pt",
+        "mpii3d_train_scale12_db.pt",
+        "mpii3d_train_scale1_db.pt",
+    ),
+    "h36m_train": (
+        "h36m_train_25fps_occ_db.pt",
+        "h36m_train_25fps_db.pt",
+        "h36m_train_25fps_occ_db.pt",
+        "h36m_train_25fps_db.pt",
+        "h36m_train_25fps_tight_db.pt",
+    ),
+    "posetrack_train": (
+        "posetrack_train_db.pt",
+        "posetrack_train_db.pt",
+        "posetrack_train_occ_db.pt",
+        "posetrack_train_db.pt",
+        "posetrack_train_db.pt",
+    ),
+    "h36m_val": (*["h36m_val_db.pt"] * 4, "h36m_test_front_25fps_tight_db.pt"),
+    "h36m_test": (
+        "",
+        "h36m_test_25fps_nosmpl_db.pt",
+        "",
+        "",
+        "h36m_test_front_25fps_tight_nosmpl_db.pt",
+    ),
+}
+
+
+def get_spec(name: str) -> DatasetSpec:
+    """The dataset called ``name`` in a configuration, or by its key.
+
+    Raises:
+        UserError: there is none.
+    """
+    for spec in _SPECS:
+        if name in (spec.name, spec.key):
+            return spec
+    raise UserError(f"dataset {name!r} is unknown: use one of {', '.join(DATASETS)}")
+
+
+def database_path(spec: DatasetSpec, split: str, cfg: CfgNode) -> Path:
+    """The database of a split: from DATASET.FILES, else the official file for the configuration's TITLE.
+
+    A name with a folder in it is used as it is; a bare name lies in PATHS.PREPROCESSED.
+
+    Raises:
+        UserError: neither says which file it is.
+    """
+    key = f"{spec.key}_{split}"
+    name = cfg.DATASET.FILES.get(key) or _FILES.get(key, "")
+    if not name and cfg.TITLE in TITLES and key in _FILES_BY_TITLE:
+        name = _FILES_BY_TITLE[key][TITLES.index(cfg.TITLE)]
+    if not name:
+        raise UserError(
+            f"no {split} database of {spec.name} belongs to TITLE {cfg.TITLE!r}: "
+            f"name its file in DATASET.FILES.{key}"
+        )
+    path = Path(name)
+    return path if path.parent != Path() else Path(cfg.PATHS.PREPROCESSED) / path
+
+
+class WindowDataset(Dataset):
+    """Windows of one database with the targets of their middle frame.
+
+    A sample holds ``features`` (L, F), ``kp_2d`` (3, 49, 3: x, y in [-1, 1] of the crop, confidence) and, for a
+    dataset with 3D, ``kp_3d`` (3, 49, 3) metres, ``theta`` (3, 85), ``w_3d`` (3,) and ``w_smpl`` (3,), float32;
+    the axis of 3 repeats one target. :meth:`__getitems__` gives a whole batch with one leading axis more.
+
+    Args:
+        database: the fields of :func:`required_fields`.
+        seqlen: window length L.
+        overlap: a window for every frame, else windows side by side.
+        original_windows: the original's choice of windows.
+        float16: round targets to half precision, as the original does.
+        use_smpl: False gives every sample w_smpl 0.
+    """
+
+    def __init__(
+        self,
+        spec: DatasetSpec,
+        database: Database,
+        seqlen: int,
+        *,
+        overlap: bool = True,
+        original: bool = False,
+        float16: bool = False,
+        use_smpl: bool = True,
+    ) -> None:
+        self.spec, self.database, self.seqlen = spec, database, seqlen
+        self.float16, self.use_smpl = float16, use_smpl and spec.has_smpl
+        make_windows = original_windows if original else training_windows
+        self.windows = make_windows(database["vid_name"], seqlen, overlap)
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, index: int) -> Batch:
+        return {key: values[0] for key, values in self.__getitems__([index]).items()}
+
+    def __getitems__(self, indices: Sequence[int] | np.ndarray) -> Batch:
+        """The samples at ``indices``, stacked."""
+        windows = self.windows[np.asarray(indices)]
+        targets = windows[:, 0]
+        features = self.database["features"][window_frames(windows, self.seqlen)]
+        batch = {"features": torch.from_numpy(np.ascontiguousarray(features, np.float32))}
+        batch["kp_2d"] = self._target(self._joints2d(targets))
+        if self.spec.has_3d:
+            theta = self._theta(targets)
+            has_smpl = theta[:, 3:].any(axis=1) if self.use_smpl else np.zeros(len(theta))
+            batch["kp_3d"] = self._target(self.database["joints3D"][targets])
+            batch["theta"] = self._target(theta)
+            batch["w_3d"] = torch.ones(len(targets), OUTPUTS)
+            batch["w_smpl"] = self._target(has_smpl)
+        return batch
+
+    def _joints2d(self, frames: np.ndarray) -> np.ndarray:
+        joints = convert_kps(self.database["joints2D"][frames], self.spec.joints2d, "spin")  # a copy
+        if self.spec.crop_pixels:
+            joints[..., :2] = 2 * joints[..., :2] / CROP_SIZE - 1
+        else:
+            boxes = np.asarray(self.database["bbox"][frames], np.float64)[:, None]
+            joints[..., :2] = 2 * (joints[..., :2] - boxes[..., :2]) / (BOX_SCALE * boxes[..., 2:])
+        return joints
+
+    def _theta(self, frames: np.ndarray) -> np.ndarray:
+        theta = np.zeros((len(frames), 85), np.float32)
+        theta[:, 0] = 1
+        if self.spec.has_smpl:
+            theta[:, 3:75] = self.database["pose"][frames]
+            theta[:, 75:] = self.database["shape"][frames]
+        return theta
+
+    def _target(self, values: np.ndarray) -> torch.Tensor:
+        if self.float16:
+            values = values.astype(np.float16)
+        tensor = torch.from_numpy(np.asarray(values, np.float32))
+        return tensor[:, None].expand(-1, OUTPUTS, *tensor.shape[1:])
+
+
+class ConcatWindows(Dataset):
+    """Several datasets as one: batches mix them in proportion to their sizes. All give the same keys."""
+
+    def __init__(self, datasets: Sequence[WindowDataset]) -> None:
+        self.datasets = list(datasets)
+        self._ends = np.cumsum([len(dataset) for dataset in self.datasets])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: int) -> Batch:
+        return {key: values[0] for key, values in self.__getitems__([index]).items()}
+
+    def __getitems__(self, indices: Sequence[int] | np.ndarray) -> Batch:
+        """The samples at ``indices``, stacked in that order."""
+        indices = np.asarray(indices)
+        sources = np.searchsorted(self._ends, indices, side="right")
+        present, parts, places = np.unique(sources), [], []
+        for source in present:
+            place = np.flatnonzero(sources == source)
+            dataset = self.datasets[source]
+            parts.append(dataset.__getitems__(indices[place] - self._ends[source] + len(dataset)))
+            places.append(place)
+        if len(parts) == 1:
+            return parts[0]
+        order = torch.from_numpy(np.argsort(np.concatenate(places)))
+        return {key: torch.cat([part[key] for part in parts])[order] for key in parts[0]}
+
+
+def required_fields(spec: DatasetSpec) -> list[str]:
+    """Fields of a database that training reads."""
+    fields = ["vid_name", "features", "joints2D"]
+    fields += [] if spec.crop_pixels else ["bbox"]
+    fields += ["joints3D"] if spec.has_3d else []
+    return fields + (["pose", "shape"] if spec.has_smpl else [])
+
+
+def training_set(names: Sequence[str], cfg: CfgNode, *, with_3d: bool) -> ConcatWindows | None:
+    """The training windows of the named datasets, or None for an empty list.
+
+    Raises:
+        UserError: a name is unknown or belongs in the other list, or a database is missing or does not fit.
+    """
+    datasets = []
+    for name in names:
+        spec = get_spec(name)
+        if with_3d and not spec.has_3d:
+            raise UserError(f"TRAIN.DATASETS_3D holds {name}, which has no 3D: put it in TRAIN.DATASETS_2D")
+        if spec.has_3d and not with_3d:
+            raise UserError(f"TRAIN.DATASETS_2D holds {name}, which has 3D: put it in TRAIN.DATASETS_3D")
+        datasets.append(_training_windows(spec, cfg))
+    return ConcatWindows(datasets) if datasets else None
+
+
+def _training_windows(spec: DatasetSpec, cfg: CfgNode) -> WindowDataset:
+    path = database_path(spec, "train", cfg)
+    database = open_database(path, required_fields(spec))
+    check_shape(path, database, "features", (cfg.MODEL.FEATURE_SIZE,))
+    if spec.has_3d:
+        check_shape(path, database, "joints3D", (49, 3))
+    dataset = WindowDataset(
+        spec,
+        database,
+        cfg.DATASET.SEQLEN,
+        overlap=cfg.TRAIN.OVERLAP,
+        original=cfg.COMPAT.TRAIN_WINDOWS,
+        float16=cfg.COMPAT.FLOAT16_TARGETS,
+        # the original trains this model, and no other, without Human3.6M's SMPL parameters
+        use_smpl=not (spec.name == "Human36M" and cfg.TITLE == TABLE4_3DPW),
+    )
+    if not len(dataset):
+        raise UserError(f"database {path} gives no window of {cfg.DATASET.SEQLEN} frames: its videos are shorter")
+    return dataset
+
+
+def check_shape(path: Path, database: Database, field: str, shape: tuple[Any, ...]) -> None:
+    """Compare the shape of a field's rows with what is expected.
+
+    Raises:
+        UserError: it differs.
+    """
+    found = tuple(database[field].shape[1:])
+    if found != shape:
+        raise UserError(
+            f"database {path}: rows of {field} have shape {found}, expected {shape}: "
+            "the file was made for another configuration or split"
+        )

@@ -1,0 +1,200 @@
+"""Draw body meshes over an image on the CPU, without OpenGL: OpenCV's rasteriser plus shading per vertex.
+
+Camera: weak perspective in the image, ``orig_cam`` = (sx, sy, tx, ty): a vertex (X, Y, Z) in metres (x right,
+y down, z away) lands on ``((sx (X + tx) + 1) W / 2, (sy (Y + ty) + 1) H / 2)`` pixels, pixel centres at whole
+numbers, whatever its depth; Z only decides what hides what.
+"""
+
+from __future__ import annotations
+
+import colorsys
+
+import cv2
+import numpy as np
+from scipy.sparse import csr_matrix
+
+SIDE_VIEW_DEGREES = 270.0
+_SUPERSAMPLING = 2
+_NEAR, _FAR = 1.0, 4.0
+_MESH_NEAR, _MESH_FAR = 2.0, 3.0
+_EDGE_DEPTH_SLACK = 0.02  # metres behind the visible surface at which an edge still counts as visible
+
+
+def person_colour(person: int) -> tuple[float, float, float]:
+    """RGB in [0, 1] for the ``person``-th person (from 0): soft, and far apart for neighbouring numbers."""
+    golden_ratio = 0.618034
+    return colorsys.hsv_to_rgb((0.57 + golden_ratio * person) % 1.0, 0.5, 1.0)
+
+
+def flip_to_gl(verts: np.ndarray) -> np.ndarray:
+    """(*, 3) camera axes (y down, z away) -> graphics axes (y up, z towards the viewer): (X, -Y, -Z)."""
+    return verts * np.array([1.0, -1.0, -1.0], dtype=verts.dtype)
+
+
+def rotate_about_y(verts: np.ndarray, degrees: float) -> np.ndarray:
+    """Turn vertices (V, 3), in camera axes, about the body origin's vertical axis, as seen in graphics axes."""
+    angle = np.radians(degrees)
+    c, s = np.cos(angle), np.sin(angle)
+    # Rotation about +y of the graphics axes, written for camera axes (z flipped).
+    matrix = np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]], dtype=verts.dtype)
+    return verts @ matrix.T
+
+
+def project_vertices(verts: np.ndarray, orig_cam: np.ndarray, width: int, height: int) -> np.ndarray:
+    """(V, 3) metres -> (V, 2) pixels of the image; see the module's text."""
+    sx, sy, tx, ty = (float(v) for v in orig_cam)
+    u = (sx * (verts[:, 0] + tx) + 1) * width / 2
+    v = (sy * (verts[:, 1] + ty) + 1) * height / 2
+    return np.stack([u, v], axis=1)
+
+
+class Renderer:
+    """Draws meshes of one topology into images of one size."""
+
+    def __init__(self, faces: np.ndarray, width: int, height: int, n_verts: int = 6890) -> None:
+        """``faces`` (F, 3) vertex numbers, counter-clockwise seen from outside."""
+        self.faces = np.ascontiguousarray(faces, dtype=np.int32)
+        self.width, self.height = width, height
+        corner = self.faces.ravel()
+        n_faces = len(self.faces)
+        # Sums the normals of the faces around a vertex.
+        self._gather = csr_matrix(
+            (np.ones(corner.size, np.float32), (corner, np.repeat(np.arange(n_faces), 3))), (n_verts, n_faces)
+        )
+        sides = np.sort(self.faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
+        self._edges, inverse = np.unique(sides, axis=0, return_inverse=True)
+        self._face_edges = inverse.reshape(-1, 3)
+        self._settings = cv2.TriangleRasterizeSettings()
+        self._settings.setShadingType(cv2.RASTERIZE_SHADING_SHADED)
+        self._settings.setCullingMode(cv2.RASTERIZE_CULLING_CW)
+
+    def render(
+        self,
+        image: np.ndarray,
+        verts: np.ndarray,
+        orig_cam: np.ndarray,
+        colour: tuple[float, float, float] = (1.0, 1.0, 0.9),
+        *,
+        wireframe: bool = False,
+        side_view: bool = False,
+    ) -> np.ndarray:
+        """Draw one mesh over an image.
+
+        Args:
+            image: (H, W, 3) uint8 RGB, left as it is.
+            verts: (V, 3) metres, camera axes (x right, y down, z away).
+            orig_cam: (4,) sx, sy, tx, ty; a mesh partly or wholly outside the image is fine.
+            colour: RGB in [0, 1].
+            wireframe: draw the visible edges instead of the surface.
+            side_view: turn the mesh by 270 degrees about the vertical axis through the body origin.
+
+        Returns:
+            (H, W, 3) uint8 RGB, a new image.
+        """
+        out = image.copy()
+        verts = np.asarray(verts, np.float32)
+        if side_view:
+            verts = rotate_about_y(verts, SIDE_VIEW_DEGREES)
+        pixels = project_vertices(verts, orig_cam, self.width, self.height)
+        if not np.isfinite(pixels).all():
+            return out
+        low = np.maximum(np.floor(pixels.min(axis=0)) - 1, 0).astype(int)
+        high = np.minimum(np.ceil(pixels.max(axis=0)) + 2, [self.width, self.height]).astype(int)
+        if (low >= high).any():
+            return out
+        window = out[low[1] : high[1], low[0] : high[0]]
+        colours = self._shade(verts, orig_cam, colour)
+        if wireframe:
+            self._draw_edges(window, pixels - low, verts, colours)
+        else:
+            self._draw_surface(window, pixels - low, verts[:, 2], colours)
+        return out
+
+    def _shade(self, verts: np.ndarray, orig_cam: np.ndarray, colour: tuple[float, float, float]) -> np.ndarray:
+        """(V, 3) RGB in [0, 1]: key light from the upper left, cool fill from the right, a rim, a soft gloss."""
+        a, b, c = (verts[self.faces[:, k]] for k in range(3))
+        normals = self._gather @ np.cross(b - a, c - a)
+        normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+        toward = -normals[:, 2]  # 1 where the surface faces the camera
+        key = np.clip(normals @ _KEY, 0, 1)
+        fill = np.clip(normals @ _FILL, 0, 1)
+        gloss = np.clip(normals @ _HALFWAY, 0, 1) ** 24
+        rim = np.clip(1 - np.abs(toward), 0, 1) ** 3
+        base = np.asarray(colour, np.float32)
+        diffuse = (0.30 + 0.62 * key)[:, None] + fill[:, None] * _FILL_COLOUR
+        shaded = base * diffuse + (0.12 * gloss + 0.10 * rim)[:, None]
+        return np.clip(shaded, 0, 1).astype(np.float32)
+
+    def _rasterise(
+        self, pixels: np.ndarray, depth: np.ndarray, colours: np.ndarray, width: int, height: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Supersampled colour (h, w, 3), zero where empty, and depth (h, w), ``_FAR`` where empty.
+
+        The rasteriser knows only perspective cameras. Each vertex is therefore moved to where its viewing ray
+        has the pixel that the weak-perspective camera wants: vertices, and with them triangles, land exactly.
+        """
+        near, far = float(depth.min()), float(depth.max())
+        z = _MESH_NEAR + (depth - near) * ((_MESH_FAR - _MESH_NEAR) / max(far - near, 1e-6))
+        # The image plane's centre is the window's; +0.5 because pixel centres are whole numbers here.
+        x = (pixels[:, 0] + 0.5 - width / 2) / (height / 2) * z
+        y = (pixels[:, 1] + 0.5 - height / 2) / (height / 2) * z
+        points = np.stack([x, -y, -z], axis=1).astype(np.float32)
+        size = (height * _SUPERSAMPLING, width * _SUPERSAMPLING)
+        surface = np.zeros((*size, 3), np.float32)
+        buffer = np.full(size, _FAR, np.float32)
+        cv2.triangleRasterize(
+            points[:, None],
+            self.faces[:, None],
+            colours[:, None],
+            surface,
+            buffer,
+            np.eye(4, dtype=np.float32),
+            np.pi / 2,
+            _NEAR,
+            _FAR,
+            self._settings,
+        )
+        return surface, buffer
+
+    def _draw_surface(
+        self, window: np.ndarray, pixels: np.ndarray, depth: np.ndarray, colours: np.ndarray
+    ) -> None:
+        height, width = window.shape[:2]
+        surface, buffer = self._rasterise(pixels, depth, colours, width, height)
+        covered = (buffer < 0.99 * _FAR).astype(np.float32)
+        surface = cv2.resize(surface, (width, height), interpolation=cv2.INTER_AREA)
+        covered = cv2.resize(covered, (width, height), interpolation=cv2.INTER_AREA)
+        blended = 255 * surface + window * (1 - covered[..., None])
+        window[:] = np.clip(blended + 0.5, 0, 255).astype(np.uint8)
+
+    def _draw_edges(
+        self, window: np.ndarray, pixels: np.ndarray, verts: np.ndarray, colours: np.ndarray
+    ) -> None:
+        height, width = window.shape[:2]
+        _, buffer = self._rasterise(pixels, verts[:, 2], colours, width, height)
+        near, far = float(verts[:, 2].min()), float(verts[:, 2].max())
+        surface_depth = near + (buffer - _MESH_NEAR) * ((far - near) / (_MESH_FAR - _MESH_NEAR))
+
+        ends = pixels[self._edges]
+        middle = ends.mean(axis=1)
+        inside = ((middle >= 0) & (middle < [width, height])).all(axis=1)
+        column, row = ((middle[inside] + 0.5) * _SUPERSAMPLING).astype(int).T
+        depth = verts[self._edges, 2].mean(axis=1)[inside]
+        visible = np.flatnonzero(inside)[depth < surface_depth[row, column] + _EDGE_DEPTH_SLACK]
+        shift = 4
+        points = np.round(ends[visible] * (1 << shift)).astype(np.int32)
+        rgb = (255 * colours[self._edges[visible]].mean(axis=1)).tolist()
+        for (start, end), line_colour in zip(points.tolist(), rgb):
+            cv2.line(window, start, end, line_colour, 1, cv2.LINE_AA, shift)
+
+
+def _unit(*direction: float) -> np.ndarray:
+    vector = np.array(direction, np.float32)
+    return vector / np.linalg.norm(vector)
+
+
+# Directions towards the lights, camera axes: up is -y, towards the viewer is -z.
+_KEY = _unit(-0.45, -0.65, -0.75)
+_FILL = _unit(0.8, -0.1, -0.4)
+_HALFWAY = _unit(*(_KEY + np.array([0, 0, -1], np.float32)))
+_FILL_COLOUR = np.array([0.13, 0.15, 0.19], np.float32)

@@ -1,0 +1,200 @@
+"""Follow every person of a video: detector now and then, landmark network on each person in each frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from lib.data_utils.blazepose import (
+    SWAP_LEFT_RIGHT,
+    Detection,
+    LandmarkNetwork,
+    Landmarks,
+    PersonDetector,
+    intersection_over_union,
+)
+
+MIN_PRESENCE = 0.5
+MAX_SHIFT = 0.5  # of the hips from one frame to the next, in radii of the body's circle
+MAX_GROWTH = 1.5  # of that circle
+SAME_DISTANCE = 0.1  # median distance of two landmark sets of one person, in sides of the larger box
+SAME_OVERLAP = 0.4  # IoU of their boxes
+REUNION_SHIFT = 0.5  # how far a lost person may have gone, in box sides
+REUNION_GROWTH = 1.5
+
+
+@dataclass
+class Track:
+    """One person over consecutive frames.
+
+    ``frame_ids`` (n,) int, 0-based, without gaps; ``bboxes`` (n, 4) float32 cx, cy, side, side px, the tight
+    square about the landmarks (x1.0); ``xy`` (n, 33, 2) px; ``visibility`` (n, 33) in [0, 1], 0 in frames
+    that were interpolated; ``world`` (n, 33, 3) m as in ``blazepose.Landmarks``; all float32.
+    """
+
+    person_id: int
+    frame_ids: np.ndarray
+    bboxes: np.ndarray
+    xy: np.ndarray
+    visibility: np.ndarray
+    world: np.ndarray
+
+
+def track_people(
+    frames: Iterable[np.ndarray],
+    detector: PersonDetector,
+    network: LandmarkNetwork,
+    *,
+    min_frames: int = 25,
+    detect_every: int = 10,
+    max_gap: int = 10,
+) -> list[Track]:
+    """Tracks of all persons that are followed for at least ``min_frames`` frames, numbered from 1.
+
+    frames: RGB uint8 images (H, W, 3), taken one at a time, so that a video of any length streams through.
+    The detector runs every ``detect_every`` frames, and in each frame while nobody is followed or somebody was
+    just lost; the network runs once per person and frame.
+    Somebody found again after at most ``max_gap`` missing frames goes on in the same track and the missing
+    frames are interpolated; after more they are a new track.
+    """
+    tracker = _Tracker(detector, network, detect_every, max_gap)
+    for frame_id, frame in enumerate(frames):
+        tracker.step(frame_id, frame)
+    kept = [p for p in tracker.everyone if p.frame_ids[-1] - p.frame_ids[0] + 1 >= min_frames]
+    return [_track(i, person) for i, person in enumerate(kept, 1)]
+
+
+def landmark_boxes(xy: np.ndarray) -> np.ndarray:
+    """Tight squares about landmarks. xy: (..., 33, 2) px -> (..., 4) cx, cy, side, side."""
+    low, high = xy.min(axis=-2), xy.max(axis=-2)
+    side = (high - low).max(axis=-1, keepdims=True)
+    return np.concatenate([(low + high) / 2, side, side], axis=-1)
+
+
+def same_person(a: Landmarks, b: Landmarks) -> bool:
+    """Whether two landmark sets of one frame lie on the same person: their boxes overlap and most landmarks
+    agree, be it with left and right exchanged (which the network sometimes does)."""
+    corners = np.stack([[points.min(axis=0), points.max(axis=0)] for points in (a.xy, b.xy)])
+    if intersection_over_union(corners[0], corners[1:])[0] < SAME_OVERLAP:
+        return False
+    side = np.ptp(corners, axis=1).max()
+    orders = (np.arange(len(SWAP_LEFT_RIGHT)), SWAP_LEFT_RIGHT)
+    distance = min(np.median(np.linalg.norm(a.xy - b.xy[order], axis=1)) for order in orders)
+    return bool(distance < SAME_DISTANCE * side)
+
+
+@dataclass
+class _Person:
+    frame_ids: list[int]
+    landmarks: list[Landmarks]
+
+    @property
+    def latest(self) -> Landmarks:
+        return self.landmarks[-1]
+
+    def add(self, frame_id: int, landmarks: Landmarks) -> None:
+        self.frame_ids.append(frame_id)
+        self.landmarks.append(landmarks)
+
+
+class _Tracker:
+    """The state between frames: who is followed (oldest first), and who was lost a moment ago."""
+
+    def __init__(self, detector: PersonDetector, network: LandmarkNetwork, detect_every: int, max_gap: int):
+        self._detector, self._network = detector, network
+        self._detect_every, self._max_gap = detect_every, max_gap
+        self._live: list[_Person] = []
+        self._lost: list[_Person] = []
+        self.everyone: list[_Person] = []
+
+    def step(self, frame_id: int, frame: np.ndarray) -> None:
+        followed: list[_Person] = []
+        for person in self._live:
+            before = person.latest
+            found = self._network(frame, before.next_centre, before.next_scale_point)
+            if self._is_new(found, followed) and _moves_like_a_person(before, found):
+                person.add(frame_id, found)
+                followed.append(person)
+            else:
+                self._lost.append(person)
+        self._live = followed
+        self._lost = [p for p in self._lost if frame_id - p.frame_ids[-1] <= self._max_gap + 1]
+        if self._lost or not self._live or frame_id % self._detect_every == 0:
+            self._look_for_others(frame_id, frame)
+
+    def _look_for_others(self, frame_id: int, frame: np.ndarray) -> None:
+        for detection in self._detector.detect(frame):
+            if any(_same_circle(detection, person.latest) for person in self._live):
+                continue
+            first = self._network(frame, detection.centre, detection.scale_point)
+            if not self._is_new(first, self._live):
+                continue
+            # The detector's circle is rough: look again in the one that the landmarks give.
+            found = self._network(frame, first.next_centre, first.next_scale_point)
+            if not self._is_new(found, self._live):
+                continue
+            person = next((p for p in self._lost if _is_reunion(p.latest, found)), None)
+            if person is None:
+                person = _Person([], [])
+                self.everyone.append(person)
+            else:
+                self._lost.remove(person)
+            person.add(frame_id, found)
+            self._live.append(person)
+        # Whoever was lost for a while is older than the persons found meanwhile.
+        self._live.sort(key=lambda person: person.frame_ids[0])
+
+    @staticmethod
+    def _is_new(found: Landmarks, persons: list[_Person]) -> bool:
+        return found.score >= MIN_PRESENCE and not any(same_person(p.latest, found) for p in persons)
+
+
+def _radius(circle: Landmarks | Detection) -> float:
+    if isinstance(circle, Detection):
+        return float(np.linalg.norm(circle.scale_point - circle.centre))
+    return float(np.linalg.norm(circle.next_scale_point - circle.next_centre))
+
+
+def _moves_like_a_person(before: Landmarks, now: Landmarks) -> bool:
+    old, new = _radius(before), _radius(now)
+    shift = np.linalg.norm(now.next_centre - before.next_centre)
+    return bool(shift < MAX_SHIFT * old and 1 / MAX_GROWTH < new / max(old, 1e-6) < MAX_GROWTH)
+
+
+def _same_circle(detection: Detection, person: Landmarks) -> bool:
+    """Quick test that spares the landmark network for persons who are followed already."""
+    old, new = _radius(person), _radius(detection)
+    return bool(np.linalg.norm(detection.centre - person.next_centre) < 0.2 * old and 0.8 < new / old < 1.25)
+
+
+def _is_reunion(before: Landmarks, now: Landmarks) -> bool:
+    old, new = landmark_boxes(before.xy), landmark_boxes(now.xy)
+    near = np.linalg.norm(new[:2] - old[:2]) < REUNION_SHIFT * max(old[2], new[2])
+    return bool(near and 1 / REUNION_GROWTH < new[2] / old[2] < REUNION_GROWTH)
+
+
+def _track(person_id: int, person: _Person) -> Track:
+    seen = np.array(person.frame_ids)
+    frame_ids = np.arange(seen[0], seen[-1] + 1)
+    xy = _fill(frame_ids, seen, np.stack([found.xy for found in person.landmarks]))
+    visibility = np.zeros((len(frame_ids), xy.shape[1]), np.float32)
+    visibility[seen - seen[0]] = [found.visibility for found in person.landmarks]
+    return Track(
+        person_id=person_id,
+        frame_ids=frame_ids,
+        bboxes=landmark_boxes(xy),
+        xy=xy,
+        visibility=visibility,
+        world=_fill(frame_ids, seen, np.stack([found.world for found in person.landmarks])),
+    )
+
+
+def _fill(frame_ids: np.ndarray, seen: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Linear interpolation along the first axis: values at the frames ``seen`` -> at all ``frame_ids``."""
+    after = np.clip(np.searchsorted(seen, frame_ids), 1, max(len(seen) - 1, 1))
+    before, after = after - 1, np.minimum(after, len(seen) - 1)
+    span = np.maximum(seen[after] - seen[before], 1)
+    weight = ((frame_ids - seen[before]) / span).reshape(-1, *[1] * (values.ndim - 1))
+    return (values[before] * (1 - weight) + values[after] * weight).astype(np.float32)

@@ -1,0 +1,180 @@
+"""Body model data: the official SMPL files where the user has them, else the open body that ships here."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from lib.utils.errors import UserError
+from lib.utils.files import load_smpl_pickle
+
+logger = logging.getLogger(__name__)
+
+BASE_DATA = "data/base_data"
+OPEN_DATA = "data/open"
+GENDERS = ("neutral", "male", "female")
+
+_N_VERTICES, _N_JOINTS, _N_BETAS, _N_FACES = 6890, 24, 10, 13776
+
+
+@dataclass(frozen=True, eq=False)
+class BodyData:
+    """Arrays of a body model with SMPL's structure. Floats are float32, lengths are metres.
+
+    Attributes:
+        kind: ``smpl`` (official files) or ``open`` (the body that ships with the project).
+        gender: ``neutral``, ``male`` or ``female``.
+        v_template: (6890, 3) rest vertices.
+        shapedirs: (6890, 3, 10) shape basis.
+        posedirs: (6890, 3, 207) pose correctives.
+        J_regressor: (24, 6890) rest vertices to joints.
+        weights: (6890, 24) skinning weights, rows sum to 1.
+        faces: (13776, 3) int64 triangles.
+        parents: (24,) int64 kinematic tree, -1 at the root.
+        J_regressor_extra: (9, 6890) the nine extra joints of SPIN.
+        J_regressor_h36m: (17, 6890) the Human3.6M joints.
+        mean_pose: (144,) 6D rotations (layout of :func:`lib.utils.geometry.rot6d_to_rotmat`).
+        mean_shape: (10,) betas.
+        mean_cam: (3,) crop camera (s, tx, ty).
+        flip: (6890,) mirrored vertex of each vertex, or None where unknown.
+        path: the model file.
+    """
+
+    kind: Literal["smpl", "open"]
+    gender: str
+    v_template: np.ndarray
+    shapedirs: np.ndarray
+    posedirs: np.ndarray
+    J_regressor: np.ndarray
+    weights: np.ndarray
+    faces: np.ndarray
+    parents: np.ndarray
+    J_regressor_extra: np.ndarray
+    J_regressor_h36m: np.ndarray
+    mean_pose: np.ndarray
+    mean_shape: np.ndarray
+    mean_cam: np.ndarray
+    flip: np.ndarray | None
+    path: Path
+
+
+def load_body(
+    base_data: str | Path = BASE_DATA, gender: str = "neutral", open_dir: str | Path = OPEN_DATA
+) -> BodyData:
+    """Load the official SMPL body if its files are present, otherwise the open body.
+
+    ``SMPL_{GENDER}.pkl`` (or ``.npz`` with the same fields) in ``base_data`` decides. Beside it must then lie
+    ``J_regressor_extra.npy``, ``J_regressor_h36m.npy`` and ``smpl_mean_params.npz``. The open body has one gender.
+    The result is cached; treat its arrays as read-only.
+
+    Raises:
+        UserError: an unknown gender, a missing or damaged file, or arrays of unexpected shape.
+    """
+    if gender not in GENDERS:
+        raise UserError(f"gender is {gender!r}, expected one of {', '.join(GENDERS)}")
+    return _load_body(Path(base_data).resolve(), gender, Path(open_dir).resolve())
+
+
+@functools.lru_cache(maxsize=8)
+def _load_body(base_data: Path, gender: str, open_dir: Path) -> BodyData:
+    for suffix in (".pkl", ".npz"):
+        official = base_data / f"SMPL_{gender.upper()}{suffix}"
+        if official.is_file():
+            logger.info("body model: official SMPL, %s", official)
+            return _official_body(official, gender)
+    path = open_dir / "open_body.npz"
+    if not path.is_file():
+        raise UserError(
+            f"no body model: neither {base_data}/SMPL_{gender.upper()}.pkl nor {path} exists;"
+            " restore data/open/open_body.npz from the repository or see data/README.md for SMPL"
+        )
+    logger.info("body model: the open body, %s (no SMPL_%s.pkl in %s)", path, gender.upper(), base_data)
+    return _open_body(path)
+
+
+def _official_body(path: Path, gender: str) -> BodyData:
+    fields = load_smpl_pickle(path) if path.suffix == ".pkl" else _read_arrays(path)
+    folder = path.parent
+    mean = _read_arrays(folder / "smpl_mean_params.npz")
+    extra = {
+        "J_regressor_extra": _read_arrays(folder / "J_regressor_extra.npy")["array"],
+        "J_regressor_h36m": _read_arrays(folder / "J_regressor_h36m.npy")["array"],
+        "mean_pose": _field(mean, "pose", folder / "smpl_mean_params.npz"),
+        "mean_shape": _field(mean, "shape", folder / "smpl_mean_params.npz"),
+        "mean_cam": _field(mean, "cam", folder / "smpl_mean_params.npz"),
+    }
+    return _body("smpl", gender, path, {**fields, **extra, "flip": None})
+
+
+def _open_body(path: Path) -> BodyData:
+    fields = _read_arrays(path)
+    # Stored in half precision: the rows have to be made to sum to 1 again.
+    weights = _field(fields, "weights", path).astype(np.float32)
+    mean_pose = np.tile(np.float32([1, 0, 0, 1, 0, 0]), (_N_JOINTS, 1))
+    mean_pose[0] = [1, 0, 0, -1, 0, 0]  # upright in a camera frame with y down
+    made = {
+        "weights": weights / weights.sum(1, keepdims=True),
+        "mean_pose": mean_pose.reshape(-1),
+        "mean_shape": np.zeros(_N_BETAS),
+        "mean_cam": np.float32([0.9, 0, 0]),
+    }
+    return _body("open", "neutral", path, {**fields, **made})
+
+
+def _body(kind: Literal["smpl", "open"], gender: str, path: Path, fields: dict[str, Any]) -> BodyData:
+    def array(name: str, shape: tuple[int, ...], dtype: type = np.float32) -> np.ndarray:
+        value = np.asarray(_field(fields, name, path))
+        if name == "shapedirs" and value.ndim == 3:
+            value = value[..., :_N_BETAS]
+        if value.shape != shape:
+            raise UserError(f"{path}: {name} has shape {value.shape}, expected {shape}; get the file again")
+        return np.ascontiguousarray(value, dtype)
+
+    parents = array("kintree_table", (2, _N_JOINTS), np.int64)[0].copy()
+    parents[0] = -1
+    return BodyData(
+        kind=kind,
+        gender=gender,
+        v_template=array("v_template", (_N_VERTICES, 3)),
+        shapedirs=array("shapedirs", (_N_VERTICES, 3, _N_BETAS)),
+        posedirs=array("posedirs", (_N_VERTICES, 3, (_N_JOINTS - 1) * 9)),
+        J_regressor=array("J_regressor", (_N_JOINTS, _N_VERTICES)),
+        weights=array("weights", (_N_VERTICES, _N_JOINTS)),
+        faces=array("f", (_N_FACES, 3), np.int64),
+        parents=parents,
+        J_regressor_extra=array("J_regressor_extra", (9, _N_VERTICES)),
+        J_regressor_h36m=array("J_regressor_h36m", (17, _N_VERTICES)),
+        mean_pose=array("mean_pose", (_N_JOINTS * 6,)),
+        mean_shape=array("mean_shape", (_N_BETAS,)),
+        mean_cam=array("mean_cam", (3,)),
+        flip=None if fields.get("flip") is None else array("flip", (_N_VERTICES,), np.int64),
+        path=path,
+    )
+
+
+def _field(fields: dict[str, Any], name: str, path: Path) -> Any:
+    if name not in fields:
+        raise UserError(f"{path} has no field {name}; it is not the file that data/README.md describes")
+    return fields[name]
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file; an .npy file gives one, named ``array``. Object arrays are refused."""
+    if not path.is_file():
+        raise UserError(
+            f"{path} does not exist; official SMPL needs it, see data/README.md for where it comes from"
+        )
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {"array": loaded}
+        with loaded:
+            return {name: loaded[name] for name in loaded.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} cannot be read ({error}); get the file again") from error

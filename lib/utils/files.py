@@ -1,0 +1,358 @@
+"""Files: atomic writing, hashing, and safe loading of pickles, joblib dumps and checkpoints.
+
+Pickle based formats can execute anything when they are opened. Every loader here resolves only a short list
+of harmless names (numpy arrays, plain containers, stand-ins for chumpy and scipy) and refuses the rest.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import hashlib
+import io
+import os
+import pickle
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar
+
+import joblib
+import numpy as np
+import torch
+from joblib.compressor import BinaryZlibFile
+
+from lib.utils.errors import UserError
+
+# --------------------------------------------------------------------------------
+# Writing and hashing
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path`` that becomes ``path`` when the block ends without an error.
+
+    The temporary file keeps the suffix (some writers choose the format by it), is flushed to disk before it
+    is renamed, and is removed on an error: a reader sees the old file or the whole new one. Folders are
+    created.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sha256(path: str | Path) -> str:
+    """Hexadecimal SHA-256 of a file's content."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as source:
+        while block := source.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+# --------------------------------------------------------------------------------
+# Restricted unpickling
+
+_NUMPY_CORE = "numpy._core" if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else "numpy.core"
+_BUILTINS = {
+    "object",
+    "set",
+    "frozenset",
+    "slice",
+    "complex",
+    "bytearray",
+    "list",
+    "dict",
+    "tuple",
+    "int",
+    "float",
+}
+_HARMLESS = (
+    {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode"), ("collections", "OrderedDict")}
+    | {(module, "_reconstructor") for module in ("copy_reg", "copyreg")}
+    | {(module, name) for module in ("__builtin__", "builtins") for name in _BUILTINS}
+    | {
+        (core + ".multiarray", name)
+        for core in ("numpy.core", "numpy._core")
+        for name in ("_reconstruct", "scalar")
+    }
+    | {(core + ".numeric", "_frombuffer") for core in ("numpy.core", "numpy._core")}
+)
+
+
+def _find_harmless(module: str, name: str) -> Any:
+    if (module, name) not in _HARMLESS:
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no data file needs")
+    module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)
+    if module.startswith(("numpy.core", "numpy._core")):
+        module = f"{_NUMPY_CORE}.{module.rsplit('.', 1)[1]}"
+    return pickle.Unpickler(io.BytesIO()).find_class(module, name)
+
+
+class _RestrictedUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        return _find_harmless(module, name)
+
+
+def _existing(path: str | Path, what: str) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{what} {path} does not exist; see data/README.md for where it comes from")
+    return path
+
+
+@contextmanager
+def _readable(path: Path, what: str) -> Iterator[None]:
+    """Turn any failure to decode ``path`` into one :class:`UserError`."""
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{what} {path} was refused or is damaged: {error}; get the file again") from error
+    except (
+        AttributeError,
+        EOFError,
+        ImportError,
+        IndexError,
+        KeyError,
+        MemoryError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        OSError,
+        zlib.error,
+    ) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"{what} {path} cannot be read ({reason}); it is damaged or of another format"
+        ) from error
+
+
+# --------------------------------------------------------------------------------
+# SMPL pickles
+
+
+class _Chumpy:
+    """Stand-in for every chumpy class: keeps the pickled state and never runs chumpy code."""
+
+    kind: ClassVar[str] = ""
+    state: dict[str, Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> _Chumpy:
+        return object.__new__(cls)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = (state[1] or state[0]) if isinstance(state, tuple) else state
+
+    def array(self) -> np.ndarray:
+        """The value the chumpy object stands for."""
+        state = self.state
+        if self.kind == "chumpy.ch.Ch":
+            return _plain(state["x"])
+        source = _plain(state["a"]) if "a" in state else None
+        if source is not None and self.kind == "chumpy.reordering.Select":
+            chosen = source.ravel()[np.asarray(state["idxs"]).ravel()]
+            shape = state.get("preferred_shape")
+            return chosen if shape is None else chosen.reshape(shape)
+        if source is not None and self.kind == "chumpy.reordering.Reshape":
+            return source.reshape(state["newshape"])
+        if source is not None and self.kind == "chumpy.reordering.Transpose":
+            return np.transpose(source, state.get("axes"))
+        raise pickle.UnpicklingError(
+            f"it holds a {self.kind} with fields {sorted(state)}, which is not supported"
+        )
+
+
+class _CscMatrix:
+    """Stand-in for ``scipy.sparse.csc_matrix``, whose module path depends on SciPy's version."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.state = state
+
+    def array(self) -> np.ndarray:
+        rows, columns = self.state["_shape"]
+        data, indices, indptr = (np.asarray(self.state[key]) for key in ("data", "indices", "indptr"))
+        dense = np.zeros((rows, columns), data.dtype)
+        np.add.at(dense, (indices, np.repeat(np.arange(columns), np.diff(indptr))), data)
+        return dense
+
+
+def _plain(value: Any) -> Any:
+    return value.array() if isinstance(value, (_Chumpy, _CscMatrix)) else np.asarray(value)
+
+
+class _SmplUnpickler(_RestrictedUnpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "chumpy" or module.startswith("chumpy."):
+            return type(f"Chumpy_{name}", (_Chumpy,), {"kind": f"{module}.{name}"})
+        if module in ("scipy.sparse.csc", "scipy.sparse._csc", "scipy.sparse") and name == "csc_matrix":
+            return _CscMatrix
+        return super().find_class(module, name)
+
+
+def load_smpl_pickle(path: str | Path) -> dict[str, Any]:
+    """Open an official SMPL pickle without chumpy and without running its code.
+
+    chumpy objects become the numpy arrays they stand for and sparse matrices become dense ones; everything
+    else is returned as stored.
+
+    Raises:
+        UserError: the file is missing, damaged, or refers to anything but arrays and plain containers.
+    """
+    path = _existing(path, "SMPL model")
+    with _readable(path, "SMPL model"), path.open("rb") as source:
+        fields = _SmplUnpickler(source, encoding="latin1").load()
+        if not isinstance(fields, dict):
+            raise pickle.UnpicklingError(f"it holds a {type(fields).__name__}, expected a dict")
+        return {k: v.array() if isinstance(v, (_Chumpy, _CscMatrix)) else v for k, v in fields.items()}
+
+
+# --------------------------------------------------------------------------------
+# joblib dumps
+
+
+class _JoblibArray:
+    """Stand-in for joblib's array wrapper: the array's bytes follow it in the file."""
+
+    shape: tuple[int, ...]
+    order: str
+    dtype: np.dtype
+    allow_mmap: bool
+    numpy_array_alignment_bytes: int | None = None
+
+    def read(self, source: BinaryIO, mapped: Path | None) -> np.ndarray:
+        if self.dtype.hasobject:
+            return _RestrictedUnpickler(source).load()
+        if self.numpy_array_alignment_bytes is not None:
+            source.read(source.read(1)[0])
+        count = int(np.prod(self.shape, dtype=np.int64))
+        size = count * self.dtype.itemsize
+        if mapped is not None and self.allow_mmap and size:
+            offset = source.tell()
+            if offset + size > mapped.stat().st_size:
+                raise EOFError("the file ends inside an array")
+            source.seek(size, os.SEEK_CUR)
+            return np.memmap(mapped, self.dtype, "r", offset, self.shape, "F" if self.order == "F" else "C")
+        array = np.empty(count, self.dtype)
+        view = memoryview(array.view(np.uint8)) if size else memoryview(b"")
+        filled = 0
+        while filled < size:
+            block = source.read(min(size - filled, 1 << 24))
+            if not block:
+                raise EOFError("the file ends inside an array")
+            view[filled : filled + len(block)] = block
+            filled += len(block)
+        return array.reshape(self.shape, order="F" if self.order == "F" else "C")
+
+
+# joblib puts raw array bytes between pickle instructions. The C unpickler reads ahead, this one does not.
+_PythonUnpickler: Any = pickle._Unpickler  # type: ignore[attr-defined]
+
+
+class _JoblibUnpickler(_PythonUnpickler):
+    dispatch = _PythonUnpickler.dispatch.copy()
+
+    def __init__(self, source: BinaryIO, mapped: Path | None) -> None:
+        super().__init__(source)
+        self.source, self.mapped = source, mapped
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("joblib.numpy_pickle", "NumpyArrayWrapper"):
+            return _JoblibArray
+        return _find_harmless(module, name)
+
+    def load_build(self) -> None:
+        _PythonUnpickler.load_build(self)
+        if isinstance(self.stack[-1], _JoblibArray):
+            self.stack[-1] = self.stack[-1].read(self.source, self.mapped)
+
+    dispatch[pickle.BUILD[0]] = load_build
+
+
+def load_joblib(path: str | Path, mmap: bool = True) -> Any:
+    """Open a joblib dump of numpy arrays and plain containers without running its code.
+
+    Args:
+        path: a file written by ``joblib.dump``, uncompressed or compressed with zlib or gzip.
+        mmap: map the arrays of an uncompressed file read-only instead of reading them.
+
+    Raises:
+        UserError: the file is missing, damaged, or refers to anything but arrays and plain containers.
+    """
+    path = _existing(path, "data file")
+    with _readable(path, "data file"), path.open("rb") as raw:
+        start = raw.read(2)
+        raw.seek(0)
+        if start == b"\x1f\x8b":
+            return _JoblibUnpickler(gzip.open(raw), None).load()  # type: ignore[arg-type]
+        if start[:1] == b"\x78":
+            return _JoblibUnpickler(io.BufferedReader(BinaryZlibFile(raw, "rb")), None).load()
+        return _JoblibUnpickler(raw, path if mmap else None).load()
+
+
+def dump_joblib(obj: Any, path: str | Path) -> None:
+    """Write ``obj`` as an uncompressed joblib dump (so that it can be memory-mapped), atomically."""
+    with atomic_write(path) as temporary, temporary.open("wb") as sink:
+        joblib.dump(obj, sink)
+
+
+# --------------------------------------------------------------------------------
+# Checkpoints
+
+
+def _renamed(function: Any, module: str) -> Any:
+    """``function`` under the module path that older or newer numpy versions pickle it by."""
+
+    @functools.wraps(function)
+    def same(*args: Any) -> Any:
+        return function(*args)
+
+    same.__module__ = module
+    return same
+
+
+@functools.cache
+def _allow_numpy_in_checkpoints() -> None:
+    """Let torch's restricted loader accept numpy arrays and scalars, which original checkpoints hold."""
+    scalar = np.float64(0).__reduce__()[0]
+    reconstruct = np.zeros(1).__reduce__()[0]
+    functions = [
+        _renamed(function, f"{core}.multiarray")
+        for function in (scalar, reconstruct)
+        for core in ("numpy.core", "numpy._core")
+    ]
+    dtypes = {type(np.dtype(code)) for code in "?bBhHiIlLqQefd"}
+    torch.serialization.add_safe_globals([*functions, np.ndarray, np.dtype, *dtypes, OrderedDict])
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Open a PyTorch checkpoint on the CPU, without running its code.
+
+    Raises:
+        UserError: the file is missing or damaged, is not a dict, or holds objects other than tensors, numpy
+            values and plain containers.
+    """
+    path = _existing(path, "checkpoint")
+    _allow_numpy_in_checkpoints()
+    with _readable(path, "checkpoint"):
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(checkpoint, dict):
+        raise UserError(f"checkpoint {path} holds a {type(checkpoint).__name__}, expected a dict")
+    return checkpoint
+
+
+def save_checkpoint(obj: dict[str, Any], path: str | Path) -> None:
+    """Write a checkpoint atomically: an interrupted save leaves the previous file whole."""
+    with atomic_write(path) as temporary:
+        torch.save(obj, temporary)

@@ -1,0 +1,63 @@
+"""Errors of predicted joints and vertices, per frame, in the unit of the input (metres), computed in float64.
+
+Joints are (n, J, 3). Acceleration is the second difference over frames: unit per frame squared.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+_VERTEX_CHUNK = 256  # frames of vertices held in float64 at a time
+
+
+def mpjpe(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Mean distance of corresponding joints: (n, J, 3) twice -> (n,)."""
+    return _distance(pred, target).mean(axis=1)
+
+
+def pa_mpjpe(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """MPJPE after :func:`similarity_align` of each frame: (n, J, 3) twice -> (n,)."""
+    return mpjpe(similarity_align(pred, target), target)
+
+
+def similarity_align(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Each pose of ``source`` moved by the scale, rotation and translation that fit ``target`` best.
+
+    Orthogonal Procrustes with scale and without reflection (Gower 1975). (n, J, 3) twice -> (n, J, 3).
+    """
+    source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
+    source_mean, target_mean = source.mean(axis=1, keepdims=True), target.mean(axis=1, keepdims=True)
+    x, y = source - source_mean, target - target_mean
+    covariance = np.swapaxes(x, 1, 2) @ y
+    u, _, vt = np.linalg.svd(covariance)
+    flip = np.ones((len(x), 1, 3))
+    flip[:, 0, 2] = np.sign(np.linalg.det(u @ vt))
+    rotation = (np.swapaxes(vt, 1, 2) * flip) @ np.swapaxes(u, 1, 2)
+    size = np.maximum((x**2).sum(axis=(1, 2)), np.finfo(np.float64).tiny)
+    scale = np.trace(rotation @ covariance, axis1=1, axis2=2) / size
+    return scale[:, None, None] * (x @ np.swapaxes(rotation, 1, 2)) + target_mean
+
+
+def accel(joints: np.ndarray) -> np.ndarray:
+    """Mean length of the joints' acceleration at the inner frames: (n, J, 3) -> (n - 2,)."""
+    return np.linalg.norm(_second_difference(joints), axis=-1).mean(axis=1)
+
+
+def accel_error(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Mean distance of corresponding accelerations at the inner frames: (n, J, 3) twice -> (n - 2,)."""
+    return _distance(_second_difference(pred), _second_difference(target)).mean(axis=1)
+
+
+def vertex_error(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Mean distance of corresponding vertices, without alignment: (n, V, 3) twice -> (n,)."""
+    chunks = [slice(i, i + _VERTEX_CHUNK) for i in range(0, len(pred), _VERTEX_CHUNK)]
+    return np.concatenate([np.zeros(0), *(_distance(pred[c], target[c]).mean(axis=1) for c in chunks)])
+
+
+def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(np.asarray(a, np.float64) - np.asarray(b, np.float64), axis=-1)
+
+
+def _second_difference(joints: np.ndarray) -> np.ndarray:
+    joints = np.asarray(joints, np.float64)
+    return joints[:-2] - 2 * joints[1:-1] + joints[2:]

@@ -1,0 +1,119 @@
+"""Make the open databases (train, val, test) from motions: simulated landmarks -> static features.
+
+    python scripts/make_open_db.py --motions FOLDER --out data/preprocessed_data
+
+The files have the standard keys of every database of this project; ``val`` and ``test`` also keep the
+landmarks, so that the landmarks themselves can be measured beside the networks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from lib.data_utils.motions import Motion, MotionSampler, open_motions
+from lib.data_utils.simulate import NoiseModel, Simulation, Simulator
+from lib.models.body import load_body
+from lib.models.extractors import load_landmark_net
+from lib.models.landmark_net import LandmarkNet
+from lib.utils.errors import UserError, run_command
+from lib.utils.files import dump_joblib
+from lib.utils.geometry import rotmat_to_axis_angle
+from lib.utils.landmark_features import landmark_vector
+
+TRAIN_LENGTH, CLIPS_PER_ROUND, TEST_LENGTH = 96, 16, 160
+
+
+def rows(simulation: Simulation, net: LandmarkNet, keep_landmarks: bool) -> dict[str, np.ndarray]:
+    """Database rows (B*T, ...) of simulated clips, without names."""
+    vectors, boxes = landmark_vector(
+        simulation.xy.numpy(), simulation.visibility.numpy(), simulation.world.numpy()
+    )
+    with torch.inference_mode():
+        features = net(torch.from_numpy(vectors).flatten(0, 1)).numpy()
+    joints2d = torch.cat([simulation.joints2d, torch.ones_like(simulation.joints2d[..., :1])], -1)
+    out = {
+        "joints3D": simulation.joints3d.flatten(0, 1).numpy(),
+        "joints2D": joints2d.flatten(0, 1).numpy(),
+        "pose": rotmat_to_axis_angle(simulation.rotmat).flatten(0, 1).reshape(-1, 72).numpy(),
+        "shape": simulation.betas.flatten(0, 1).numpy(),
+        "bbox": boxes.reshape(-1, 4),
+        "features": features,
+    }
+    if keep_landmarks:
+        seen = torch.cat([simulation.xy, simulation.visibility[..., None], simulation.world], -1)
+        out["landmarks"] = seen.flatten(0, 1).numpy()
+    return {key: np.ascontiguousarray(value, np.float32) for key, value in out.items()}
+
+
+def finish(parts: list[dict[str, np.ndarray]], names: list[str], lengths: list[int]) -> dict[str, np.ndarray]:
+    """Join the rows of clips and add the columns that name video, frame and image."""
+    database = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    database["vid_name"] = np.repeat(np.array(names), lengths)
+    database["frame_id"] = np.concatenate([np.arange(n) for n in lengths])
+    database["img_name"] = np.char.add(database["vid_name"], "/simulated")
+    return database
+
+
+def training_rows(
+    motions: list[Motion], simulator: Simulator, net: LandmarkNet, frames: int, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Augmented clips until there are ``frames`` frames."""
+    sampler, parts, names = MotionSampler(motions, rng), [], []
+    rounds = max(1, round(frames / (TRAIN_LENGTH * CLIPS_PER_ROUND)))
+    for k in tqdm(range(rounds), desc="open train", unit="round"):
+        rotmat, trans = sampler.sample(CLIPS_PER_ROUND, TRAIN_LENGTH)
+        betas = torch.as_tensor(rng.normal(0, 1, (CLIPS_PER_ROUND, 10)), dtype=torch.float32).clamp(-2.5, 2.5)
+        parts.append(rows(simulator(rotmat, trans, betas), net, keep_landmarks=False))
+        names += [f"open_{k:05d}_{i:02d}" for i in range(CLIPS_PER_ROUND)]
+    return finish(parts, names, [TRAIN_LENGTH] * len(names))
+
+
+def held_out_rows(
+    motions: list[Motion], simulator: Simulator, net: LandmarkNet, rng: np.random.Generator, split: str
+) -> dict[str, np.ndarray]:
+    """The motions as they are, cut into pieces, each seen once by a camera."""
+    parts, names, lengths = [], [], []
+    for motion in tqdm(motions, desc=f"open {split}", unit="clip"):
+        for start in range(0, len(motion.rotmat) - 24, TEST_LENGTH):
+            piece = slice(start, min(start + TEST_LENGTH, len(motion.rotmat)))
+            betas = torch.as_tensor(rng.normal(0, 0.8, (1, 10)), dtype=torch.float32).clamp(-2, 2)
+            parts.append(rows(simulator(motion.rotmat[None, piece], motion.trans[None, piece], betas), net, True))
+            names.append(f"{motion.name}_{start:05d}")
+            lengths.append(len(parts[-1]["pose"]))
+    return finish(parts, names, lengths)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--motions", default="", help="folder of motion files; default: procedural motions")
+    parser.add_argument("--frames", type=int, default=600_000, help="frames of the training database")
+    parser.add_argument("--extractor", type=Path, default=Path("data/open/landmark_net.pth.tar"))
+    parser.add_argument("--out", type=Path, default=Path("data/preprocessed_data"))
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    if args.frames < 1:
+        raise UserError(f"--frames {args.frames}: expected a positive number")
+    body, net = load_body(base_data=""), load_landmark_net(args.extractor)
+    splits = open_motions(args.motions)
+    for k, split in enumerate(("val", "test", "train")):
+        rng = np.random.default_rng(args.seed + k)
+        simulator = Simulator(body, NoiseModel(), torch.Generator().manual_seed(args.seed + k))
+        if split == "train":
+            database = training_rows(splits[split], simulator, net, args.frames, rng)
+        else:
+            database = held_out_rows(splits[split], simulator, net, rng, split)
+        path = args.out / f"open_{split}_db.pt"
+        dump_joblib(database, path)
+        tqdm.write(f"{path}: {len(database['pose'])} frames, {len(set(database['vid_name']))} videos")
+
+
+if __name__ == "__main__":
+    run_command(main)
