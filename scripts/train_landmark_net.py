@@ -23,14 +23,13 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib.data_utils.motions import MotionSampler, open_motions
-from lib.data_utils.simulate import LandmarkBody, NoiseModel, Simulation, Simulator
-from lib.models.body import load_body
+from lib.data_utils.simulate import NoiseModel, Simulation, Simulator
+from lib.models.body import BodyData, load_body
 from lib.models.landmark_net import LandmarkNet
 from lib.models.regressor import Regressor
-from lib.models.smpl import SMPL
 from lib.utils.errors import UserError, run_command
-from lib.utils.files import save_checkpoint
-from lib.utils.geometry import project, rotmat_to_rot6d
+from lib.utils.files import load_checkpoint, save_checkpoint
+from lib.utils.geometry import rotmat_to_rot6d
 from lib.utils.landmark_features import CROP_SCALE, landmark_vector
 
 CLIP_LENGTH, CLIPS = 16, 28
@@ -39,11 +38,11 @@ CLIP_LENGTH, CLIPS = 16, 28
 class PerFrameModel(nn.Module):
     """Landmark vector -> static feature -> SMPL, with a linear read-out that keeps the feature informative."""
 
-    def __init__(self, smpl: SMPL, hidden_size: int, dropout: float) -> None:
+    def __init__(self, body: BodyData, hidden_size: int) -> None:
         super().__init__()
         self.extractor = LandmarkNet()
         feature_size = self.extractor.last.out_features
-        self.regressor = Regressor(smpl, feature_size, hidden_size, dropout)
+        self.regressor = Regressor(body, feature_size, hidden_size, dropout=0.0)
         self.readout = nn.Linear(feature_size, self.extractor.first.in_features)
 
     def state(self) -> dict[str, torch.Tensor]:
@@ -68,44 +67,37 @@ def examples(sampler: MotionSampler, simulator: Simulator, clips: int) -> dict[s
         "betas": simulation.betas,
         "joints3d": simulation.joints3d,
         "kp_2d": kp_2d,
-        "landmarks": simulation.true_world,
     }
     return {key: value.flatten(0, 1) for key, value in batch.items()}
 
 
-def losses(
-    model: PerFrameModel, points: LandmarkBody, batch: dict[str, torch.Tensor]
-) -> dict[str, torch.Tensor]:
-    """The terms of TCMR's loss over all joints and landmarks, and the read-out term."""
+def losses(model: PerFrameModel, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The terms of TCMR's loss over all 49 joints, and the read-out term."""
     feature = model.extractor(batch["vectors"])
-    rotmat, betas, camera = model.regressor.iterate(feature)
-    joints, landmarks = points(rotmat, betas)
-    pelvis, true_pelvis = joints[:, 39:40], batch["joints3d"][:, 39:40]
-    landmarks = landmarks - landmarks[:, 23:25].mean(1, keepdim=True)
-    error3d = ((joints - pelvis) - (batch["joints3d"] - true_pelvis)).square().mean()
-    error3d = error3d + (landmarks - batch["landmarks"]).square().mean()
+    output = model.regressor(feature, return_verts=False)[0]
+    joints, truth = output["kp_3d"], batch["joints3d"]
+    error3d = (joints - joints[:, 39:40]) - (truth - truth[:, 39:40])
     inside = (batch["kp_2d"].abs() < 3).all(-1, keepdim=True)
     standardised = ((batch["vectors"] - model.extractor.mean) / model.extractor.std).clamp(-5, 5)
     return {
-        "kp_3d": 5 * error3d,
-        "kp_2d": 10 * (inside * (project(joints, camera) - batch["kp_2d"]).square()).mean(),
-        "pose": (rotmat - batch["rotmat"]).square().mean(),
-        "shape": 0.002 * (betas - batch["betas"]).square().mean(),
+        "kp_3d": 10 * error3d.square().mean(),
+        "kp_2d": 10 * (inside * (output["kp_2d"] - batch["kp_2d"]).square()).mean(),
+        "pose": (output["rotmat"] - batch["rotmat"]).square().mean(),
+        "shape": 0.002 * (output["theta"][:, 75:] - batch["betas"]).square().mean(),
         "readout": 0.02 * (model.readout(feature) - standardised).square().mean(),
     }
 
 
 @torch.no_grad()
-def validate(model: PerFrameModel, points: LandmarkBody, batches: list[dict[str, torch.Tensor]]) -> float:
+def validate(model: PerFrameModel, batches: list[dict[str, torch.Tensor]]) -> float:
     """MPJPE over the 14 evaluation joints, mm."""
     model.eval()
     errors = []
     for batch in batches:
-        rotmat, betas, _ = model.regressor.iterate(model.extractor(batch["vectors"]))
-        joints = points(rotmat, betas)[0][:, 25:39]
+        joints = model.regressor(model.extractor(batch["vectors"]), return_verts=False)[0]["kp_3d"][:, 25:39]
         truth = batch["joints3d"][:, 25:39]
-        difference = (joints - joints[:, 2:4].mean(1, keepdim=True)) - (truth - truth[:, 2:4].mean(1, keepdim=True))
-        errors.append(difference.norm(dim=-1).mean(1))
+        root, true_root = (j[:, 2:4].mean(1, keepdim=True) for j in (joints, truth))
+        errors.append(((joints - root) - (truth - true_root)).norm(dim=-1).mean(1))
     model.train()
     return 1000 * float(torch.cat(errors).mean())
 
@@ -134,7 +126,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(1)
     body = load_body(base_data="")
-    model, points = PerFrameModel(SMPL(body), hidden_size=512, dropout=0.0), LandmarkBody(body)
+    model = PerFrameModel(body, hidden_size=512)
     splits = open_motions(args.motions)
     generator = torch.Generator().manual_seed(1)
     simulator = Simulator(body, NoiseModel(), generator)
@@ -143,8 +135,6 @@ def main() -> None:
     validation = [examples(held_out, Simulator(body, NoiseModel(), generator), 64) for _ in range(4)]
     initialise(model, examples(sampler, simulator, 128))
     if args.init:
-        from lib.utils.files import load_checkpoint
-
         weights = load_checkpoint(args.init)["model"]
         model.extractor.load_state_dict({k[10:]: v for k, v in weights.items() if k.startswith("extractor.")})
         own = {k: v for k, v in weights.items() if not k.startswith("extractor.")}
@@ -158,7 +148,7 @@ def main() -> None:
             rate = args.lr * min(1, (step + 1) / 50) * (0.01 + 0.495 * (1 + math.cos(math.pi * share)))
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            terms = losses(model, points, examples(sampler, simulator, CLIPS))
+            terms = losses(model, examples(sampler, simulator, CLIPS))
             optimizer.zero_grad()
             sum(terms.values()).backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -170,9 +160,9 @@ def main() -> None:
             if step % 20 == 0:
                 bar.set_postfix({k: f"{v:.4f}" for k, v in smooth.items()} | {"step": step})
             if step % 500 == 0:
-                tqdm.write(f"step {step}: validation MPJPE {validate(model, points, validation):.1f} mm")
+                tqdm.write(f"step {step}: validation MPJPE {validate(model, validation):.1f} mm")
                 save_checkpoint({"model": model.state(), "body": body.kind}, args.out)
-    error = validate(model, points, validation)
+    error = validate(model, validation)
     save_checkpoint({"model": model.state(), "body": body.kind, "performance": error}, args.out)
     tqdm.write(f"{step} steps, validation MPJPE {error:.1f} mm -> {args.out}")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -15,21 +13,19 @@ from lib.data_utils.boxes import (
     scale_bboxes,
     smooth_bbox_params,
 )
+from tests.golden_tools import load_golden
 
-GOLDEN = Path(__file__).parent / "golden" / "bbox"
 CASES = ("gap_start", "gap_all_kinds", "short7", "one_visible_frame")
 
 
 @pytest.fixture(scope="module")
 def smooth() -> dict[str, np.ndarray]:
-    with np.load(GOLDEN / "smooth_bbox.npz") as data:
-        return dict(data)
+    return load_golden("bbox/smooth_bbox")
 
 
 @pytest.fixture(scope="module")
 def keypoints() -> dict[str, np.ndarray]:
-    with np.load(GOLDEN / "keypoints.npz") as data:
-        return dict(data)
+    return load_golden("bbox/keypoints")
 
 
 def test_tight_box(keypoints):

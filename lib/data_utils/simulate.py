@@ -15,7 +15,7 @@ from lib.models.body import BodyData
 from lib.models.skinning import SubsetSkinner
 from lib.utils.geometry import axis_angle_to_rotmat
 from lib.utils.keypoints import SMPL49_MAP
-from lib.utils.landmark_features import LANDMARK_FLIP, landmark_boxes
+from lib.utils.landmark_features import LANDMARK_FLIP
 
 VERTEX_POOL = [332, 6260, 2800, 4071, 583, 3216, 3226, 3387, 6617, 6624, 6787, 2746, 2319, 2445, 2556, 2673]
 VERTEX_POOL += [6191, 5782, 5905, 6016, 6133]
@@ -39,7 +39,10 @@ class NoiseModel:
     ``*_2d`` are fractions of the person's box side, ``*_3d`` metres, rotations degrees; "white" changes every
     frame, "slow" drifts (time constant ``slow_frames``), "bias" stays for a clip. Depth errors are the
     lateral ones times ``depth_*``. ``clean`` is the smallest share of the noise a clip may have: clips are
-    drawn between that and the full level. Probabilities are per clip of 16 frames unless named otherwise.
+    drawn between that and the full level. ``definition`` is the share of bone lengths by which landmarks lie
+    off the model's joints. ``drop`` is per clip and limb, ``swap`` per 16 frames and limb pair.
+    Front-back flips come in stretches that start at ``flip_stretch`` per frame; inside, the estimate turns
+    over with probability ``flip_on`` and back with ``flip_off``. ``yaw_rate`` and ``freeze`` are per frame.
     """
 
     white_2d: float = 0.0035
@@ -54,13 +57,15 @@ class NoiseModel:
     turn_bias: float = 5.0
     turn_slow: float = 2.0
     scale: float = 0.05
+    definition: float = 0.05
     slow_frames: float = 8.0
     clean: float = 0.2
     drop: float = 0.3
     swap: float = 0.06
-    flip_rate: float = 0.012
-    flip_clip: float = 0.5
-    yaw_rate: float = 0.01
+    flip_stretch: float = 0.006
+    flip_on: float = 0.22
+    flip_off: float = 0.4
+    yaw_rate: float = 0.008
     freeze: float = 0.01
 
 
@@ -190,12 +195,13 @@ class Simulator:
         return active
 
     def _camera(self, clips: int) -> torch.Tensor:
-        """(clips, 3, 3) world (y up) -> camera rotations: any heading, mostly level, little roll."""
+        """(clips, 3, 3) world (y up) -> camera rotations: any heading, mostly level, seldom tilted."""
         angles = torch.zeros(3, clips, 3)
         angles[0, :, 1] = self._uniform(-np.pi, np.pi, clips)
-        steep = torch.rand(clips, generator=self.generator) < 0.15
-        angles[1, :, 0] = torch.where(steep, self._uniform(-0.3, 0.9, clips), 0.08 + 0.14 * self._normal(clips))
-        angles[2, :, 2] = 0.05 * self._normal(clips)
+        pitch, roll = 0.1 + 0.15 * self._normal(clips), 0.06 * self._normal(clips)
+        tilted = torch.rand(2, clips, generator=self.generator) < 0.3
+        angles[1, :, 0] = torch.where(tilted[0], self._uniform(-0.35, 0.95, clips), pitch)
+        angles[2, :, 2] = torch.where(tilted[1], self._uniform(-0.5, 0.5, clips), roll)
         yaw, pitch, roll = axis_angle_to_rotmat(angles)
         return torch.diag(torch.tensor([1.0, -1, -1])) @ roll @ pitch @ yaw
 
@@ -209,6 +215,7 @@ class Simulator:
         joints, landmarks = self.body(seen.flatten(0, 1), shape.flatten(0, 1))
         joints, landmarks = joints.unflatten(0, (clips, length)), landmarks.unflatten(0, (clips, length))
         root = joints[:, :, 39:40]
+        landmarks = landmarks + self._definition(landmarks)
 
         distance = torch.exp(self._uniform(np.log(2.3), np.log(14.0), clips))
         travel = trans - trans[:, length // 2 : length // 2 + 1]
@@ -226,6 +233,27 @@ class Simulator:
         true_world = landmarks - landmarks[:, :, 23:25].mean(2, keepdim=True)
         xy, visibility, world = self._observe(to_pixels(landmarks), true_world)
         return Simulation(seen, shape, joints, to_pixels(joints), xy, visibility, world, true_world)
+
+    def _definition(self, landmarks: torch.Tensor) -> torch.Tensor:
+        """Offsets (B, T, 33, 3), constant on the body: a landmark is not where the body model has its joint,
+        and nobody has the model's proportions exactly."""
+        clips = len(landmarks)
+        torso = landmarks[:, :, [11, 12]].mean(2) - landmarks[:, :, [23, 24]].mean(2)
+        offset = torch.zeros_like(landmarks)
+        for left, right in ((11, 12), (23, 24)):
+            along, across = self.noise.definition * self._normal(2, clips, 1, 1)
+            half = (landmarks[:, :, left] - landmarks[:, :, right]) / 2
+            offset[:, :, left] = along * torso + 2 * across * half
+            offset[:, :, right] = along * torso - 2 * across * half
+        for landmark in (13, 15, 25, 27):
+            stretch = self.noise.definition * self._normal(clips, 1, 1)
+            for side in (landmark, landmark + 1):
+                bone = landmarks[:, :, side] - landmarks[:, :, LIMB_PARENT[side]]
+                offset[:, :, side] = offset[:, :, LIMB_PARENT[side]] + stretch * bone
+        for landmark in (17, 19, 21, 29, 31):
+            for side in (landmark, landmark + 1):
+                offset[:, :, side] = offset[:, :, LIMB_PARENT[side]]
+        return offset
 
     def _observe(
         self, xy: torch.Tensor, world: torch.Tensor
@@ -298,12 +326,11 @@ class Simulator:
             other = [LANDMARK_FLIP[i] for i in limb]
             xy[:, :, limb] = torch.where(swapped, xy[:, :, other], xy[:, :, limb])
             world[:, :, limb] = torch.where(swapped, world[:, :, other], world[:, :, limb])
-        prone = torch.rand(clips, 1, generator=self.generator) < noise.flip_clip
-        flipped = (self._intervals(clips, length, noise.flip_rate / noise.flip_clip, 7) & prone)[..., None, None]
         # Seen from behind but taken for the front: names swap sides, depth turns round, the picture stays.
+        strength = self._flips(clips, length)[..., None, None]
         mirrored = world[:, :, LANDMARK_FLIP] * torch.tensor([1.0, 1.0, -1.0])
-        world = torch.where(flipped, mirrored, world)
-        xy = torch.where(flipped, xy[:, :, LANDMARK_FLIP], xy)
+        world = torch.lerp(world, mirrored, strength)
+        xy = torch.lerp(xy, xy[:, :, LANDMARK_FLIP], strength)
         yawed = self._intervals(clips, length, noise.yaw_rate, 5)
         yaw = torch.zeros(clips, length, 3)
         yaw[..., 1] = torch.where(yawed, 0.9 * self._normal(clips, length), 0.0)
@@ -315,6 +342,15 @@ class Simulator:
             world[:, t] = torch.where(again, world[:, t - 1], world[:, t])
         return xy, world
 
-    def boxes(self, simulation: Simulation) -> np.ndarray:
-        """(B, T, 4) boxes of the observed landmarks, as the tracker would give them."""
-        return landmark_boxes(simulation.xy.numpy())
+    def _flips(self, clips: int, length: int) -> torch.Tensor:
+        """(clips, length) how far each frame is flipped: mostly 0 or 1, sometimes caught half-way."""
+        noise = self.noise
+        stretch = self._intervals(clips, length, noise.flip_stretch, 40)
+        change = torch.rand(clips, length, generator=self.generator)
+        state = torch.rand(clips, generator=self.generator) < noise.flip_on / (noise.flip_on + noise.flip_off)
+        states = []
+        for t in range(length):
+            state = torch.where(state, change[:, t] >= noise.flip_off, change[:, t] < noise.flip_on)
+            states.append(state)
+        strength = self._uniform(0.3, 1.7, clips, length).clamp(max=1.0)
+        return torch.where(torch.stack(states, 1) & stretch, strength, 0.0)

@@ -83,5 +83,7 @@ def _read_h5(path: Path) -> dict[str, Any]:
             if "vid_name" in file:
                 content["vid_name"] = file["vid_name"][:]
     except OSError as error:
-        raise UserError(f"database {path} is not a readable HDF5 file ({error}); download it again") from error
+        raise UserError(
+            f"database {path} is not a readable HDF5 file ({error}); download it again"
+        ) from error
     return content

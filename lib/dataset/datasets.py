@@ -138,15 +138,15 @@ def database_path(spec: DatasetSpec, split: str, cfg: CfgNode) -> Path:
 class WindowDataset(Dataset):
     """Windows of one database with the targets of their middle frame.
 
-    A sample holds ``features`` (L, F), ``kp_2d`` (3, 49, 3: x, y in [-1, 1] of the crop, confidence) and, for a
-    dataset with 3D, ``kp_3d`` (3, 49, 3) metres, ``theta`` (3, 85), ``w_3d`` (3,) and ``w_smpl`` (3,), float32;
-    the axis of 3 repeats one target. :meth:`__getitems__` gives a whole batch with one leading axis more.
+    A sample holds ``features`` (L, F), ``kp_2d`` (3, 49, 3: x, y in [-1, 1] of the crop, confidence) and, for
+    a dataset with 3D, ``kp_3d`` (3, 49, 3) metres, ``theta`` (3, 85), ``w_3d`` (3,) and ``w_smpl`` (3,), all
+    float32; the axis of 3 repeats one target. :meth:`__getitems__` gives a batch: one leading axis more.
 
     Args:
         database: the fields of :func:`required_fields`.
         seqlen: window length L.
         overlap: a window for every frame, else windows side by side.
-        original_windows: the original's choice of windows.
+        original: the original's choice of windows.
         float16: round targets to half precision, as the original does.
         use_smpl: False gives every sample w_smpl 0.
     """
@@ -182,7 +182,7 @@ class WindowDataset(Dataset):
         batch["kp_2d"] = self._target(self._joints2d(targets))
         if self.spec.has_3d:
             theta = self._theta(targets)
-            has_smpl = theta[:, 3:].any(axis=1) if self.use_smpl else np.zeros(len(theta))
+            has_smpl = theta[:, 3:].any(axis=1) & self.use_smpl  # all zero means that there is none
             batch["kp_3d"] = self._target(self.database["joints3D"][targets])
             batch["theta"] = self._target(theta)
             batch["w_3d"] = torch.ones(len(targets), OUTPUTS)
@@ -206,7 +206,7 @@ class WindowDataset(Dataset):
             theta[:, 75:] = self.database["shape"][frames]
         return theta
 
-    def _target(self, values: np.ndarray) -> torch.Tensor:
+    def _target(self, values: Any) -> torch.Tensor:
         if self.float16:
             values = values.astype(np.float16)
         tensor = torch.from_numpy(np.asarray(values, np.float32))
@@ -284,7 +284,9 @@ def _training_windows(spec: DatasetSpec, cfg: CfgNode) -> WindowDataset:
         use_smpl=not (spec.name == "Human36M" and cfg.TITLE == TABLE4_3DPW),
     )
     if not len(dataset):
-        raise UserError(f"database {path} gives no window of {cfg.DATASET.SEQLEN} frames: its videos are shorter")
+        raise UserError(
+            f"database {path} gives no window of {cfg.DATASET.SEQLEN} frames: its videos are shorter"
+        )
     return dataset
 
 

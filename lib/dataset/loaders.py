@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -79,5 +80,5 @@ class BatchStream:
         return batch
 
 
-def _identity(batch: Batch) -> Batch:
+def _identity(batch: Any) -> Batch:
     return batch

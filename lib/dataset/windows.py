@@ -1,7 +1,7 @@
 """Cut videos into windows of consecutive frames.
 
-A window is a row ``(target, first, last)`` of absolute frame indices: the frame it predicts, and the frames it
-may see. Position k of a window of length L shows frame ``clip(target + k - L // 2, first, last)``.
+A window is a row ``(target, first, last)`` of absolute frame indices: the frame it predicts, and the frames
+it may see. Position k of a window of length L shows frame ``clip(target + k - L // 2, first, last)``.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def training_windows(vid_names: np.ndarray, seqlen: int, overlap: bool) -> np.nd
     """Training windows: (n, 3).
 
     With ``overlap`` every frame is the target of exactly one window, whose ends repeat the video's border
-    frames. Without, windows follow each other; the last one is moved back so that no frame is lost, and a video
-    shorter than ``seqlen`` gives one window centred on it.
+    frames. Without, windows follow each other; the last one is moved back so that no frame is lost, and a
+    video shorter than ``seqlen`` gives one window centred on it.
     """
     spans = video_spans(vid_names)
     if overlap:

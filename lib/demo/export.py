@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lib.demo.render import flip_to_gl
-from lib.utils.files import atomic_write, dump_joblib
+from lib.utils.files import dump_joblib
 
 
 def save_results(results: Mapping[int, Mapping[str, Any]], path: str | Path) -> None:
@@ -18,19 +20,35 @@ def save_results(results: Mapping[int, Mapping[str, Any]], path: str | Path) -> 
 
 
 class ObjWriter:
-    """Writes meshes as ``{folder}/{person:04d}/{frame:06d}.obj``."""
+    """Writes meshes as ``{folder}/{person:04d}/{frame:06d}.obj``.
+
+    A context manager: the folder appears, in place of an earlier one, only when the block ends without an error.
+    """
 
     def __init__(self, folder: str | Path, faces: np.ndarray) -> None:
         """``faces`` (F, 3) vertex numbers from 0; .obj counts from 1."""
         self.folder = Path(folder)
+        self._temporary = self.folder.with_name(f".{self.folder.name}.{os.getpid()}.tmp")
         self._faces = _rows("f", "%d", np.asarray(faces, np.int64) + 1)
 
-    def write(self, person: int, frame: int, verts: np.ndarray) -> Path:
+    def __enter__(self) -> ObjWriter:
+        self._temporary.mkdir(parents=True)
+        return self
+
+    def write(self, person: int, frame: int, verts: np.ndarray) -> None:
         """Write vertices (V, 3) in metres, camera axes, as (X, -Y, -Z): y up, facing the viewer."""
-        path = self.folder / f"{person:04d}" / f"{frame:06d}.obj"
-        with atomic_write(path) as temporary:
-            temporary.write_text(_rows("v", "%.6f", flip_to_gl(verts)) + self._faces)
-        return path
+        path = self._temporary / f"{person:04d}" / f"{frame:06d}.obj"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(_rows("v", "%.6f", flip_to_gl(verts)) + self._faces)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                if self.folder.exists():
+                    shutil.rmtree(self.folder)
+                self._temporary.rename(self.folder)
+        finally:
+            shutil.rmtree(self._temporary, ignore_errors=True)
 
 
 def _rows(letter: str, number: str, values: np.ndarray) -> str:

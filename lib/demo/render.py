@@ -176,9 +176,9 @@ class Renderer:
         surface_depth = near + (buffer - _MESH_NEAR) * ((far - near) / (_MESH_FAR - _MESH_NEAR))
 
         ends = pixels[self._edges]
-        middle = ends.mean(axis=1)
+        middle = ends.mean(axis=1) + 0.5
         inside = ((middle >= 0) & (middle < [width, height])).all(axis=1)
-        column, row = ((middle[inside] + 0.5) * _SUPERSAMPLING).astype(int).T
+        column, row = (middle[inside] * _SUPERSAMPLING).astype(int).T
         depth = verts[self._edges, 2].mean(axis=1)[inside]
         visible = np.flatnonzero(inside)[depth < surface_depth[row, column] + _EDGE_DEPTH_SLACK]
         shift = 4

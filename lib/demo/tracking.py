@@ -8,21 +8,24 @@ from dataclasses import dataclass
 import numpy as np
 
 from lib.data_utils.blazepose import (
-    SWAP_LEFT_RIGHT,
     Detection,
     LandmarkNetwork,
     Landmarks,
     PersonDetector,
     intersection_over_union,
 )
+from lib.utils.landmark_features import LANDMARK_FLIP, landmark_boxes
 
-MIN_PRESENCE = 0.5
+MIN_PRESENCE = 0.5  # score to go on following somebody
+START_PRESENCE = 0.8  # score to begin: what is no person rarely looks so much like one
 MAX_SHIFT = 0.5  # of the hips from one frame to the next, in radii of the body's circle
 MAX_GROWTH = 1.5  # of that circle
-SAME_DISTANCE = 0.1  # median distance of two landmark sets of one person, in sides of the larger box
-SAME_OVERLAP = 0.4  # IoU of their boxes
+SAME_OVERLAP = 0.7  # IoU of two landmark boxes that can only be one person
+SAME_DISTANCE = 0.1  # or: median distance of their landmarks, in sides of the larger box, …
+SAME_DISTANCE_OVERLAP = 0.4  # … where the boxes overlap by this at least
 REUNION_SHIFT = 0.5  # how far a lost person may have gone, in box sides
 REUNION_GROWTH = 1.5
+MIN_SEEN = 0.75  # share of a track's frames that were seen, not interpolated
 
 
 @dataclass
@@ -51,36 +54,30 @@ def track_people(
     detect_every: int = 10,
     max_gap: int = 10,
 ) -> list[Track]:
-    """Tracks of all persons that are followed for at least ``min_frames`` frames, numbered from 1.
+    """Tracks of all persons that are seen in at least ``min_frames`` frames, numbered from 1.
 
     frames: RGB uint8 images (H, W, 3), taken one at a time, so that a video of any length streams through.
-    The detector runs every ``detect_every`` frames, and in each frame while nobody is followed or somebody was
-    just lost; the network runs once per person and frame.
-    Somebody found again after at most ``max_gap`` missing frames goes on in the same track and the missing
-    frames are interpolated; after more they are a new track.
+    The detector runs every ``detect_every`` frames, and in each frame while nobody is followed or somebody
+    was just lost; the network runs once per person and frame. Somebody found again after at most ``max_gap``
+    missing frames goes on in the same track and the missing frames are interpolated; after more they are a
+    new track. Tracks with more than a quarter of interpolated frames are dropped: they follow no person.
     """
     tracker = _Tracker(detector, network, detect_every, max_gap)
     for frame_id, frame in enumerate(frames):
         tracker.step(frame_id, frame)
-    kept = [p for p in tracker.everyone if p.frame_ids[-1] - p.frame_ids[0] + 1 >= min_frames]
+    kept = [p for p in tracker.everyone if len(p.frame_ids) >= max(min_frames, MIN_SEEN * p.duration)]
     return [_track(i, person) for i, person in enumerate(kept, 1)]
 
 
-def landmark_boxes(xy: np.ndarray) -> np.ndarray:
-    """Tight squares about landmarks. xy: (..., 33, 2) px -> (..., 4) cx, cy, side, side."""
-    low, high = xy.min(axis=-2), xy.max(axis=-2)
-    side = (high - low).max(axis=-1, keepdims=True)
-    return np.concatenate([(low + high) / 2, side, side], axis=-1)
-
-
 def same_person(a: Landmarks, b: Landmarks) -> bool:
-    """Whether two landmark sets of one frame lie on the same person: their boxes overlap and most landmarks
-    agree, be it with left and right exchanged (which the network sometimes does)."""
+    """Whether two landmark sets of one frame lie on the same person: their boxes overlap a lot, or somewhat
+    and most landmarks agree, be it with left and right exchanged (which the network sometimes does)."""
     corners = np.stack([[points.min(axis=0), points.max(axis=0)] for points in (a.xy, b.xy)])
-    if intersection_over_union(corners[0], corners[1:])[0] < SAME_OVERLAP:
-        return False
+    overlap = intersection_over_union(corners[0], corners[1:])[0]
+    if overlap > SAME_OVERLAP or overlap < SAME_DISTANCE_OVERLAP:
+        return bool(overlap > SAME_OVERLAP)
     side = np.ptp(corners, axis=1).max()
-    orders = (np.arange(len(SWAP_LEFT_RIGHT)), SWAP_LEFT_RIGHT)
+    orders = (slice(None), LANDMARK_FLIP)
     distance = min(np.median(np.linalg.norm(a.xy - b.xy[order], axis=1)) for order in orders)
     return bool(distance < SAME_DISTANCE * side)
 
@@ -93,6 +90,10 @@ class _Person:
     @property
     def latest(self) -> Landmarks:
         return self.landmarks[-1]
+
+    @property
+    def duration(self) -> int:
+        return self.frame_ids[-1] - self.frame_ids[0] + 1
 
     def add(self, frame_id: int, landmarks: Landmarks) -> None:
         self.frame_ids.append(frame_id)
@@ -133,7 +134,7 @@ class _Tracker:
                 continue
             # The detector's circle is rough: look again in the one that the landmarks give.
             found = self._network(frame, first.next_centre, first.next_scale_point)
-            if not self._is_new(found, self._live):
+            if found.score < START_PRESENCE or not self._is_new(found, self._live):
                 continue
             person = next((p for p in self._lost if _is_reunion(p.latest, found)), None)
             if person is None:

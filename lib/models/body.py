@@ -70,8 +70,8 @@ def load_body(
     """Load the official SMPL body if its files are present, otherwise the open body.
 
     ``SMPL_{GENDER}.pkl`` (or ``.npz`` with the same fields) in ``base_data`` decides. Beside it must then lie
-    ``J_regressor_extra.npy``, ``J_regressor_h36m.npy`` and ``smpl_mean_params.npz``. The open body has one gender.
-    The result is cached; treat its arrays as read-only.
+    ``J_regressor_extra.npy``, ``J_regressor_h36m.npy`` and ``smpl_mean_params.npz``. The open body has one
+    gender. The result is cached; treat its arrays as read-only.
 
     Raises:
         UserError: an unknown gender, a missing or damaged file, or arrays of unexpected shape.
@@ -116,13 +116,13 @@ def _open_body(path: Path) -> BodyData:
     fields = _read_arrays(path)
     # Stored in half precision: the rows have to be made to sum to 1 again.
     weights = _field(fields, "weights", path).astype(np.float32)
-    mean_pose = np.tile(np.float32([1, 0, 0, 1, 0, 0]), (_N_JOINTS, 1))
+    mean_pose = np.tile(np.array([1, 0, 0, 1, 0, 0], np.float32), (_N_JOINTS, 1))
     mean_pose[0] = [1, 0, 0, -1, 0, 0]  # upright in a camera frame with y down
     made = {
         "weights": weights / weights.sum(1, keepdims=True),
         "mean_pose": mean_pose.reshape(-1),
         "mean_shape": np.zeros(_N_BETAS),
-        "mean_cam": np.float32([0.9, 0, 0]),
+        "mean_cam": np.array([0.9, 0, 0]),
     }
     return _body("open", "neutral", path, {**fields, **made})
 

@@ -20,14 +20,14 @@ _N_JOINTS, _N_PICKED = 24, 21
 
 
 class _Bases(NamedTuple):
-    """Rest shape, blend shapes and weights of V chosen vertices; coordinates in planes (x of all, y of all, …)."""
+    """Rest shape, blend shapes and weights of V chosen vertices, in planes: x of all, y of all, z of all."""
 
     template: Tensor  # (3 V,)
     blend: Tensor  # (10 + 207, 3 V): shape then pose
     weights: Tensor  # (24, V)
     joint_template: Tensor  # (72,)
     joint_shapedirs: Tensor  # (10, 72)
-    regressor: Tensor | None  # (R, V), vertices to joints
+    regressor: Tensor  # (R, V), vertices to joints
 
 
 class SMPL(smplx.SMPL):
@@ -61,10 +61,11 @@ class SMPL(smplx.SMPL):
         for parameter in self.parameters():
             parameter.requires_grad_(False)
         self.register_buffer("J_regressor_extra", torch.from_numpy(body.J_regressor_extra).clone())
+        self.register_buffer("_joint_map", torch.tensor(SMPL49_MAP), persistent=False)
         self._tree = body.parents.tolist()
         self._cache: dict[str, tuple[Tensor | None, _Bases]] = {}
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         betas: Tensor,
         body_pose: Tensor,
@@ -89,10 +90,11 @@ class SMPL(smplx.SMPL):
             rotmat = batch_rodrigues(pose.reshape(-1, 3)).view(-1, _N_JOINTS, 3, 3)
         else:
             rotmat = torch.cat((global_orient, body_pose), dim=1).reshape(-1, _N_JOINTS, 3, 3)
-        vertices, posed_joints = self._skin(betas, rotmat, self._bases("mesh"))
+        bases = self._bases("mesh")
+        vertices, posed_joints = self._skin(betas, rotmat, bases)
         picked = vertices[:, self.vertex_joint_selector.extra_joints_idxs]
-        pool = torch.cat((posed_joints, picked, self.J_regressor_extra @ vertices), dim=1)
-        joints = pool[:, SMPL49_MAP]
+        pool = torch.cat((posed_joints, picked, bases.regressor @ vertices), dim=1)
+        joints = pool[:, self._joint_map]
         if transl is not None:
             vertices, joints = vertices + transl[:, None], joints + transl[:, None]
         return SMPLOutput(
@@ -114,10 +116,10 @@ class SMPL(smplx.SMPL):
         vertices, posed_joints = self._skin(betas, rotmat, bases)
         if J_regressor is not None:
             return bases.regressor @ vertices
-        return torch.cat((posed_joints, bases.regressor @ vertices), dim=1)[:, SMPL49_MAP]
+        return torch.cat((posed_joints, bases.regressor @ vertices), dim=1)[:, self._joint_map]
 
     def _skin(self, betas: Tensor, rotmat: Tensor, bases: _Bases) -> tuple[Tensor, Tensor]:
-        """Linear blend skinning (Loper et al. 2015): vertices (n, V, 3) and the 24 posed joints (n, 24, 3)."""
+        """Linear blend skinning (Loper et al. 2015): vertices (n, V, 3) and posed joints (n, 24, 3)."""
         n, n_vertices = len(rotmat), bases.weights.shape[1]
         rest = torch.addmm(bases.joint_template, betas, bases.joint_shapedirs).view(n, _N_JOINTS, 3)
         rotations, positions = [rotmat[:, 0]], [rest[:, 0]]
@@ -152,17 +154,15 @@ class SMPL(smplx.SMPL):
 
     def _make_bases(self, name: str, J_regressor: Tensor | None) -> _Bases:
         chosen: Tensor | slice = slice(None)
-        regressor = None
+        regressor = self.J_regressor_extra
         if name != "mesh":
             if J_regressor is None:
                 picked = torch.zeros(_N_PICKED, len(self.v_template)).to(self.v_template)
                 picked[torch.arange(_N_PICKED), self.vertex_joint_selector.extra_joints_idxs] = 1
-                used = [i - _N_JOINTS for i in sorted(set(SMPL49_MAP)) if i >= _N_JOINTS]
                 regressor = torch.cat((picked, self.J_regressor_extra))
-                chosen = regressor[used].any(dim=0).nonzero()[:, 0]
             else:
                 regressor = J_regressor.detach().to(self.v_template)[H36M_TO_J14]
-                chosen = regressor.any(dim=0).nonzero()[:, 0]
+            chosen = regressor.any(dim=0).nonzero()[:, 0]
             regressor = regressor[:, chosen].contiguous()
         template, shapedirs = self.v_template[chosen], self.shapedirs[chosen]
         posedirs = self.posedirs.view(-1, len(self.v_template), 3)[:, chosen]

@@ -21,12 +21,12 @@ def slerp_filter(rotmats: np.ndarray, ratio: float = 0.3) -> np.ndarray:
 
 
 def gaussian(joints: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian smoothing over the first axis (frames), ends repeated: (T, ...) -> (T, ...). 0 changes nothing."""
+    """Gaussian smoothing over frames, ends repeated: (T, ...) -> (T, ...). 0 changes nothing."""
     return gaussian_filter1d(joints, sigma, axis=0, mode="nearest") if sigma > 0 else np.asarray(joints)
 
 
 def _nearest_quaternions(rotmats: np.ndarray) -> np.ndarray:
-    """Unit quaternions (w, x, y, z), w >= 0, of the nearest rotations (Bar-Itzhack 2000): (*, 3, 3) -> (*, 4)."""
+    """Unit quaternions wxyz, w >= 0, of the nearest rotations (Bar-Itzhack 2000): (*, 3, 3) -> (*, 4)."""
     m = np.moveaxis(rotmats, (-2, -1), (0, 1))
     k = np.zeros((*rotmats.shape[:-2], 4, 4))
     k[..., 0, 0] = m[0, 0] - m[1, 1] - m[2, 2]

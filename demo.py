@@ -1,0 +1,80 @@
+"""Reconstruct the bodies of everybody in a video.
+
+    python demo.py                                    # the sample video
+    python demo.py --vid_file my.mp4 --sideview --save_pkl
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from collections.abc import Sequence
+
+from lib.demo.pipeline import DemoOptions, run_demo
+from lib.utils.errors import run_command
+
+OLD_DETECTORS = ("yolo", "maskrcnn")
+IGNORED = {"tracker_batch_size": "frames are tracked one by one", "yolo_img_size": "the detector's size is fixed"}
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line; ``--help`` documents it."""
+    defaults = DemoOptions()
+    parser = argparse.ArgumentParser(
+        description="Reconstruct the bodies of everybody in a video.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    source = parser.add_argument_group("input and output")
+    source.add_argument("--vid_file", default="", help="input video; without any input, the sample video")
+    source.add_argument("--img_dir", default="", help="folder of images (.png .jpg .jpeg, sorted by name, 30 fps)")
+    source.add_argument("--output_folder", default=defaults.output_folder, help="results go to a folder in it")
+    source.add_argument("--save_pkl", action="store_true", help="write all results as tcmr_output.pkl")
+    source.add_argument("--save_obj", action="store_true", help="write one .obj per person and frame")
+    source.add_argument("--display", action="store_true", help="open the finished video in the web browser")
+
+    model = parser.add_argument_group("model")
+    model.add_argument("--model", default="", help="TCMR checkpoint; default: the official one, else the open one")
+    model.add_argument("--base_data", default=defaults.base_data, help="folder of the official files")
+    model.add_argument("--open_dir", default=defaults.open_dir, help="folder of the open body and networks")
+    model.add_argument(
+        "--gender", default="neutral", choices=["neutral", "male", "female"], help="SMPL body for the meshes"
+    )
+    model.add_argument(
+        "--detector",
+        default=defaults.detector,
+        choices=["full", "heavy", *OLD_DETECTORS],
+        help="landmark network; yolo and maskrcnn are accepted for compatibility and mean full",
+    )
+    model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    model.add_argument("--gpu", default=None, help="value for CUDA_VISIBLE_DEVICES")
+
+    drawing = parser.add_argument_group("rendering")
+    drawing.add_argument("--wireframe", action="store_true", help="draw the meshes' visible edges")
+    drawing.add_argument("--sideview", action="store_true", help="append a view from the side")
+    drawing.add_argument("--render_plain", action="store_true", help="black background, fixed camera")
+
+    old = parser.add_argument_group("accepted for compatibility, without effect")
+    for name in IGNORED:
+        old.add_argument(f"--{name}", type=int, default=None, help="ignored: " + IGNORED[name])
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    options = vars(args)
+    for name, reason in IGNORED.items():
+        if options.pop(name) is not None:
+            logging.warning("--%s has no effect: %s", name, reason)
+    if args.detector in OLD_DETECTORS:
+        logging.warning("--detector %s is not part of this project; using full", args.detector)
+        args.detector = "full"
+    gpu = options.pop("gpu")
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    run_demo(DemoOptions(**options))
+
+
+if __name__ == "__main__":
+    run_command(main)

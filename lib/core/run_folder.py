@@ -1,0 +1,40 @@
+"""The folder of a training run and its text log."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from pathlib import Path
+
+from yacs.config import CfgNode
+
+from lib.core.config import dump_yaml
+
+LOG_FORMAT = "%(asctime)-15s %(message)s"
+
+
+def create_run_folder(cfg: CfgNode) -> Path:
+    """Make ``{OUTPUT_DIR}/{date}_{EXP_NAME}``, set LOGDIR to it, and write the configuration there.
+
+    ``config.yaml`` is plain YAML that ``--cfg`` reads back.
+    """
+    name = f"{datetime.now():%d-%m-%Y_%H-%M-%S}_{cfg.EXP_NAME}"
+    folder, number = Path(cfg.OUTPUT_DIR) / name, 1
+    while folder.exists():  # two runs in the same second
+        folder, number = Path(cfg.OUTPUT_DIR) / f"{name}_{number}", number + 1
+    folder.mkdir(parents=True)
+    cfg.LOGDIR = str(folder)
+    (folder / "config.yaml").write_text(dump_yaml(cfg))
+    return folder
+
+
+def log_to_console() -> None:
+    """Send messages of level INFO to the console."""
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+
+
+def log_to_file(folder: Path) -> None:
+    """Send messages to ``train_log.txt`` of the run folder too."""
+    handler = logging.FileHandler(folder / "train_log.txt")
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    logging.getLogger().addHandler(handler)

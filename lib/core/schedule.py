@@ -1,0 +1,59 @@
+"""The learning rate over a training run."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from lib.utils.errors import UserError
+
+
+class LearningRate:
+    """Sets an optimiser's learning rate.
+
+    Args:
+        kind: ``plateau`` divides it by 10 when the performance has not improved for more than ``patience``
+            epochs; ``cosine`` lets it fall to zero at iteration ``total``.
+        warmup: iterations over which it rises linearly at first.
+
+    Raises:
+        UserError: another kind.
+    """
+
+    def __init__(self, optimizer: Optimizer, kind: str, *, patience: int, warmup: int, total: int) -> None:
+        if kind not in ("plateau", "cosine"):
+            raise UserError(f"TRAIN.LR_SCHEDULE is {kind!r}: use plateau or cosine")
+        self._optimizer, self._warmup, self._total = optimizer, warmup, total
+        self._base = optimizer.param_groups[0]["lr"]
+        self._plateau = ReduceLROnPlateau(optimizer, patience=patience) if kind == "plateau" else None
+
+    @property
+    def value(self) -> float:
+        return self._optimizer.param_groups[0]["lr"]
+
+    def before_iteration(self, iteration: int) -> None:
+        """Set the rate for an iteration, counted from 0 over the whole run."""
+        if iteration < self._warmup:
+            self._set(self._base * (iteration + 1) / self._warmup)
+        elif self._plateau is None:
+            done = min(1.0, (iteration - self._warmup) / max(1, self._total - self._warmup))
+            self._set(self._base * 0.5 * (1 + math.cos(math.pi * done)))
+
+    def after_epoch(self, performance: float) -> None:
+        """Take note of an epoch's performance, lower is better."""
+        if self._plateau is not None:
+            self._plateau.step(performance)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._plateau.state_dict() if self._plateau is not None else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self._plateau is not None and state:
+            self._plateau.load_state_dict(state)
+
+    def _set(self, value: float) -> None:
+        for group in self._optimizer.param_groups:
+            group["lr"] = value

@@ -1,0 +1,172 @@
+"""Several calibrated cameras: reading a calibration and triangulating points seen by them. Pure functions."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import cv2
+import numpy as np
+
+from lib.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera with lens distortion.
+
+    ``K`` (3, 3) px; ``distortion`` (5,) in OpenCV's order; ``R`` (3, 3), ``t`` (3,) m: a world point X is at
+    R·X + t in the camera's axes (x right, y down, z forward). ``width``, ``height``: the image in px.
+    """
+
+    name: str
+    K: np.ndarray
+    distortion: np.ndarray
+    R: np.ndarray
+    t: np.ndarray
+    width: int
+    height: int
+
+
+def read_qualisys(path: str | Path) -> list[Camera]:
+    """Cameras of a Qualisys calibration (``.qca.txt``, XML). Raises UserError if it is missing or broken."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such calibration file")
+    try:
+        nodes = ElementTree.parse(path).getroot().findall("cameras/camera")
+        cameras = [_qualisys_camera(node) for node in nodes]
+    except (ElementTree.ParseError, AttributeError, KeyError, ValueError) as error:
+        raise UserError(f"{path} is not a Qualisys calibration ({error!r})") from error
+    if not cameras:
+        raise UserError(f"{path} holds no cameras")
+    return cameras
+
+
+def _qualisys_camera(node: ElementTree.Element) -> Camera:
+    def numbers(tag: str, *keys: str) -> np.ndarray:
+        attributes = getattr(node.find(tag), "attrib")  # noqa: B009 - AttributeError when the tag is absent
+        return np.array([float(attributes[key]) for key in keys])
+
+    # Qualisys counts in 1/64 px and mm, gives the camera's position, and has y up and z backwards.
+    rotation = numbers("transform", *(f"r{i}{j}" for i in "123" for j in "123")).reshape(3, 3)
+    rotation = np.diag([1.0, -1.0, -1.0]) @ rotation
+    position = numbers("transform", "x", "y", "z") / 1000
+    fu, fv, cu, cv = numbers("intrinsic", "focalLengthU", "focalLengthV", "centerPointU", "centerPointV") / 64
+    radial = numbers("intrinsic", *(f"radialDistortion{i}" for i in "123"))
+    tangential = numbers("intrinsic", "tangentalDistortion1", "tangentalDistortion2")
+    left, top, right, bottom = numbers("fov_video", "left", "top", "right", "bottom")
+    return Camera(
+        name=node.attrib["serial"],
+        K=np.array([[fu, 0, cu], [0, fv, cv], [0, 0, 1]]),
+        distortion=np.array([*radial[:2], *tangential, radial[2]]),
+        R=rotation,
+        t=-rotation @ position,
+        width=int(right - left) + 1,
+        height=int(bottom - top) + 1,
+    )
+
+
+def to_camera(points: np.ndarray, camera: Camera) -> np.ndarray:
+    """World points (..., 3) m -> the camera's axes (..., 3) m."""
+    return points @ camera.R.T + camera.t
+
+
+def project(points: np.ndarray, camera: Camera) -> np.ndarray:
+    """World points (..., 3) m -> distorted pixels (..., 2)."""
+    flat = np.ascontiguousarray(points, dtype=np.float64).reshape(-1, 1, 3)
+    pixels, _ = cv2.projectPoints(flat, cv2.Rodrigues(camera.R)[0], camera.t, camera.K, camera.distortion)
+    return pixels.reshape(*points.shape[:-1], 2)
+
+
+def undistort(pixels: np.ndarray, camera: Camera) -> np.ndarray:
+    """Pixels (..., 2) -> coordinates on the plane z = 1 of an ideal camera (..., 2)."""
+    flat = np.ascontiguousarray(pixels, dtype=np.float64).reshape(-1, 1, 2)
+    return cv2.undistortPoints(flat, camera.K, camera.distortion).reshape(pixels.shape)
+
+
+def triangulate(
+    pixels: np.ndarray,
+    weights: np.ndarray,
+    cameras: Sequence[Camera],
+    *,
+    tolerance: float = 0.015,
+    iterations: int = 10,
+) -> tuple[np.ndarray, np.ndarray]:
+    """World points from their images, little disturbed by views that are wrong.
+
+    pixels: (C, ..., 2); weights: (C, ...) >= 0, trust in each image point (0 = not seen). Starts from the
+    pair of cameras that the others agree with best and minimises the Cauchy loss of the reprojection
+    error with scale ``tolerance`` (on the plane z = 1, so in radians). Returns points (..., 3) m and the reprojection errors
+    (C, ...) on that plane. Points with fewer than two weights > 0 are NaN.
+    """
+    shape = pixels.shape[1:-1]
+    n_views = len(cameras)
+    seen = np.stack([undistort(p, c) for p, c in zip(pixels, cameras, strict=True)]).reshape(n_views, -1, 2)
+    trust = np.asarray(weights, dtype=np.float64).reshape(n_views, -1)
+    R = np.stack([c.R for c in cameras])
+    t = np.stack([c.t for c in cameras])
+
+    best = np.full((seen.shape[1], 3), np.nan)
+    best_loss = np.full(seen.shape[1], np.inf)
+    for pair in itertools.combinations(range(n_views), 2):
+        chosen = list(pair)
+        usable = (trust[chosen] > 0).all(axis=0)
+        points = _least_squares(seen[chosen], np.ones_like(trust[chosen]), R[chosen], t[chosen])
+        errors = _errors(points, seen, R, t)
+        loss = (trust * np.log1p((errors / tolerance) ** 2)).sum(axis=0)
+        better = usable & (loss < best_loss)
+        best[better], best_loss[better] = points[better], loss[better]
+
+    found = np.isfinite(best_loss)
+    seen, trust, points = seen[:, found], trust[:, found], best[found]
+    for _ in range(iterations):
+        depth = np.maximum(_in_cameras(points, R, t)[..., 2], 1e-3)
+        robust = trust / (1 + (_errors(points, seen, R, t) / tolerance) ** 2)
+        points = _least_squares(seen, robust / depth**2, R, t)
+    best[found] = points
+    errors = np.full((n_views, len(best)), np.nan)
+    errors[:, found] = _errors(points, seen, R, t)
+    return best.reshape(*shape, 3), errors.reshape(n_views, *shape)
+
+
+def _least_squares(seen: np.ndarray, weights: np.ndarray, R: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """Points (n, 3) minimising Σ w·|xy − uv·z|² over the cameras. seen: (C, n, 2), weights: (C, n)."""
+    rows = R[:, None, :2] - seen[..., None] * R[:, None, 2:]  # (C, n, 2, 3)
+    right = seen * t[:, None, 2:] - t[:, None, :2]  # (C, n, 2)
+    normal = np.einsum("cn,cnki,cnkj->nij", weights, rows, rows)
+    return np.linalg.solve(normal, np.einsum("cn,cnki,cnk->ni", weights, rows, right)[..., None])[..., 0]
+
+
+def _in_cameras(points: np.ndarray, R: np.ndarray, t: np.ndarray) -> np.ndarray:
+    return np.einsum("cij,nj->cni", R, points) + t[:, None]
+
+
+def _errors(points: np.ndarray, seen: np.ndarray, R: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """Reprojection errors (C, n) on the plane z = 1."""
+    local = _in_cameras(points, R, t)
+    return np.linalg.norm(local[..., :2] / np.maximum(local[..., 2:], 1e-3) - seen, axis=-1)
+
+
+def centre_cameras(
+    pixels: np.ndarray, weights: np.ndarray, cameras: Sequence[Camera], *, iterations: int = 5
+) -> list[Camera]:
+    """Correct the principal points of a calibration with points that the cameras see.
+
+    Takes each camera's median reprojection error (a video cropped or a camera nudged after calibration shifts
+    its whole image) into its principal point. Few steps: in the long run the shifts trade with moving all points
+    about, which the images hardly tell apart. Arguments as for
+    :func:`triangulate`.
+    """
+    corrected = list(cameras)
+    for _ in range(iterations):
+        points = triangulate(pixels, weights, corrected, iterations=3)[0]
+        for i, camera in enumerate(corrected):
+            error = (pixels[i] - project(points, camera))[weights[i] > 0]
+            K = camera.K.copy()
+            K[:2, 2] += np.median(error, axis=0)
+            corrected[i] = replace(camera, K=K)
+    return corrected

@@ -1,0 +1,469 @@
+"""The demo from video to meshes: detect and follow people, features, TCMR, rendering, files."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from yacs.config import CfgNode
+
+from lib.core.config import choose_device, from_dict, get_cfg_defaults
+from lib.data_utils.blazepose import LandmarkNetwork, PersonDetector
+from lib.data_utils.boxes import scale_bboxes
+from lib.data_utils.open_assets import asset_path
+from lib.demo.export import ObjWriter, save_results
+from lib.demo.render import Renderer, person_colour
+from lib.demo.tracking import track_people
+from lib.demo.video import FrameSource, ImageFolder, VideoFile, VideoWriter
+from lib.demo.viewer import show_video
+from lib.models.body import BASE_DATA, OPEN_DATA, BodyData, load_body
+from lib.models.build import build_model
+from lib.models.extractors import Extractor, PersonTrack, get_extractor
+from lib.models.predict import Borders, predict_sequence
+from lib.models.smpl import SMPL
+from lib.models.tcmr import TCMR
+from lib.utils.crops import CROP_SCALE, crop_to_image
+from lib.utils.errors import UserError
+from lib.utils.files import atomic_write, load_checkpoint
+from lib.utils.geometry import crop_cam_to_image_cam
+
+log = logging.getLogger(__name__)
+
+MIN_FRAMES = 25
+"""People followed for fewer frames are left out."""
+OFFICIAL_CHECKPOINT = "tcmr_demo_model.pth.tar"
+OPEN_CHECKPOINT = "tcmr_open.pth.tar"
+TRAINING_FPS = 30
+_MESH_BLOCK = 32
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What ``demo.py`` can be asked for; its ``--help`` documents each.
+
+    ``vid_file`` and ``img_dir`` are '' for the sample video, ``model`` is '' for the best checkpoint there is.
+    """
+
+    vid_file: str = ""
+    img_dir: str = ""
+    output_folder: str = "output/demo_output"
+    model: str = ""
+    base_data: str = BASE_DATA
+    open_dir: str = OPEN_DATA
+    gender: str = "neutral"
+    detector: str = "full"
+    device: str = "auto"
+    wireframe: bool = False
+    sideview: bool = False
+    render_plain: bool = False
+    save_pkl: bool = False
+    save_obj: bool = False
+    display: bool = False
+
+
+@dataclass
+class Stopwatch:
+    """Seconds per named stage, in the order in which the stages were first timed."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+class Meshes:
+    """The vertices of one person's frames, posed in blocks when they are asked for, so that a long video does
+    not fill the memory: 80 kB per frame and person."""
+
+    def __init__(self, smpl: SMPL, rotmat: np.ndarray, betas: np.ndarray) -> None:
+        """``rotmat`` (n, 24, 3, 3), ``betas`` (n, 10)."""
+        self._smpl = smpl
+        self._rotmat, self._betas = rotmat, betas
+        self._start = -1
+        self._block = np.zeros((0, 0, 3), np.float32)
+
+    def __len__(self) -> int:
+        return len(self._rotmat)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        """(V, 3) metres, camera axes."""
+        start = row - row % _MESH_BLOCK
+        if start != self._start:
+            self._block, self._start = self._pose(start), start
+        return self._block[row - start]
+
+    def all(self) -> np.ndarray:
+        """(n, V, 3)."""
+        return np.concatenate([self._pose(start) for start in range(0, len(self), _MESH_BLOCK)])
+
+    @torch.inference_mode()
+    def _pose(self, start: int) -> np.ndarray:
+        device = self._smpl.v_template.device
+        rotmat, betas = (
+            torch.from_numpy(values[start : start + _MESH_BLOCK]).to(device)
+            for values in (self._rotmat, self._betas)
+        )
+        posed = self._smpl(betas=betas, body_pose=rotmat[:, 1:], global_orient=rotmat[:, :1], pose2rot=False)
+        return posed.vertices.cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Person:
+    """One person's reconstruction: ``result`` is what ``--save_pkl`` writes, without the vertices."""
+
+    person_id: int
+    result: dict[str, Any]
+    meshes: Meshes
+    draw_cam: np.ndarray  # (n, 4), the image camera that the mesh is drawn with
+
+    def full_result(self) -> dict[str, Any]:
+        """``result`` with ``verts`` (n, 6890, 3), metres."""
+        return {**self.result, "verts": self.meshes.all()}
+
+
+@dataclass(frozen=True)
+class Models:
+    """A TCMR with what it needs around it."""
+
+    tcmr: TCMR
+    cfg: CfgNode
+    extractor: Extractor
+    body: BodyData
+
+
+def find_checkpoint(model: str, base_data: str | Path = BASE_DATA, open_dir: str | Path = OPEN_DATA) -> Path:
+    """The checkpoint of ``--model``, or the official one if it and SMPL are there, else the open one.
+
+    Raises UserError, telling how to get one, if there is none.
+    """
+    if model:
+        return Path(model)
+    official = Path(base_data) / OFFICIAL_CHECKPOINT
+    has_smpl = any((Path(base_data) / f"SMPL_NEUTRAL{suffix}").is_file() for suffix in (".pkl", ".npz"))
+    if official.is_file() and has_smpl:
+        return official
+    open_checkpoint = Path(open_dir) / OPEN_CHECKPOINT
+    if not open_checkpoint.is_file():
+        raise UserError(
+            f"no TCMR checkpoint: neither {official} with SMPL beside it nor {open_checkpoint} is there; see "
+            "data/README.md for both, or give a checkpoint with --model"
+        )
+    return open_checkpoint
+
+
+def official_config() -> CfgNode:
+    """The architecture of the official demo checkpoint, which carries no configuration."""
+    cfg = get_cfg_defaults()
+    cfg.DATASET.SEQLEN = 16
+    cfg.MODEL.TGRU.NUM_LAYERS = 2
+    cfg.MODEL.TGRU.HIDDEN_SIZE = 1024
+    return cfg
+
+
+def load_models(
+    checkpoint_path: str | Path,
+    *,
+    base_data: str | Path = BASE_DATA,
+    open_dir: str | Path = OPEN_DATA,
+    gender: str = "neutral",
+    device: torch.device | str = "cpu",
+) -> Models:
+    """Everything that turns tracked people into meshes.
+
+    The checkpoint says which body and which features it was trained with. ``gender`` only changes the body that
+    meshes and joints are made with.
+
+    Raises:
+        UserError: a file is missing or does not fit.
+    """
+    checkpoint = load_checkpoint(checkpoint_path)
+    if "gen_state_dict" not in checkpoint:
+        raise UserError(f"{checkpoint_path} is no TCMR checkpoint: it has no 'gen_state_dict'; choose another --model")
+    cfg = from_dict(checkpoint["config"]) if "config" in checkpoint else official_config()
+    cfg.TRAIN.PRETRAINED_REGRESSOR = ""
+    # The open body is taken even where SMPL is installed, if the checkpoint was trained with it.
+    folder = open_dir if checkpoint.get("body") == "open" else base_data
+    body = load_body(folder, "neutral", open_dir)
+    tcmr = build_model(cfg, body)
+    tcmr.load_weights(checkpoint["gen_state_dict"], checkpoint.get("body"), checkpoint_path)
+    extractor = get_extractor(
+        cfg.MODEL.EXTRACTOR, body, base_data=base_data, open_dir=open_dir, device=device
+    )
+    if gender != "neutral":
+        if body.kind == "open":
+            log.warning("--gender %s: the open body has one shape for all; it is used", gender)
+        else:
+            tcmr.regressor.smpl = SMPL(load_body(base_data, gender, open_dir))
+    return Models(tcmr.to(device).eval(), cfg, extractor, body)
+
+
+def sequence_step(cfg: CfgNode, fps: float) -> int:
+    """Frames from one frame of a window to the next: windows span the half second that TCMR was trained on, also
+    at high frame rates. The original protocol (COMPAT.STATIC_BORDERS) always takes consecutive frames."""
+    return 1 if cfg.COMPAT.STATIC_BORDERS else max(1, round(fps / TRAINING_FPS))
+
+
+def reconstruct(
+    models: Models,
+    frames: Iterable[np.ndarray],
+    tracks: Sequence[PersonTrack],
+    *,
+    width: int,
+    height: int,
+    fps: float,
+    plain_camera: bool = False,
+    stopwatch: Stopwatch | None = None,
+) -> list[Person]:
+    """Bodies of tracked people.
+
+    Args:
+        models: see :func:`load_models`.
+        frames: all RGB frames of the video; untouched if the extractor needs none.
+        tracks: at least 16 frames each.
+        width, height, fps: of the video.
+        plain_camera: draw everybody with the crop camera (1, 0, 0); results keep the predicted one.
+        stopwatch: gets the seconds of ``features`` and ``TCMR``.
+
+    Returns:
+        one person per track, in order. ``result`` holds, for n frames:
+        pred_cam (n, 3) and orig_cam (n, 4), pose (n, 72) axis-angle, betas (n, 10), joints3d (n, 49, 3) metres,
+        joints2d None, joints2d_img_coord (n, 49, 2) px, bboxes (n, 4) cx, cy, w, h px after x1.2, frame_ids (n,).
+    """
+    stopwatch = stopwatch or Stopwatch()
+    count = sum(len(track.frame_ids) for track in tracks)
+    with stopwatch("features"), _bar(count, "features") as bar:
+        features = models.extractor(frames, tracks, bar.update)
+    borders: Borders = "static" if models.cfg.COMPAT.STATIC_BORDERS else "edge"
+    step = sequence_step(models.cfg, fps)
+    people = []
+    with stopwatch("TCMR"), _bar(count, "TCMR") as bar:
+        for track, static in zip(tracks, features):
+            output = predict_sequence(
+                models.tcmr,
+                static.values,
+                return_verts=False,
+                borders=borders,
+                step=step,
+                progress=bar.update,
+            )
+            theta = output["theta"]
+            pred_cam, pose, betas = theta[:, :3], theta[:, 3:75], theta[:, 75:]
+            bboxes = scale_bboxes(static.bboxes, CROP_SCALE)
+            orig_cam = crop_cam_to_image_cam(pred_cam, bboxes, width, height)
+            draw_cam = orig_cam
+            if plain_camera:
+                draw_cam = crop_cam_to_image_cam(np.tile([1.0, 0, 0], (len(theta), 1)), bboxes, width, height)
+            result = {
+                "pred_cam": pred_cam.copy(),
+                "orig_cam": orig_cam,
+                "pose": pose.copy(),
+                "betas": betas.copy(),
+                "joints3d": output["kp_3d"],
+                "joints2d": None,
+                "joints2d_img_coord": crop_to_image(output["kp_2d"], static.bboxes),
+                "bboxes": bboxes,
+                "frame_ids": np.asarray(track.frame_ids),
+            }
+            meshes = Meshes(models.tcmr.regressor.smpl, output["rotmat"], result["betas"])
+            people.append(Person(track.person_id, result, meshes, draw_cam))
+    return people
+
+
+def drawing_order(people: Sequence[Person], frame_id: int) -> list[tuple[int, int]]:
+    """``(index into people, row)`` of everybody in a frame, far to near: by increasing sy of the image camera."""
+    rows = []
+    for index, person in enumerate(people):
+        row = int(np.searchsorted(person.result["frame_ids"], frame_id))
+        if row < len(person.result["frame_ids"]) and person.result["frame_ids"][row] == frame_id:
+            rows.append((index, row))
+    return sorted(rows, key=lambda entry: people[entry[0]].result["orig_cam"][entry[1], 1])
+
+
+def draw_frame(
+    renderer: Renderer,
+    frame: np.ndarray,
+    frame_id: int,
+    people: Sequence[Person],
+    *,
+    wireframe: bool = False,
+    sideview: bool = False,
+    render_plain: bool = False,
+) -> np.ndarray:
+    """The frame (H, W, 3) with everybody drawn in, and with ``sideview`` a side view to its right."""
+    image = np.zeros_like(frame) if render_plain else frame
+    side = np.zeros_like(frame)
+    for index, row in drawing_order(people, frame_id):
+        person = people[index]
+        verts, camera, colour = person.meshes[row], person.draw_cam[row], person_colour(index)
+        image = renderer.render(image, verts, camera, colour, wireframe=wireframe)
+        if sideview:
+            side = renderer.render(side, verts, camera, colour, wireframe=wireframe, side_view=True)
+    return np.concatenate([image, side], axis=1) if sideview else image
+
+
+def run_demo(options: DemoOptions) -> list[Path]:
+    """Run the whole demo and return the files written.
+
+    They go to ``{output_folder}/{name}`` (name: the video without its suffix, or the image folder):
+    ``tcmr_{name}_output.mp4`` with the frame times of the input, ``tcmr_{name}_input.mp4`` (a copy if the input is
+    an .mp4, else encoded), ``tcmr_output.pkl`` with ``save_pkl``, ``meshes/`` with ``save_obj``. Each appears only
+    when it is complete.
+
+    Raises:
+        UserError: the input, a checkpoint or an asset is missing or unusable, or nobody was found.
+    """
+    stopwatch = Stopwatch()
+    source = open_source(options)
+    info = source.info
+    log.info("%s: %dx%d, %.2f frames per second", source.name, info.width, info.height, float(info.fps))
+    with stopwatch("loading"):
+        device = choose_device(options.device, "cuda")
+        detector, landmarks = _load_tracker(options.detector)
+        checkpoint = find_checkpoint(options.model, options.base_data, options.open_dir)
+        models = load_models(
+            checkpoint,
+            base_data=options.base_data,
+            open_dir=options.open_dir,
+            gender=options.gender,
+            device=device,
+        )
+    log.info("model: %s (%s features, %s body)", checkpoint, models.extractor.name, models.body.kind)
+
+    with stopwatch("tracking"), _bar(info.frames, "tracking") as bar:
+        tracks = track_people(_counted(source, bar.update), detector, landmarks, min_frames=MIN_FRAMES)
+        n_frames = bar.n
+    if not tracks:
+        hint = f" (it has {n_frames})" if n_frames < MIN_FRAMES else ""
+        raise UserError(
+            f"{source.name}: nobody was followed for {MIN_FRAMES} frames or more{hint}, so there is nothing to "
+            "reconstruct; expected a video of people whose heads and shoulders are in sight"
+        )
+    people = reconstruct(
+        models,
+        source,
+        tracks,
+        width=info.width,
+        height=info.height,
+        fps=float(info.fps),
+        plain_camera=options.render_plain,
+        stopwatch=stopwatch,
+    )
+    folder = Path(options.output_folder) / source.name
+    files: list[Path] = []
+    with stopwatch("rendering"), _bar(n_frames, "rendering") as bar:
+        files += _write_videos(source, people, models, folder, options, bar.update)
+    if options.save_pkl:
+        with stopwatch("saving"):
+            files.append(folder / "tcmr_output.pkl")
+            save_results({person.person_id: person.full_result() for person in people}, files[-1])
+    log.info("%s", summary(people, n_frames, stopwatch, files))
+    if options.display:
+        files.append(show_video(files[0]))
+    return files
+
+
+def open_source(options: DemoOptions) -> FrameSource:
+    """The video or image folder asked for, or the sample video; UserError if there is none."""
+    if options.vid_file and options.img_dir:
+        raise UserError("both --vid_file and --img_dir are given; expected one of them")
+    if options.img_dir:
+        return ImageFolder(options.img_dir)
+    if options.vid_file.startswith(("http://", "https://")):
+        raise UserError(
+            f"--vid_file {options.vid_file}: links are not fetched; download the video and give the file"
+        )
+    return VideoFile(options.vid_file or asset_path("demo_video"))
+
+
+def summary(people: Sequence[Person], n_frames: int, stopwatch: Stopwatch, files: Sequence[Path]) -> str:
+    """People, time per stage and files written, as lines of text."""
+    lines = ["", f"{len(people)} {'person' if len(people) == 1 else 'people'} in {n_frames} frames"]
+    for person in people:
+        ids = person.result["frame_ids"]
+        lines.append(f"  person {person.person_id}: frames {ids[0]} to {ids[-1]} ({len(ids)})")
+    seconds = stopwatch.seconds
+    total = sum(seconds.values())
+    lines += ["", f"{'stage':<12}{'seconds':>9}{'ms/frame':>10}"]
+    for stage, value in [*seconds.items(), ("total", total)]:
+        per_frame = "" if stage == "loading" else f"{1000 * value / n_frames:10.1f}"
+        lines.append(f"{stage:<12}{value:9.2f}{per_frame}")
+    lines += ["", f"TCMR FPS (features and TCMR): {n_frames / (seconds['features'] + seconds['TCMR']):.2f}"]
+    lines += [f"Total FPS (including model loading): {n_frames / total:.2f}", "", "written:"]
+    return "\n".join([*lines, *(f"  {path}" for path in files)])
+
+
+def _load_tracker(detector: str) -> tuple[PersonDetector, LandmarkNetwork]:
+    threads = torch.get_num_threads()
+    return (
+        PersonDetector(asset_path("person_detector"), threads),
+        LandmarkNetwork(asset_path(f"landmarks_{detector}"), threads),
+    )
+
+
+def _write_videos(
+    source: FrameSource,
+    people: Sequence[Person],
+    models: Models,
+    folder: Path,
+    options: DemoOptions,
+    progress: Callable[[int], object],
+) -> list[Path]:
+    """Draw all frames; returns the output video, the input video and, with ``save_obj``, the meshes' folder."""
+    output = folder / f"tcmr_{source.name}_output.mp4"
+    input_copy = folder / f"tcmr_{source.name}_input.mp4"
+    info = source.info
+    renderer = Renderer(models.body.faces, info.width, info.height, len(models.body.v_template))
+    original = source.path if isinstance(source, VideoFile) and source.path.suffix.lower() == ".mp4" else None
+    written = [output, input_copy]
+    with ExitStack() as stack:
+        writer = stack.enter_context(VideoWriter(output, info.fps))
+        input_writer = None if original else stack.enter_context(VideoWriter(input_copy, info.fps))
+        objects = None
+        if options.save_obj:
+            objects = stack.enter_context(ObjWriter(folder / "meshes", models.body.faces))
+            written.append(objects.folder)
+        for frame_id, (moment, frame) in enumerate(source.timed()):
+            image = draw_frame(
+                renderer,
+                frame,
+                frame_id,
+                people,
+                wireframe=options.wireframe,
+                sideview=options.sideview,
+                render_plain=options.render_plain,
+            )
+            writer.write(image, moment)
+            if input_writer is not None:
+                input_writer.write(frame, moment)
+            if objects is not None:
+                for index, row in drawing_order(people, frame_id):
+                    objects.write(people[index].person_id, frame_id, people[index].meshes[row])
+            progress(1)
+    if original:
+        with atomic_write(input_copy) as temporary:
+            shutil.copyfile(original, temporary)
+    return written
+
+
+def _bar(total: int | None, stage: str) -> tqdm:
+    return tqdm(total=total, desc=f"{stage:<10}", unit="frame")
+
+
+def _counted(frames: Iterable[np.ndarray], progress: Callable[[int], object]) -> Iterator[np.ndarray]:
+    for frame in frames:
+        yield frame
+        progress(1)

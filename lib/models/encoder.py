@@ -1,0 +1,83 @@
+"""PoseForecast, the temporal encoder of TCMR (Choi et al., CVPR 2021, section 3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+_ATTENTION_SIZE = 256
+_BRANCHES = 3
+
+
+class _BranchAttention(nn.Module):
+    """Softmax weights (N, 3) of the three branch features (N, 3, F)."""
+
+    def __init__(self, feature_size: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(feature_size, _ATTENTION_SIZE)
+        # The last Tanh bounds every weight to [0.063, 0.787]; released checkpoints were trained with it.
+        self.attention = nn.Sequential(
+            nn.Linear(_BRANCHES * _ATTENTION_SIZE, _ATTENTION_SIZE),
+            nn.Tanh(),
+            nn.Linear(_ATTENTION_SIZE, _ATTENTION_SIZE),
+            nn.Tanh(),
+            nn.Linear(_ATTENTION_SIZE, _BRANCHES),
+            nn.Tanh(),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.attention(self.fc(features).flatten(1)).softmax(dim=-1)
+
+
+class PoseForecast(nn.Module):
+    """One feature of a window's middle frame from its past, its future and the whole window.
+
+    The middle frame is ``seq_len // 2``, counted from 0. Neither the past nor the future branch sees it.
+
+    Args:
+        n_layers: GRU layers.
+        seq_len: window length T; fixes the middle frame.
+        hidden_size: GRU hidden size.
+        feature_size: F, numbers per frame in and out.
+    """
+
+    def __init__(
+        self, n_layers: int = 1, seq_len: int = 16, hidden_size: int = 2048, feature_size: int = 2048
+    ) -> None:
+        super().__init__()
+        self.mid_frame = seq_len // 2
+        self.gru_cur = nn.GRU(feature_size, hidden_size, n_layers, bidirectional=True)
+        self.gru_bef = nn.GRU(feature_size, hidden_size, n_layers)
+        self.gru_aft = nn.GRU(feature_size, hidden_size, n_layers)
+        self.linear_cur = nn.Linear(2 * hidden_size, feature_size)
+        self.linear_bef = nn.Linear(hidden_size, feature_size)
+        self.linear_aft = nn.Linear(hidden_size, feature_size)
+        self.attention = _BranchAttention(feature_size)
+
+    def forward(self, x: Tensor, is_train: bool = False) -> tuple[Tensor, Tensor]:
+        """Encode windows (N, T, F).
+
+        Returns:
+            the integrated feature (N, F), or with ``is_train`` the features (N, 3, F) of past, future and
+            integrated; and the attention scores (N, 3) of past, current, future.
+        """
+        frames = x.transpose(0, 1)
+        middle = self.mid_frame
+        current = self.gru_cur(frames)[0][middle]
+        before = self.gru_bef(frames[:middle])[0][-1]
+        after = self.gru_aft(frames[middle + 1 :].flip(0))[0][-1]
+        return self._integrate(before, current, after, is_train)
+
+    def _integrate(
+        self, before: Tensor, current: Tensor, after: Tensor, is_train: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Weigh the three GRU states by attention."""
+        f_bef = self.linear_bef(before.relu())
+        f_cur = self.linear_cur(current.relu())
+        f_aft = self.linear_aft(after.relu())
+        branches = torch.stack((f_bef, f_cur, f_aft), dim=1)
+        scores = self.attention(branches)
+        integrated = (scores[..., None] * branches).sum(dim=1)
+        if is_train:
+            return torch.stack((f_bef, f_aft, integrated), dim=1), scores
+        return integrated, scores

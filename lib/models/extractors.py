@@ -1,0 +1,190 @@
+"""Static features: per frame and person, what the temporal network reads.
+
+An extractor turns tracked persons into ``(n, F)`` features. There are two, looked up by the name that a
+configuration holds in ``MODEL.EXTRACTOR``: ``spin`` (ResNet-50 on image crops, needs the SPIN checkpoint) and
+``landmark`` (33 body landmarks through a small network, ships with the project).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+
+from lib.models.body import BASE_DATA, OPEN_DATA, BodyData
+from lib.models.hmr import HMR, load_hmr
+from lib.models.landmark_net import LandmarkNet
+from lib.utils.crops import CROP_SCALE, crop_image, normalise_crop
+from lib.utils.errors import UserError
+from lib.utils.files import load_checkpoint
+from lib.utils.landmark_features import landmark_vector
+
+SPIN_CHECKPOINT = "spin_model_checkpoint.pth.tar"
+LANDMARK_CHECKPOINT = "landmark_net.pth.tar"
+_CROP_BATCH = 64
+_LANDMARK_BATCH = 4096
+_PREFIX = "extractor."
+
+
+class PersonTrack(Protocol):
+    """What is known of one person: ``frame_ids`` (n,), ``bboxes`` (n, 4) cx, cy, side, side px unscaled, and the
+    landmarks ``xy`` (n, 33, 2) px, ``visibility`` (n, 33), ``world`` (n, 33, 3) m."""
+
+    person_id: int
+    frame_ids: np.ndarray
+    bboxes: np.ndarray
+    xy: np.ndarray
+    visibility: np.ndarray
+    world: np.ndarray
+
+
+class StaticFeatures(NamedTuple):
+    """``values`` (n, F) float32 and ``bboxes`` (n, 4): the unscaled boxes that the crop camera refers to."""
+
+    values: np.ndarray
+    bboxes: np.ndarray
+
+
+class Extractor(Protocol):
+    """Features of tracked persons; ``needs_frames`` tells whether it looks at the frames at all."""
+
+    name: str
+    feature_size: int
+    needs_frames: bool
+
+    def __call__(
+        self,
+        frames: Iterable[np.ndarray],
+        tracks: Sequence[PersonTrack],
+        progress: Callable[[int], object] | None = None,
+    ) -> list[StaticFeatures]:
+        """One entry per track. ``frames``: all RGB frames from the first on, taken once, one at a time.
+        ``progress(k)`` is called when k more person-frames are done."""
+        ...
+
+
+class SpinExtractor:
+    """SPIN's ResNet-50 on crops of 1.2 x box."""
+
+    name = "spin"
+    feature_size = 2048
+    needs_frames = True
+
+    def __init__(self, hmr: HMR, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+        self.hmr = hmr.to(self.device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+    def __call__(
+        self,
+        frames: Iterable[np.ndarray],
+        tracks: Sequence[PersonTrack],
+        progress: Callable[[int], object] | None = None,
+    ) -> list[StaticFeatures]:
+        values = [np.zeros((len(t.frame_ids), self.feature_size), np.float32) for t in tracks]
+        wanted: dict[int, list[tuple[int, int]]] = {}
+        for person, track in enumerate(tracks):
+            for row, frame_id in enumerate(track.frame_ids):
+                wanted.setdefault(int(frame_id), []).append((person, row))
+        last = max(wanted, default=-1)
+
+        crops: list[np.ndarray] = []
+        targets: list[tuple[int, int]] = []
+
+        def flush() -> None:
+            if crops:
+                for (person, row), feature in zip(targets, self.features(np.stack(crops))):
+                    values[person][row] = feature
+                if progress is not None:
+                    progress(len(crops))
+                crops.clear()
+                targets.clear()
+
+        for frame_id, frame in enumerate(frames):
+            if frame_id > last:
+                break
+            for person, row in wanted.get(frame_id, ()):
+                crops.append(crop_image(frame, tracks[person].bboxes[row], CROP_SCALE))
+                targets.append((person, row))
+                if len(crops) == _CROP_BATCH:
+                    flush()
+        flush()
+        return [StaticFeatures(v, t.bboxes) for v, t in zip(values, tracks)]
+
+    @torch.inference_mode()
+    def features(self, crops: np.ndarray) -> np.ndarray:
+        """(n, 224, 224, 3) uint8 RGB crops -> (n, 2048) float32."""
+        batch = normalise_crop(crops).to(self.device).contiguous(memory_format=torch.channels_last)
+        return self.hmr.feature_extractor(batch).cpu().numpy()
+
+
+class LandmarkExtractor:
+    """The landmark network on the landmarks that tracking found; needs no image."""
+
+    name = "landmark"
+    needs_frames = False
+
+    def __init__(self, net: LandmarkNet, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+        self.net = net.to(self.device).eval()
+        self.feature_size = net.last.out_features
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        frames: Iterable[np.ndarray],
+        tracks: Sequence[PersonTrack],
+        progress: Callable[[int], object] | None = None,
+    ) -> list[StaticFeatures]:
+        result = []
+        for track in tracks:
+            vectors, boxes = landmark_vector(track.xy, track.visibility, track.world)
+            parts = [
+                self.net(part.to(self.device)).cpu() for part in torch.from_numpy(vectors).split(_LANDMARK_BATCH)
+            ]
+            result.append(StaticFeatures(torch.cat(parts).numpy(), boxes))
+            if progress is not None:
+                progress(len(vectors))
+        return result
+
+
+def load_landmark_net(path: str | Path) -> LandmarkNet:
+    """The landmark network of a checkpoint ``{"model": {"extractor.*": ...}}``, in eval mode.
+
+    Raises UserError if the file is missing, or holds no such network.
+    """
+    checkpoint = load_checkpoint(path)
+    model = checkpoint.get("model")
+    weights = {k.removeprefix(_PREFIX): v for k, v in (model or {}).items() if k.startswith(_PREFIX)}
+    try:
+        width, input_size = weights["first.weight"].shape
+        blocks = sum(key.startswith("blocks.") and key.endswith(".weight") for key in weights)
+        net = LandmarkNet(input_size, width, len(weights["last.weight"]), blocks)
+        net.load_state_dict(weights)
+    except (KeyError, RuntimeError) as error:
+        raise UserError(
+            f"{path}: holds no landmark network (entries model/{_PREFIX}*: {error}); expected the file that "
+            "scripts/train_landmark_net.py writes"
+        ) from error
+    return net.eval()
+
+
+def get_extractor(
+    name: str,
+    body: BodyData,
+    *,
+    base_data: str | Path = BASE_DATA,
+    open_dir: str | Path = OPEN_DATA,
+    device: torch.device | str = "cpu",
+) -> Extractor:
+    """The extractor of that name with its weights, on ``device``.
+
+    Raises UserError for an unknown name and when the weights are missing.
+    """
+    if name == SpinExtractor.name:
+        return SpinExtractor(load_hmr(Path(base_data) / SPIN_CHECKPOINT, body), device)
+    if name == LandmarkExtractor.name:
+        return LandmarkExtractor(load_landmark_net(Path(open_dir) / LANDMARK_CHECKPOINT), device)
+    raise UserError(f"MODEL.EXTRACTOR is {name!r}; expected {SpinExtractor.name} or {LandmarkExtractor.name}")

@@ -1,0 +1,73 @@
+"""Motion discriminator of VIBE (Kocabas et al., CVPR 2020). TCMR saves it but does not train it."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+
+class _SelfAttention(nn.Module):
+    """Weighted mean over time of (N, T, A) by weights that a small network gives each step."""
+
+    def __init__(self, attention_size: int, layers: int, dropout: float) -> None:
+        super().__init__()
+        sizes = [attention_size] * layers + [1]
+        steps: list[nn.Module] = []
+        for size_in, size_out in itertools.pairwise(sizes):
+            linear = nn.Linear(size_in, size_out)
+            nn.init.uniform_(linear.weight, -0.1, 0.1)
+            nn.init.constant_(linear.bias, 0.01)
+            steps += [linear, nn.Tanh(), nn.Dropout(dropout)]
+        self.attention = nn.Sequential(*steps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.attention(x).softmax(dim=1) * x).sum(dim=1)
+
+
+class MotionDiscriminator(nn.Module):
+    """Score of how real a sequence of body poses looks.
+
+    Args:
+        rnn_size, num_layers: GRU hidden size and layers.
+        input_size: numbers per frame (69 for axis-angle body pose).
+        output_size: numbers per sequence.
+        feature_pool: ``attention``, ``concat`` (mean and maximum over time), or ``last``.
+        use_spectral_norm: normalise the output layer.
+        attention_size, attention_layers, attention_dropout: only for ``attention``, where the size must be
+            ``rnn_size``.
+    """
+
+    def __init__(
+        self,
+        rnn_size: int,
+        input_size: int,
+        num_layers: int,
+        output_size: int = 2,
+        feature_pool: Literal["attention", "concat", "last"] | str = "concat",
+        use_spectral_norm: bool = False,
+        attention_size: int = 1024,
+        attention_layers: int = 1,
+        attention_dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.feature_pool = feature_pool
+        self.gru = nn.GRU(input_size, rnn_size, num_layers)
+        if feature_pool == "attention":
+            self.attention = _SelfAttention(attention_size, attention_layers, attention_dropout)
+        fc = nn.Linear(2 * rnn_size if feature_pool == "concat" else rnn_size, output_size)
+        self.fc = nn.utils.spectral_norm(fc) if use_spectral_norm else fc
+
+    def forward(self, sequence: Tensor) -> Tensor:
+        """Score sequences (N, T, input_size): (N, output_size)."""
+        states = self.gru(sequence.transpose(0, 1))[0].transpose(0, 1)
+        if self.feature_pool == "attention":
+            pooled = self.attention(states)
+        elif self.feature_pool == "concat":
+            states = states.relu()
+            pooled = torch.cat((states.mean(dim=1), states.amax(dim=1)), dim=1)
+        else:
+            pooled = states[:, -1]
+        return self.fc(pooled)

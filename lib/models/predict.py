@@ -1,0 +1,111 @@
+"""One prediction per frame of a whole sequence: the only way from static features to meshes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lib.models.tcmr import TCMR
+from lib.utils.errors import UserError
+
+Borders = Literal["static", "edge"]
+
+
+def window_indices(n_frames: int, seqlen: int, borders: Borders = "static", step: int = 1) -> np.ndarray:
+    """Frames (n_frames, seqlen) that each frame is predicted from; the frame itself is at ``seqlen // 2``.
+
+    ``static`` is the published protocol: a frame whose window would leave the sequence sees only itself,
+    repeated. ``edge`` repeats the first or last frame instead, takes any length, and can look at every
+    ``step``-th frame only (video of a higher frame rate than the training data).
+
+    Raises:
+        UserError: ``static`` with fewer frames than a window, or with a step.
+    """
+    centre = np.arange(n_frames)[:, None]
+    windows = centre + step * (np.arange(seqlen) - seqlen // 2)
+    if borders == "edge":
+        return windows.clip(0, n_frames - 1)
+    if borders != "static":
+        raise ValueError(f"borders is {borders!r}, expected 'static' or 'edge'")
+    if step != 1:
+        raise UserError(f"step is {step}; static borders are defined for step 1, use edge borders")
+    if n_frames < seqlen:
+        raise UserError(
+            f"the sequence has {n_frames} frames, static borders (COMPAT.STATIC_BORDERS) need at least"
+            f" {seqlen}; use a longer sequence or edge borders"
+        )
+    inside = (windows[:, :1] >= 0) & (windows[:, -1:] < n_frames)
+    return np.where(inside, windows, centre)
+
+
+@torch.inference_mode()
+def predict_sequence(
+    model: TCMR,
+    features: np.ndarray | Tensor,
+    *,
+    J_regressor: np.ndarray | Tensor | None = None,
+    return_verts: bool = True,
+    borders: Borders = "static",
+    step: int = 1,
+    batch_size: int = 64,
+    progress: Callable[[int], object] | None = None,
+) -> dict[str, np.ndarray]:
+    """Predict every frame of one person's sequence.
+
+    Args:
+        model: runs on its own device, in evaluation mode (its mode is restored).
+        features: static features (T, F) of consecutive frames.
+        J_regressor: (17, 6890), for the 14 evaluation joints instead of 49.
+        return_verts: False leaves out ``verts`` and is several times faster.
+        borders, step: which frames a prediction sees, see :func:`window_indices`.
+        batch_size: frames predicted at once; bounds the memory, does not change results.
+        progress: called with the number of frames just finished, like ``tqdm.update``.
+
+    Returns:
+        float32 arrays over T frames: ``theta`` (T, 85), ``verts`` (T, 6890, 3) in metres, ``kp_2d`` (T, J, 2)
+        in [-1, 1] of the crop, ``kp_3d`` (T, J, 3) in metres, ``rotmat`` (T, 24, 3, 3), ``scores`` (T, 3).
+
+    Raises:
+        UserError: wrong feature size, values that are not finite, or a sequence too short for ``borders``.
+    """
+    frames = torch.as_tensor(features).to(torch.float32)
+    _check_features(frames, model.feature_size)
+    windows = torch.from_numpy(window_indices(len(frames), model.seqlen, borders, step))
+    device = model.regressor.init_cam.device
+    if J_regressor is not None:
+        J_regressor = torch.as_tensor(J_regressor).to(device, torch.float32)
+
+    outputs: dict[str, np.ndarray] = {}
+    was_training = model.training
+    model.eval()
+    try:
+        for start in range(0, len(frames), batch_size):
+            chosen = windows[start : start + batch_size]
+            batch = model(frames[chosen].to(device), J_regressor=J_regressor, return_verts=return_verts)[0][0]
+            for name, value in batch.items():
+                if name not in outputs:
+                    outputs[name] = np.empty((len(frames), *value.shape[1:]), np.float32)
+                outputs[name][start : start + len(chosen)] = value.cpu().numpy()
+            if progress is not None:
+                progress(len(chosen))
+    finally:
+        model.train(was_training)
+    return outputs
+
+
+def _check_features(frames: Tensor, feature_size: int) -> None:
+    if frames.ndim != 2 or frames.shape[1] != feature_size or not len(frames):
+        raise UserError(
+            f"features have shape {tuple(frames.shape)}, expected (frames, {feature_size}); features and"
+            " model must come from the same extractor (MODEL.EXTRACTOR, MODEL.FEATURE_SIZE)"
+        )
+    bad = (~torch.isfinite(frames).all(dim=1)).nonzero()[:, 0]
+    if len(bad):
+        raise UserError(
+            f"the features of frame {int(bad[0])} (counted from 0; {len(bad)} frames in all) are not finite;"
+            " extract the features again"
+        )

@@ -1,0 +1,129 @@
+"""TCMR: a temporally consistent body from a window of static image features (Choi et al., CVPR 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from lib.models.body import BodyData, load_body
+from lib.models.encoder import PoseForecast
+from lib.models.regressor import Regressor
+from lib.models.weights import load_weights, per_frame_weights
+from lib.utils.errors import UserError
+from lib.utils.files import load_checkpoint
+
+
+class TCMR(nn.Module):
+    """PoseForecast and the iterative regressor.
+
+    Args:
+        seqlen: window length T.
+        n_layers, hidden_size: GRU layers and hidden size.
+        feature_size: F, numbers per static feature.
+        regressor_hidden_size, regressor_dropout: see :class:`lib.models.regressor.Regressor`.
+        body: body model; by default what :func:`lib.models.body.load_body` finds.
+        pretrained: checkpoint of a per-frame network whose regressor is the starting point; '' for none.
+
+    Raises:
+        UserError: ``pretrained`` is missing, or does not fit this model or its body.
+    """
+
+    def __init__(
+        self,
+        seqlen: int = 16,
+        n_layers: int = 2,
+        hidden_size: int = 1024,
+        feature_size: int = 2048,
+        regressor_hidden_size: int = 1024,
+        regressor_dropout: float = 0.5,
+        body: BodyData | None = None,
+        pretrained: str | Path = "",
+    ) -> None:
+        super().__init__()
+        body = load_body() if body is None else body
+        self.body_kind = body.kind
+        self.seqlen = seqlen
+        self.feature_size = feature_size
+        self.encoder = PoseForecast(n_layers, seqlen, hidden_size, feature_size)
+        self.regressor = Regressor(body, feature_size, regressor_hidden_size, regressor_dropout)
+        if pretrained:
+            self._load_pretrained_regressor(pretrained)
+
+    def forward(
+        self, x: Tensor, is_train: bool = False, J_regressor: Tensor | None = None, return_verts: bool = True
+    ) -> tuple[list[dict[str, Tensor]], Tensor]:
+        """Predict the body of the middle frame of each window.
+
+        Args:
+            x: windows of static features (N, T, F).
+            is_train: also predict from the past and from the future alone.
+            J_regressor: (17, 6890) for the 14 evaluation joints; ignored with ``is_train``.
+            return_verts: False leaves out ``verts``.
+
+        Returns:
+            a list of one dict (keys and units of :meth:`Regressor.forward`, and ``scores``) and the attention
+            scores (N, 3) of past, current, future. Tensors are (N, …), with ``is_train`` (N, 3, …) for past,
+            future, integrated.
+        """
+        features, scores = self.encoder(x, is_train)
+        output = self.regressor(
+            features.reshape(-1, features.shape[-1]),
+            J_regressor=None if is_train else J_regressor,
+            return_verts=return_verts,
+        )[0]
+        if is_train:
+            output = {name: value.reshape(len(x), 3, *value.shape[1:]) for name, value in output.items()}
+        return [{**output, "scores": scores}], scores
+
+    def load_weights(
+        self,
+        state_dict: Mapping[str, Tensor],
+        body_kind: str | None = None,
+        source: str | Path = "the checkpoint",
+    ) -> None:
+        """Load encoder and regressor weights. The body model stays this model's own.
+
+        Args:
+            state_dict: ``gen_state_dict`` of a checkpoint, with or without ``regressor.smpl.*``.
+            body_kind: ``smpl`` or ``open``, the body the weights were trained with (``body`` of a
+                checkpoint). None: told by the body in ``state_dict``, or ``smpl`` if it holds none.
+            source: named in errors.
+
+        Raises:
+            UserError: keys or shapes do not fit, or the weights were trained with another body.
+        """
+        self._check_body(body_kind or self._kind_of(state_dict), source)
+        load_weights(self, state_dict, source, own_prefix="regressor.smpl.")
+
+    def _load_pretrained_regressor(self, path: str | Path) -> None:
+        """Start the regressor from the ``model`` weights of a per-frame network (SPIN, landmark network)."""
+        checkpoint = load_checkpoint(path)
+        weights = per_frame_weights(checkpoint, path)
+        self._check_body(checkpoint.get("body", "smpl"), path)
+        load_weights(self.regressor, weights, path, own_prefix="smpl.", allow_more=True)
+
+    def _kind_of(self, state_dict: Mapping[str, Tensor]) -> str:
+        """Body kind of weights, told by the rest mesh in them."""
+        template = state_dict.get("regressor.smpl.v_template")
+        if template is None:
+            return "smpl"
+        own = self.regressor.smpl.v_template
+        # Official versions and genders differ by centimetres; the open body numbers its vertices differently.
+        same = template.shape == own.shape and (template.to(own) - own).norm(dim=-1).mean() < 0.1
+        return self.body_kind if same else {"smpl": "open", "open": "smpl"}[self.body_kind]
+
+    def _check_body(self, kind: str, source: str | Path) -> None:
+        if kind == self.body_kind:
+            return
+        if kind == "smpl":
+            raise UserError(
+                f"{source} was trained with the official SMPL body but the open body is in use; put"
+                " SMPL_NEUTRAL.pkl and its companions into data/base_data (see data/README.md)"
+                " or choose an open checkpoint"
+            )
+        raise UserError(
+            f"{source} was trained with the open body but the official SMPL body is in use; choose a"
+            " checkpoint trained with SMPL, or set PATHS.BASE_DATA to a folder without SMPL_NEUTRAL.pkl"
+        )

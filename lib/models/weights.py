@@ -1,0 +1,66 @@
+"""Loading weights into a module with errors that a user can act on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from lib.utils.errors import UserError
+
+
+def load_weights(
+    module: nn.Module,
+    weights: Mapping[str, Tensor],
+    source: str | Path,
+    own_prefix: str,
+    allow_more: bool = False,
+) -> None:
+    """Load ``weights`` into ``module``.
+
+    Args:
+        source: where the weights come from, named in errors.
+        own_prefix: entries with this prefix stay the module's own, whether ``weights`` has them or not.
+        allow_more: ignore entries that the module lacks.
+
+    Raises:
+        UserError: names every missing, unexpected or differently shaped entry; then nothing is loaded.
+    """
+    own = {name: value for name, value in module.state_dict().items() if not name.startswith(own_prefix)}
+    given = {
+        name: value
+        for name, value in weights.items()
+        if not name.startswith(own_prefix) and (name in own or not allow_more)
+    }
+    problems = []
+    if missing := [name for name in own if name not in given and not name.endswith("num_batches_tracked")]:
+        problems.append(f"missing {', '.join(missing)}")
+    if unexpected := [name for name in given if name not in own]:
+        problems.append(f"unexpected {', '.join(unexpected)}")
+    problems += [
+        f"{name} has shape {tuple(given[name].shape)}, expected {tuple(own[name].shape)}"
+        for name in own
+        if name in given and given[name].shape != own[name].shape
+    ]
+    if problems:
+        raise UserError(
+            f"{source} does not fit {type(module).__name__} as configured; check the MODEL settings:"
+            f" {'; '.join(problems)}"
+        )
+    module.load_state_dict(given, strict=False)
+
+
+def per_frame_weights(checkpoint: Mapping[str, Any], source: str | Path) -> Mapping[str, Tensor]:
+    """The ``model`` entry of the checkpoint of a per-frame network (SPIN's, or the landmark network's).
+
+    Raises:
+        UserError: there is no such entry.
+    """
+    if "model" not in checkpoint:
+        raise UserError(
+            f"{source} has no entry 'model' (found {', '.join(sorted(checkpoint))}); expected the checkpoint"
+            " of SPIN or of this project's landmark network"
+        )
+    return checkpoint["model"]

@@ -1,0 +1,34 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lib.models.body import BodyData, load_body
+from tests.golden_tools import write_base_data
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def base_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ``data/base_data`` folder in the official layout, filled with synthetic arrays."""
+    folder = tmp_path_factory.mktemp("base_data")
+    write_base_data(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def smpl_body(base_data: Path) -> BodyData:
+    """The neutral body of :func:`base_data`, of kind ``smpl``."""
+    return load_body(base_data)
+
+
+@pytest.fixture(scope="session")
+def open_body(tmp_path_factory: pytest.TempPathFactory) -> BodyData:
+    """The body that ships with the project."""
+    repository = Path(__file__).resolve().parents[1]
+    return load_body(tmp_path_factory.mktemp("no_base_data"), open_dir=repository / "data" / "open")

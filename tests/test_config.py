@@ -1,0 +1,141 @@
+"""Configuration files, overrides and devices."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from lib.core.config import (
+    choose_device,
+    dump_yaml,
+    from_dict,
+    get_cfg_defaults,
+    load_config,
+    parse_args,
+    to_dict,
+)
+from lib.utils.errors import UserError
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+WEIGHTS = "data/pretrained_models/tcmr_"
+THREE, TWO = ["ThreeDPW", "MPII3D", "Human36M"], ["MPII3D", "Human36M"]
+SHIPPED = {  # 2D sets, 3D sets, validation, overlap, epochs, checkpoint
+    "config": (["Insta"], THREE, "ThreeDPW", True, 30, ""),
+    "repr_table4_3dpw_model": (["Insta"], THREE, "ThreeDPW", True, 30, "table4_3dpw"),
+    "repr_table4_h36m_mpii3d_model": (
+        ["Insta", "PoseTrack"], THREE, "ThreeDPW", True, 45, "table4_mpii3dd_h36m",
+    ),
+    "repr_table6_3dpw_model": (["Insta", "PoseTrack"], TWO, "ThreeDPW", False, 45, "table6_3dpw"),
+    "repr_table6_mpii3d_model": (["Insta", "PoseTrack"], TWO, "ThreeDPW", False, 30, "table6_mpii3d"),
+    "repr_table6_h36m_model": (["Insta"], TWO, "Human36M", False, 45, "table6_h36m"),
+}  # fmt: skip
+
+
+def leaves(node: dict, prefix: str = "") -> list[str]:
+    found = []
+    for key, value in node.items():
+        found += leaves(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [prefix + key]
+    return found
+
+
+def test_schema_holds_the_original_keys() -> None:
+    cfg = get_cfg_defaults()
+    added = {
+        "MODEL.EXTRACTOR", "MODEL.FEATURE_SIZE", "MODEL.REGRESSOR.HIDDEN_SIZE", "MODEL.REGRESSOR.DROPOUT",
+        "TRAIN.LR_SCHEDULE", "TRAIN.WARMUP_ITERS", "TRAIN.GRAD_CLIP", "DATASET.FILES", "PATHS.BASE_DATA",
+        "PATHS.PREPROCESSED", "PATHS.OPEN", "COMPAT.STATIC_BORDERS", "COMPAT.TRAIN_WINDOWS",
+        "COMPAT.FLOAT16_TARGETS", "COMPAT.VALIDATION",
+    }  # fmt: skip
+    keys = set(leaves(to_dict(cfg)))
+    assert added <= keys
+    assert len(keys - added) == 51
+    assert (cfg.DATASET.SEQLEN, cfg.MODEL.TGRU.HIDDEN_SIZE, cfg.TRAIN.MOT_DISCR.LR) == (20, 2048, 1e-2)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_configurations(name: str) -> None:
+    sets_2d, sets_3d, validation, overlap, epochs, weights = SHIPPED[name]
+    cfg = load_config(CONFIGS / f"{name}.yaml")
+    assert cfg.TITLE == ("default" if name == "config" else name)
+    assert (cfg.TRAIN.DATASETS_2D, cfg.TRAIN.DATASETS_3D) == (sets_2d, sets_3d)
+    assert (cfg.TRAIN.DATASET_EVAL, cfg.TRAIN.OVERLAP, cfg.TRAIN.END_EPOCH) == (validation, overlap, epochs)
+    assert cfg.TRAIN.PRETRAINED == (f"{WEIGHTS}{weights}_test.pth.tar" if weights else "")
+    assert cfg.TRAIN.PRETRAINED_REGRESSOR == "data/base_data/spin_model_checkpoint.pth.tar"
+    assert (cfg.TRAIN.GEN_LR, cfg.TRAIN.GEN_WD, cfg.TRAIN.GEN_OPTIM) == (5e-5, 0.0, "Adam")
+    assert (cfg.TRAIN.BATCH_SIZE, cfg.TRAIN.DATA_2D_RATIO, cfg.TRAIN.NUM_ITERS_PER_EPOCH) == (32, 0.6, 500)
+    loss = cfg.LOSS
+    assert (loss.KP_2D_W, loss.KP_3D_W, loss.SHAPE_W, loss.POSE_W) == (300.0, 300.0, 0.06, 60.0)
+    assert (cfg.MODEL.TGRU.NUM_LAYERS, cfg.MODEL.TGRU.HIDDEN_SIZE, cfg.DATASET.SEQLEN) == (2, 1024, 16)
+    assert (cfg.SEED_VALUE, cfg.OUTPUT_DIR, cfg.EXP_NAME) == (1, "experiments", "tcmr")
+    discriminator = cfg.TRAIN.MOT_DISCR
+    assert (discriminator.FEATURE_POOL, discriminator.NUM_LAYERS) == ("attention", 2)
+    assert (discriminator.ATT.LAYERS, discriminator.ATT.SIZE, discriminator.ATT.DROPOUT) == (3, 1024, 0.2)
+
+
+def test_open_configuration_loads() -> None:
+    cfg = load_config(CONFIGS / "open.yaml")
+    assert (cfg.MODEL.EXTRACTOR, cfg.TRAIN.DATASETS_3D, cfg.TRAIN.DATASET_EVAL) == ("landmark", ["Open"], "Open")
+
+
+def test_dump_reads_back(tmp_path: Path) -> None:
+    cfg = load_config(CONFIGS / "config.yaml", ["TRAIN.GEN_LR", "5e-5", "DATASET.FILES.open_test", "mine.pt"])
+    (tmp_path / "config.yaml").write_text(dump_yaml(cfg))
+    assert load_config(tmp_path / "config.yaml") == cfg
+    assert yaml.safe_load(dump_yaml(cfg)) == to_dict(cfg)
+    assert from_dict(to_dict(cfg)) == cfg
+    assert cfg.DATASET.FILES.open_test == "mine.pt"
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (["TRAIN.LERNING_RATE", "1"], "TRAIN.LERNING_RATE"),
+        (["TRAIN.BATCH_SIZE", "many"], "TRAIN.BATCH_SIZE"),
+        (["TRAIN.BATCH_SIZE"], "pairs"),
+    ],
+)
+def test_wrong_overrides_are_refused(opts: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_config(CONFIGS / "config.yaml", opts)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("TRAIN: {BATCHSIZE: 3}", "TRAIN.BATCHSIZE"),
+        ("TRAIN: {GEN_LR: 1}", "GEN_LR"),
+        ("TRAIN: [", "line 1"),
+        ("just words", "bad.yaml"),
+    ],
+)
+def test_wrong_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_config(tmp_path / "bad.yaml")
+    with pytest.raises(UserError, match="does not exist"):
+        load_config(tmp_path / "none.yaml")
+
+
+def test_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    argv = ["--cfg", str(CONFIGS / "config.yaml"), "--gpu", "3", "--opts", "TRAIN.BATCH_SIZE", "4"]
+    args, cfg = parse_args("test", argv=argv)
+    assert (args.device, cfg.TRAIN.BATCH_SIZE, os.environ["CUDA_VISIBLE_DEVICES"]) == ("auto", 4, "3")
+    parse_args("test", argv=argv[:2])
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_device_falls_back_only_if_it_was_not_asked_for(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    assert choose_device("auto", "cuda").type == "cpu"
+    assert len(caplog.messages) == 1
+    assert choose_device("cpu", "cuda").type == "cpu"
+    with pytest.raises(UserError, match="--device cuda"):
+        choose_device("cuda", "cpu")
+    with pytest.raises(UserError, match="unknown"):
+        choose_device("auto", "gpu")

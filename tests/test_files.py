@@ -1,0 +1,204 @@
+"""Files: atomic writes, and loaders that give data but never run code."""
+
+from __future__ import annotations
+
+import collections
+import gzip
+import hashlib
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pytest
+import torch
+
+from lib.utils import files
+from lib.utils.errors import UserError
+from tests.golden_tools import GOLDEN, load_golden
+
+
+class _Touch:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return os.mknod, (str(self.path),)
+
+
+def _database() -> dict[str, Any]:
+    random = np.random.default_rng(0)
+    return {
+        "features": random.standard_normal((50, 7)).astype(np.float32),
+        "fortran": np.asfortranarray(random.standard_normal((4, 5))),
+        "vid_name": np.array(["video_a"] * 30 + ["b"] * 20),
+        "objects": np.array(["x", 3, None], object),
+        "empty": np.zeros((0, 49, 3)),
+        "number": np.float64(2.5),
+        "nested": [1, (2.0, "three"), {"four"}, collections.OrderedDict(five=b"5")],
+    }
+
+
+def _assert_same(loaded: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert loaded.keys() == expected.keys()
+    for name, value in expected.items():
+        if isinstance(value, np.ndarray):
+            assert loaded[name].dtype == value.dtype
+            np.testing.assert_array_equal(loaded[name], value)
+        else:
+            assert loaded[name] == value
+
+
+@pytest.mark.parametrize("mmap", [True, False])
+def test_joblib_round_trip(tmp_path: Path, mmap: bool) -> None:
+    path = tmp_path / "new" / "db.pt"
+    files.dump_joblib(_database(), path)
+    loaded = files.load_joblib(path, mmap=mmap)
+    _assert_same(loaded, _database())
+    _assert_same(joblib.load(path), _database())
+    assert isinstance(loaded["features"], np.memmap) == mmap
+    assert [p.name for p in path.parent.iterdir()] == ["db.pt"]
+
+
+@pytest.mark.parametrize("compress", [0, 3, ("gzip", 3)])
+def test_joblib_files_written_by_joblib(tmp_path: Path, compress: Any) -> None:
+    path = tmp_path / "db.pt"
+    joblib.dump(_database(), path, compress=compress)
+    _assert_same(files.load_joblib(path), _database())
+
+
+def _malicious_joblib(path: Path, touched: Path) -> None:
+    joblib.dump({"features": np.zeros(3), "extra": _Touch(touched)}, path)
+
+
+def _malicious_object_array(path: Path, touched: Path) -> None:
+    joblib.dump({"names": np.array([_Touch(touched)], object)}, path)
+
+
+def _malicious_gzip(path: Path, touched: Path) -> None:
+    path.write_bytes(gzip.compress(pickle.dumps(_Touch(touched))))
+
+
+def _malicious_pickle(path: Path, touched: Path) -> None:
+    path.write_bytes(pickle.dumps({"v_template": _Touch(touched)}, protocol=2))
+
+
+def _malicious_checkpoint(path: Path, touched: Path) -> None:
+    torch.save({"gen_state_dict": {}, "performance": _Touch(touched)}, path)
+
+
+@pytest.mark.parametrize(
+    ("write", "load"),
+    [
+        (_malicious_joblib, files.load_joblib),
+        (_malicious_object_array, files.load_joblib),
+        (_malicious_gzip, files.load_joblib),
+        (_malicious_pickle, files.load_joblib),
+        (_malicious_pickle, files.load_smpl_pickle),
+        (_malicious_checkpoint, files.load_checkpoint),
+    ],
+)
+def test_code_in_files_is_refused_and_not_run(tmp_path: Path, write: Any, load: Any) -> None:
+    path, touched = tmp_path / "file", tmp_path / "touched"
+    write(path, touched)
+    with pytest.raises(UserError, match="file"):
+        load(path)
+    assert not touched.exists()
+
+
+@pytest.mark.parametrize(
+    "payload", [b"cos\nsystem\n(S'true'\ntR.", b"cbuiltins\neval\n(S'1'\ntR.", b"cnumpy\nload\n."]
+)
+def test_dangerous_globals_are_refused(tmp_path: Path, payload: bytes) -> None:
+    path = tmp_path / "file.pkl"
+    path.write_bytes(payload)
+    for load in (files.load_joblib, files.load_smpl_pickle):
+        with pytest.raises(UserError, match="refused"):
+            load(path)
+
+
+@pytest.mark.parametrize("load", [files.load_joblib, files.load_smpl_pickle, files.load_checkpoint])
+def test_missing_truncated_and_foreign_files(tmp_path: Path, load: Any) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        load(tmp_path / "missing")
+    whole = tmp_path / "whole"
+    if load is files.load_checkpoint:
+        torch.save({"a": torch.zeros(5000)}, whole)
+    elif load is files.load_joblib:
+        joblib.dump({"a": np.zeros(5000)}, whole)
+    else:
+        whole.write_bytes(pickle.dumps({"a": np.zeros(5000)}, protocol=2))
+    load(whole)
+    cut = tmp_path / "cut"
+    for size in (0, 10, 4000):
+        cut.write_bytes(whole.read_bytes()[:size])
+        with pytest.raises(UserError, match="cut"):
+            load(cut)
+    cut.write_bytes(b"\x00not a pickle at all")
+    with pytest.raises(UserError, match="cut"):
+        load(cut)
+
+
+def test_chumpy_pickle_is_read_bit_by_bit_without_chumpy() -> None:
+    fields = files.load_smpl_pickle(GOLDEN / "smpl" / "chumpy_sample.pkl")
+    for name, expected in load_golden("smpl/chumpy_sample_expected").items():
+        assert fields[name].dtype == expected.dtype, name
+        np.testing.assert_array_equal(fields[name], expected, err_msg=name)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_original_checkpoints_with_numpy_scalars_load(tmp_path: Path, legacy: bool) -> None:
+    original = {
+        "epoch": 3,
+        "gen_state_dict": collections.OrderedDict(weight=torch.arange(6.0).view(2, 3)),
+        "performance": np.float64(52.5),
+        "other": (np.float32(1.5), np.arange(4)),
+    }
+    path = tmp_path / "checkpoint.pth.tar"
+    torch.save(original, path, _use_new_zipfile_serialization=not legacy)
+    loaded = files.load_checkpoint(path)
+    assert loaded["epoch"] == 3 and loaded["performance"] == 52.5 and loaded["other"][0] == 1.5
+    torch.testing.assert_close(loaded["gen_state_dict"]["weight"], original["gen_state_dict"]["weight"])
+    np.testing.assert_array_equal(loaded["other"][1], np.arange(4))
+
+
+def test_checkpoints_of_older_numpy_load(tmp_path: Path) -> None:
+    path = tmp_path / "old.pth"
+    torch.save({"performance": np.float64(1.25)}, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    assert b"numpy._core.multiarray\n" in content
+    path.write_bytes(content.replace(b"numpy._core.multiarray\n", b"numpy.core.multiarray\n"))
+    assert files.load_checkpoint(path)["performance"] == 1.25
+
+
+def test_checkpoint_must_be_a_dict(tmp_path: Path) -> None:
+    torch.save([1], tmp_path / "list.pth")
+    with pytest.raises(UserError, match="expected a dict"):
+        files.load_checkpoint(tmp_path / "list.pth")
+
+
+def test_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "result.npz"
+    files.save_checkpoint({"a": 1}, path)
+    before = path.read_bytes()
+
+    def fail_half_way() -> None:
+        with files.atomic_write(path) as temporary:
+            assert temporary.suffix == ".npz" and temporary.parent == path.parent
+            temporary.write_bytes(b"half")
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        fail_half_way()
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_sha256(tmp_path: Path) -> None:
+    path = tmp_path / "blob"
+    path.write_bytes(b"abc" * 1_000_000)
+    assert files.sha256(path) == hashlib.sha256(b"abc" * 1_000_000).hexdigest()

@@ -1,0 +1,128 @@
+"""Sequence prediction against one window at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from lib.models.body import BodyData
+from lib.models.predict import predict_sequence, window_indices
+from lib.models.tcmr import TCMR
+from lib.utils.errors import UserError
+from tests.golden_tools import fill_by_recipe
+
+_FEATURES = 24
+
+
+@pytest.fixture(scope="module", params=[1, 2])
+def model(request: pytest.FixtureRequest, open_body: BodyData) -> TCMR:
+    model = TCMR(16, request.param, 16, _FEATURES, regressor_hidden_size=32, body=open_body)
+    fill_by_recipe(model)
+    return model.eval()
+
+
+def _sequence(length: int) -> np.ndarray:
+    return np.random.default_rng(length).standard_normal((length, _FEATURES)).astype(np.float32)
+
+
+def _one_by_one(
+    model: TCMR, features: np.ndarray, windows: list[list[int]], **options
+) -> dict[str, np.ndarray]:
+    outputs = []
+    with torch.no_grad():
+        for window in windows:
+            outputs.append(model(torch.from_numpy(features[window])[None], **options)[0][0])
+    return {name: torch.cat([output[name] for output in outputs]).numpy() for name in outputs[0]}
+
+
+def _static_windows(length: int) -> list[list[int]]:
+    """The protocol in words: frames 8 … n-8 see a real window, the others see themselves 16 times."""
+    return [list(range(t - 8, t + 8)) if 8 <= t <= length - 8 else [t] * 16 for t in range(length)]
+
+
+def _edge_windows(length: int, step: int) -> list[list[int]]:
+    return [[min(max(t + step * (k - 8), 0), length - 1) for k in range(16)] for t in range(length)]
+
+
+def _assert_same(result: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    assert result.keys() == expected.keys()
+    for name, value in expected.items():
+        assert result[name].dtype == np.float32
+        np.testing.assert_allclose(result[name], value, atol=2e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("length", [16, 17, 40])
+def test_static_borders_are_the_published_protocol(model: TCMR, length: int) -> None:
+    features = _sequence(length)
+    expected = _one_by_one(model, features, _static_windows(length))
+    for batch_size in (7, 64):
+        _assert_same(predict_sequence(model, features, batch_size=batch_size), expected)
+
+
+@pytest.mark.parametrize(
+    ("length", "step"), [(1, 1), (5, 1), (15, 1), (16, 1), (40, 1), (5, 2), (40, 2), (40, 3)]
+)
+def test_edge_borders_repeat_the_ends(model: TCMR, length: int, step: int) -> None:
+    features = _sequence(length)
+    expected = _one_by_one(model, features, _edge_windows(length, step))
+    _assert_same(predict_sequence(model, features, borders="edge", step=step, batch_size=16), expected)
+
+
+def test_regressor_joints_without_vertices(model: TCMR, open_body: BodyData) -> None:
+    features = _sequence(20)
+    regressor = torch.from_numpy(open_body.J_regressor_h36m)
+    expected = _one_by_one(model, features, _static_windows(20), J_regressor=regressor)
+    _assert_same(predict_sequence(model, features, J_regressor=open_body.J_regressor_h36m), expected)
+    del expected["verts"]
+    _assert_same(predict_sequence(model, features, J_regressor=regressor, return_verts=False), expected)
+    assert expected["kp_3d"].shape == (20, 14, 3)
+
+
+def test_window_indices_of_known_cases() -> None:
+    windows = window_indices(17, 16)
+    assert [list(w) for w in windows[8:10]] == [list(range(16)), list(range(1, 17))]
+    assert all((windows[t] == t).all() for t in (*range(8), *range(10, 17)))
+    odd = window_indices(20, 15)
+    assert (odd[6] == 6).all() and list(odd[7]) == list(range(15))
+    assert list(odd[12]) == list(range(5, 20)) and (odd[13] == 13).all()
+
+
+def test_accepts_tensors_float64_and_read_only_arrays(model: TCMR, tmp_path) -> None:
+    features = _sequence(18)
+    expected = predict_sequence(model, features, return_verts=False)
+    np.save(tmp_path / "features.npy", features)
+    mapped = np.load(tmp_path / "features.npy", mmap_mode="r")
+    for given in (torch.from_numpy(features), features.astype(np.float64), mapped):
+        _assert_same(predict_sequence(model, given, return_verts=False), expected)
+
+
+def test_progress_counts_every_frame_and_the_mode_is_restored(model: TCMR) -> None:
+    counts: list[int] = []
+    model.train()
+    try:
+        trained = predict_sequence(
+            model, _sequence(40), return_verts=False, batch_size=16, progress=counts.append
+        )
+        assert model.training
+    finally:
+        model.eval()
+    assert sum(counts) == 40 and len(counts) == 3
+    _assert_same(trained, predict_sequence(model, _sequence(40), return_verts=False))
+
+
+def test_mistakes_are_named(model: TCMR) -> None:
+    with pytest.raises(UserError, match="15 frames.*at least 16.*edge"):
+        predict_sequence(model, _sequence(15))
+    with pytest.raises(UserError, match="step is 2"):
+        predict_sequence(model, _sequence(40), step=2)
+    with pytest.raises(UserError, match=r"shape \(20, 23\), expected \(frames, 24\)"):
+        predict_sequence(model, _sequence(20)[:, :-1])
+    with pytest.raises(UserError, match=r"shape \(0, 24\)"):
+        predict_sequence(model, _sequence(20)[:0], borders="edge")
+    broken = _sequence(20)
+    broken[7, 3], broken[9, 0] = np.nan, np.inf
+    with pytest.raises(UserError, match="frame 7 .*2 frames"):
+        predict_sequence(model, broken)
+    with pytest.raises(ValueError, match="borders"):
+        predict_sequence(model, _sequence(20), borders="mirror")  # type: ignore[arg-type]

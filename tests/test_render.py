@@ -1,0 +1,195 @@
+"""The rasteriser against direct projection, plus occlusion, clipping and the drawing options."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from lib.demo.render import (
+    Renderer,
+    flip_to_gl,
+    person_colour,
+    project_vertices,
+    rotate_about_y,
+)
+
+W, H = 320, 200
+CAMERA = np.array([0.6 * H / W, 0.6, 0.1, -0.05])
+
+
+def sphere(radius: float = 0.8, rows: int = 24, columns: int = 32) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices and outward counter-clockwise faces, in axes with y down and z away."""
+    theta, phi = np.meshgrid(
+        np.linspace(0, np.pi, rows + 1), np.linspace(0, 2 * np.pi, columns, endpoint=False), indexing="ij"
+    )
+    verts = np.stack([np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)], -1).reshape(-1, 3)
+    i, j = (x.ravel() for x in np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij"))
+    a, b = i * columns + j, i * columns + (j + 1) % columns
+    faces = np.concatenate([np.stack([a, a + columns, b], 1), np.stack([b, a + columns, b + columns], 1)])
+    normals = np.cross(verts[faces[:, 1]] - verts[faces[:, 0]], verts[faces[:, 2]] - verts[faces[:, 0]])
+    keep = np.linalg.norm(normals, axis=1) > 1e-9
+    assert ((normals * verts[faces].mean(1)).sum(1)[keep] > 0).all()
+    return (radius * verts).astype(np.float32), faces[keep]
+
+
+@pytest.fixture(scope="module")
+def ball():
+    return sphere()
+
+
+@pytest.fixture(scope="module")
+def renderer(ball):
+    return Renderer(ball[1], W, H, len(ball[0]))
+
+
+def black(height: int = H, width: int = W) -> np.ndarray:
+    return np.zeros((height, width, 3), np.uint8)
+
+
+def extent(image: np.ndarray) -> list[float]:
+    """Left, top, right, bottom of what is drawn, pixels."""
+    mask = image.max(axis=2) > 0
+    x, y = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    return [x[0], y[0], x[-1], y[-1]]
+
+
+@pytest.mark.parametrize("camera", [CAMERA, [0.5, 0.3, -0.2, 0.4], [0.2, 0.7, 1.0, 0.0]])
+def test_silhouette_is_where_the_vertices_project(ball, renderer, camera):
+    """Also with sx, sy that do not belong together: a circle becomes an ellipse."""
+    verts, _ = ball
+    mask = renderer.render(black(), verts, camera).max(axis=2) > 0
+    pixels = project_vertices(verts, camera, W, H)
+    hull = cv2.convexHull(pixels.astype(np.float32))[:, 0]
+    ys, xs = np.mgrid[:H, :W]
+    distance = np.array(
+        [
+            cv2.pointPolygonTest(hull, (float(x), float(y)), True)
+            for x, y in zip(xs.ravel().tolist(), ys.ravel().tolist())
+        ]
+    ).reshape(H, W)
+    # 2x2 samples per pixel: a pixel whose centre is 0.75 px away from the outline is certain.
+    assert mask[distance > 0.75].all()
+    assert not mask[distance < -0.75].any()
+
+
+@pytest.mark.parametrize("depth", [0.0, -5.0, 12.0])
+def test_vertices_land_within_a_hundredth_of_a_pixel(depth):
+    """One small square; the area-weighted coverage gives its centre and size below a pixel, whatever its depth."""
+    square = np.array([[-0.5, -0.5, 0], [0.5, -0.5, 0.7], [0.5, 0.5, 0.7], [-0.5, 0.5, 0]], np.float32)
+    faces = np.array([[0, 2, 1], [0, 3, 2]])
+    camera = np.array([0.25, 0.37, 0.313, -0.211])
+    renderer = Renderer(faces, W, H, 4)
+    verts = square + np.array([0, 0, depth], np.float32)
+    image = renderer.render(black(), verts, camera, (1.0, 1.0, 1.0))[..., 1].astype(float)
+    coverage = image / image.max()
+    ys, xs = np.mgrid[:H, :W]
+    inside = coverage > 0.3
+    low, high = project_vertices(verts, camera, W, H)[[0, 2]]
+    found = [xs[inside].min() - 0.5, ys[inside].min() - 0.5, xs[inside].max() + 0.5, ys[inside].max() + 0.5]
+    np.testing.assert_allclose(found, [*low, *high], atol=0.5)
+    # Opposite corners carry different shades, so weigh by the mask and not by brightness.
+    centre = [xs[inside].mean(), ys[inside].mean()]
+    np.testing.assert_allclose(centre, (low + high) / 2, atol=0.5)
+
+
+def test_mesh_is_opaque_and_the_input_is_left_alone(ball, renderer):
+    bright = np.full((H, W, 3), 255, np.uint8)
+    dark = black()
+    over_bright, over_dark = (renderer.render(image, ball[0], CAMERA) for image in (bright, dark))
+    assert bright.min() == 255
+    assert dark.max() == 0
+    x, y = project_vertices(np.zeros((1, 3), np.float32), CAMERA, W, H)[0].round().astype(int)
+    window = np.s_[y - 20 : y + 20, x - 20 : x + 20]
+    np.testing.assert_array_equal(over_bright[window], over_dark[window])
+    assert over_bright[0, 0].min() == 255
+
+
+def test_later_mesh_covers_the_earlier_one(ball, renderer):
+    image = renderer.render(black(), ball[0], CAMERA, (1.0, 0.0, 0.0))
+    image = renderer.render(image, 0.5 * ball[0], CAMERA, (0.0, 0.0, 1.0))
+    x, y = project_vertices(np.zeros((1, 3), np.float32), CAMERA, W, H)[0].round().astype(int)
+    assert image[y, x, 2] > image[y, x, 0]
+    x, y = project_vertices(np.array([[0.7, 0, 0]], np.float32), CAMERA, W, H)[0].round().astype(int)
+    assert image[y, x, 0] > image[y, x, 2]
+
+
+def test_nearer_part_hides_the_farther_one():
+    """Two squares of one mesh; smaller z is nearer."""
+    square = np.array([[-0.5, -0.5, 0], [0.5, -0.5, 0], [0.5, 0.5, 0], [-0.5, 0.5, 0]], np.float32)
+    verts = np.concatenate([square + [0, 0, 0.3], 0.5 * square - [0, 0, 0.3]]).astype(np.float32)
+    faces = np.array([[0, 2, 1], [0, 3, 2]])
+    together = Renderer(np.concatenate([faces, faces + 4]), W, H, 8)
+    tilted = verts.copy()
+    tilted[4, 2] += 0.4  # another slope, so another shade than the square behind it
+    image = together.render(black(), tilted, CAMERA)
+    without = together.render(black(), tilted - np.array([[0, 0, 0]] * 4 + [[0, 0, -2]] * 4, np.float32), CAMERA)
+    x, y = project_vertices(tilted[6:7] * 0.9, CAMERA, W, H)[0].round().astype(int)
+    assert not np.array_equal(image[y, x], without[y, x])
+
+
+@pytest.mark.parametrize("wireframe", [False, True])
+@pytest.mark.parametrize("offset", [(2.4, 0.0), (-2.8, 1.7), (30.0, 0.0), (0.0, -30.0)])
+def test_partly_and_wholly_outside(ball, renderer, offset, wireframe):
+    """What is drawn equals the same mesh drawn in a larger image and cut out."""
+    camera = CAMERA + np.array([0, 0, *offset])
+    margin = 80
+    wide = Renderer(ball[1], W + 2 * margin, H + 2 * margin, len(ball[0]))
+    sx, sy, tx, ty = camera
+    wide_camera = np.array([sx * W / (W + 2 * margin), sy * H / (H + 2 * margin), tx, ty])
+    expected = wide.render(black(H + 2 * margin, W + 2 * margin), ball[0], wide_camera, wireframe=wireframe)
+    expected = expected[margin : margin + H, margin : margin + W]
+    image = renderer.render(black(), ball[0], camera, wireframe=wireframe)
+    assert np.abs(image.astype(int) - expected).mean() < 0.15
+    if max(np.abs(offset)) > 10:
+        assert not image.any()
+    else:
+        assert image.any()
+
+
+@pytest.mark.parametrize("camera", [[np.nan, 0.5, 0, 0], [0.0, 0.0, 0, 0], [1e-9, 1e-9, 0, 0], [40.0, 40.0, 0, 0]])
+def test_degenerate_cameras_do_not_fail(ball, renderer, camera):
+    for wireframe in (False, True):
+        assert renderer.render(black(), ball[0], np.array(camera), wireframe=wireframe).shape == (H, W, 3)
+
+
+def test_wireframe_draws_visible_edges_only(ball, renderer):
+    surface = renderer.render(black(), ball[0], CAMERA)
+    wires = renderer.render(black(), ball[0], CAMERA, wireframe=True)
+    drawn, covered = wires.max(axis=2) > 60, surface.max(axis=2) > 0
+    assert 0.1 < drawn.sum() / covered.sum() < 0.9
+    assert (drawn & ~cv2.dilate(covered.astype(np.uint8), np.ones((5, 5))).astype(bool)).sum() == 0
+
+
+def test_side_view_is_a_turn_by_270_degrees_in_graphics_axes():
+    verts = np.array([[1.0, 2.0, 3.0], [0.2, -0.4, 0.1]], np.float32)
+    angle = np.radians(270)
+    c, s = np.cos(angle), np.sin(angle)
+    about_y = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+    expected = flip_to_gl(flip_to_gl(verts) @ about_y.T)
+    np.testing.assert_allclose(rotate_about_y(verts, 270.0), expected, atol=1e-6)
+
+
+def test_side_view_shows_the_side(ball):
+    """A body stretched along z looks wide from the side and narrow from the front."""
+    verts = ball[0] * np.array([0.3, 1.0, 1.0], np.float32)
+    renderer = Renderer(ball[1], W, H, len(verts))
+    front = extent(renderer.render(black(), verts, CAMERA))
+    side = extent(renderer.render(black(), verts, CAMERA, side_view=True))
+    assert (side[2] - side[0]) > 2.5 * (front[2] - front[0])
+    assert side[3] - side[1] == pytest.approx(front[3] - front[1], abs=2)
+
+
+def test_light_comes_from_above(ball, renderer):
+    image = renderer.render(black(), ball[0], CAMERA).sum(axis=2).astype(int)
+    top, bottom = project_vertices(np.array([[0, -0.5, 0], [0, 0.5, 0]], np.float32), CAMERA, W, H).astype(int)
+    assert image[top[1], top[0]] > image[bottom[1], bottom[0]] > 0
+
+
+def test_colours_repeat_and_differ():
+    colours = np.array([person_colour(i) for i in range(6)])
+    np.testing.assert_array_equal(colours, [person_colour(i) for i in range(6)])
+    distance = np.linalg.norm(colours[:, None] - colours[None], axis=2)[~np.eye(6, dtype=bool)]
+    assert distance.min() > 0.15
+    assert colours.max() <= 1
+    assert colours.min() >= 0.45
