@@ -1,8 +1,4 @@
-"""Reconstruct the bodies of everybody in a video.
-
-    python demo.py                                    # the sample video
-    python demo.py --vid_file my.mp4 --sideview --save_pkl
-"""
+"""Reconstruct the bodies of everybody in a video: ``python demo.py --vid_file my.mp4``."""
 
 from __future__ import annotations
 
@@ -15,7 +11,10 @@ from lib.demo.pipeline import DemoOptions, run_demo
 from lib.utils.errors import run_command
 
 OLD_DETECTORS = ("yolo", "maskrcnn")
-IGNORED = {"tracker_batch_size": "frames are tracked one by one", "yolo_img_size": "the detector's size is fixed"}
+IGNORED = {
+    "tracker_batch_size": "frames are tracked one by one",
+    "yolo_img_size": "the detector's size is fixed",
+}
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -27,14 +26,20 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     source = parser.add_argument_group("input and output")
     source.add_argument("--vid_file", default="", help="input video; without any input, the sample video")
-    source.add_argument("--img_dir", default="", help="folder of images (.png .jpg .jpeg, sorted by name, 30 fps)")
-    source.add_argument("--output_folder", default=defaults.output_folder, help="results go to a folder in it")
+    source.add_argument(
+        "--img_dir", default="", help="folder of images (.png .jpg .jpeg, sorted by name, 30 fps)"
+    )
+    source.add_argument(
+        "--output_folder", default=defaults.output_folder, help="results go to a folder in it"
+    )
     source.add_argument("--save_pkl", action="store_true", help="write all results as tcmr_output.pkl")
     source.add_argument("--save_obj", action="store_true", help="write one .obj per person and frame")
     source.add_argument("--display", action="store_true", help="open the finished video in the web browser")
 
     model = parser.add_argument_group("model")
-    model.add_argument("--model", default="", help="TCMR checkpoint; default: the official one, else the open one")
+    model.add_argument(
+        "--model", default="", help="TCMR checkpoint; default: the official one, else the open one"
+    )
     model.add_argument("--base_data", default=defaults.base_data, help="folder of the official files")
     model.add_argument("--open_dir", default=defaults.open_dir, help="folder of the open body and networks")
     model.add_argument(

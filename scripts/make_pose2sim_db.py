@@ -118,7 +118,7 @@ def make_database(folder: Path, network: str, extractor: Extractor, threads: int
     )
     parts = [database_rows(t, joints, camera, extractor) for t, camera in zip(inputs, cameras)]
     database = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    database["fps"] = np.float32(VideoFile(folder / f"{cameras[0].name}.mp4").info.fps)
+    database["fps"] = np.array(float(VideoFile(folder / f"{cameras[0].name}.mp4").info.fps))
     database["joints_valid"] = np.isin(np.arange(NUM_JOINTS), LIMB_JOINTS)
     return database
 

@@ -22,12 +22,13 @@ from lib.demo.pipeline import (
     draw_frame,
     find_checkpoint,
     load_models,
+    measured_fps,
     official_config,
     reconstruct,
     run_demo,
     sequence_step,
 )
-from lib.demo.render import Renderer
+from lib.demo.render import Renderer, person_colour
 from lib.demo.tracking import Track, landmark_boxes
 from lib.demo.video import VideoFile, VideoWriter
 from lib.models.extractors import (
@@ -50,7 +51,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 W, H, N = 160, 120, 30
 
 
-def make_track(person_id: int = 1, start: int = 0, n: int = N, size: float = 60.0, centre=(80.0, 60.0)) -> Track:
+def make_track(
+    person_id: int = 1, start: int = 0, n: int = N, size: float = 60.0, centre=(80.0, 60.0)
+) -> Track:
     random = np.random.default_rng(person_id)
     xy = (random.uniform(-0.5, 0.5, (1, 33, 2)) * size + centre).astype(np.float32).repeat(n, 0)
     xy[..., 0] += np.arange(n, dtype=np.float32)[:, None]
@@ -75,7 +78,7 @@ def open_dir(tmp_path_factory, open_body) -> Path:
     save_checkpoint({"model": weights, "body": "open"}, folder / "landmark_net.pth.tar")
     cfg = get_cfg_defaults()
     cfg.DATASET.SEQLEN = 16
-    cfg.MODEL.EXTRACTOR, cfg.MODEL.FEATURE_SIZE = "landmark", 32
+    cfg.MODEL.EXTRACTOR, cfg.MODEL.FEATURE_SIZE = "landmarks", 32
     cfg.MODEL.TGRU.NUM_LAYERS, cfg.MODEL.TGRU.HIDDEN_SIZE = 1, 16
     cfg.MODEL.REGRESSOR.HIDDEN_SIZE = 32
     cfg.COMPAT.STATIC_BORDERS = False
@@ -147,6 +150,7 @@ def read_rgb(path: Path) -> np.ndarray:
 
 
 def test_crops_and_features_equal_the_original(golden, spin):
+    """Two people in three frames; no frame is read after the last one in which anybody is."""
     rows = golden["rows"]
     frames = [read_rgb(GOLDEN / "demo" / "frames" / f"{row:06d}.png") for row in rows]
     crops = np.stack([crop_image(frame, box) for frame, box in zip(frames, golden["bboxes"][rows])])
@@ -154,11 +158,19 @@ def test_crops_and_features_equal_the_original(golden, spin):
         np.testing.assert_array_equal(crops[:, 100:104], golden["crop_rows"])
         sums = normalise_crop(crops).numpy().sum((2, 3), dtype=np.float64)
         np.testing.assert_allclose(sums, golden["crop_sums"], atol=0.05)
+
+    def read_once():
+        yield from frames
+        raise AssertionError("read on after everybody's last frame")
+
+    people = [GoldenTrack(golden, rows[[0, 2]]), GoldenTrack(golden, rows[[1]])]
+    people[0].frame_ids, people[1].frame_ids = np.array([0, 2]), np.array([1])
     done = []
-    (static,) = spin(iter([*frames, None]), [GoldenTrack(golden, rows)], done.append)
-    np.testing.assert_allclose(static.values, golden["features"][rows], rtol=1e-4, atol=5e-5)
-    np.testing.assert_array_equal(static.bboxes, golden["bboxes"][rows])
-    assert sum(done) == len(rows)
+    statics = spin(read_once(), people, done.append)
+    for static, person, wanted in zip(statics, people, (rows[[0, 2]], rows[[1]])):
+        np.testing.assert_allclose(static.values, golden["features"][wanted], rtol=1e-4, atol=5e-5)
+        np.testing.assert_array_equal(static.bboxes, person.bboxes)
+    assert sum(done) == 3
 
 
 def test_features_of_spin_crops(spin):
@@ -167,19 +179,30 @@ def test_features_of_spin_crops(spin):
     np.testing.assert_allclose(spin.features(crops), expected, rtol=1e-4, atol=5e-5)
 
 
+class StoredFeatures:
+    """An extractor that returns what it was given."""
+
+    name, feature_size, needs_frames = "spin", 2048, False
+
+    def __init__(self, values, bboxes):
+        self.static = StaticFeatures(values, bboxes)
+
+    def __call__(self, frames, tracks, progress=None):
+        return [self.static]
+
+
 @pytest.fixture(scope="module")
-def golden_person(golden, smpl_body):
+def golden_tcmr(smpl_body) -> TCMR:
     tcmr = TCMR(16, 2, 64, body=smpl_body).eval()
     fill_by_recipe(tcmr)
+    return tcmr
 
-    class StoredFeatures:
-        name, feature_size, needs_frames = "spin", 2048, False
 
-        def __call__(self, frames, tracks, progress=None):
-            return [StaticFeatures(golden["features"], golden["bboxes"])]
-
+@pytest.fixture(scope="module")
+def golden_person(golden, golden_tcmr, smpl_body):
     width, height = golden["img_wh"].tolist()
-    models = Models(tcmr, official_config(), StoredFeatures(), smpl_body)
+    extractor = StoredFeatures(golden["features"], golden["bboxes"])
+    models = Models(golden_tcmr, official_config(), extractor, smpl_body)
     (person,) = reconstruct(models, [], [GoldenTrack(golden)], width=width, height=height, fps=30)
     return person
 
@@ -193,7 +216,10 @@ def test_results_equal_the_original(golden, golden_person):
     np.testing.assert_allclose(result["verts"][rows, :100], golden["verts"], atol=1e-5)
     # Near a half turn the sign of an axis is rounding: compare rotations.
     for row, expected in zip(rows, golden["rotmat"]):
-        rotmat = [cv2.Rodrigues(axis_angle.astype(np.float64))[0] for axis_angle in result["pose"][row].reshape(24, 3)]
+        rotmat = [
+            cv2.Rodrigues(axis_angle.astype(np.float64))[0]
+            for axis_angle in result["pose"][row].reshape(24, 3)
+        ]
         np.testing.assert_allclose(rotmat, expected, atol=1e-5)
 
 
@@ -215,7 +241,7 @@ def test_result_keys_and_shapes(golden_person):
 
 
 def test_image_camera_puts_joints_where_the_crop_has_them(golden_person):
-    """Weak perspective in the image against the crop's far perspective: they differ by depth over distance."""
+    """Weak perspective in the image, a far perspective in the crop: they differ by depth over distance."""
     result = golden_person.result
     sx, sy, tx, ty = result["orig_cam"].T[..., None]
     joints = result["joints3d"]
@@ -224,27 +250,343 @@ def test_image_camera_puts_joints_where_the_crop_has_them(golden_person):
     np.testing.assert_allclose(np.stack([x, y], -1), result["joints2d_img_coord"], atol=2.5)
 
 
-def test_whole_image_box_keeps_the_camera(golden, golden_person):
-    width = 200
-    box = np.array([[width / 2, width / 2, width / 1.2, width / 1.2]])
-
-    class Features:
-        name, feature_size, needs_frames = "spin", 2048, False
-
-        def __call__(self, frames, tracks, progress=None):
-            return [StaticFeatures(golden["features"], box.repeat(26, 0))]
-
-    models = Models(golden_model(golden_person), official_config(), Features(), None)
-    (person,) = reconstruct(models, [], [GoldenTrack(golden)], width=width, height=width, fps=30)
+def test_whole_image_box_keeps_the_camera(golden, golden_tcmr, smpl_body):
+    side = 200
+    box = np.array([[side / 2, side / 2, side / 1.2, side / 1.2]]).repeat(26, 0)
+    models = Models(golden_tcmr, official_config(), StoredFeatures(golden["features"], box), smpl_body)
+    (person,) = reconstruct(models, [], [GoldenTrack(golden)], width=side, height=side, fps=30)
     s, tx, ty = person.result["pred_cam"].T
-    np.testing.assert_allclose(person.result["orig_cam"], np.stack([s, s, tx, ty], 1), rtol=1e-6)
+    np.testing.assert_allclose(person.result["orig_cam"], np.stack([s, s, tx, ty], 1), atol=1e-6)
 
 
-def golden_model(person) -> TCMR:
-    """A model that shares the body of an earlier result."""
-    tcmr = TCMR(16, 1, 16, body=load_golden_body(person))
-    return tcmr.eval()
+# --------------------------------------------------------------------------------
+# Models and checkpoints
 
 
-def load_golden_body(person):
-    return person.meshes._smpl_body  # replaced below
+def test_official_architecture():
+    cfg = official_config()
+    tgru = cfg.MODEL.TGRU
+    assert (cfg.DATASET.SEQLEN, tgru.NUM_LAYERS, tgru.HIDDEN_SIZE, cfg.MODEL.FEATURE_SIZE) == (
+        16,
+        2,
+        1024,
+        2048,
+    )
+    assert cfg.MODEL.EXTRACTOR == "spin"
+    assert cfg.COMPAT.STATIC_BORDERS
+
+
+def test_official_files(base_data, smpl_body, spin, golden_tcmr, golden, tmp_path, monkeypatch):
+    """Official names and layout, no configuration in the checkpoint (here of a smaller network)."""
+    cfg = official_config()
+    cfg.MODEL.TGRU.HIDDEN_SIZE = 64
+    monkeypatch.setattr(pipeline, "official_config", lambda: cfg)
+    for file in base_data.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    torch.save({"model": spin.hmr.state_dict()}, tmp_path / "spin_model_checkpoint.pth.tar")
+    checkpoint = {"epoch": 1, "gen_state_dict": golden_tcmr.state_dict(), "performance": np.float32(50)}
+    torch.save(checkpoint, tmp_path / "tcmr_demo_model.pth.tar")
+
+    found = find_checkpoint("", tmp_path, tmp_path)
+    assert found == tmp_path / "tcmr_demo_model.pth.tar"
+    models = load_models(found, base_data=tmp_path, gender="female")
+    assert (models.extractor.name, models.body.kind) == ("spin", "smpl")
+    extractor = StoredFeatures(golden["features"], golden["bboxes"])
+    models = Models(models.tcmr, models.cfg, extractor, models.body)
+    (person,) = reconstruct(models, [], [GoldenTrack(golden)], width=240, height=180, fps=60)
+    # The gender changes the mesh and nothing else; the protocol has no steps, whatever the frame rate.
+    np.testing.assert_allclose(person.result["betas"], golden["betas"], atol=1e-5)
+    assert np.abs(person.meshes[0][:100] - golden["verts"][0]).max() > 0.01
+
+
+def test_open_checkpoint_brings_its_body_and_features(open_models, open_body):
+    assert open_models.extractor.name == "landmarks"
+    assert open_models.body.kind == "open"
+    np.testing.assert_array_equal(open_models.body.v_template, open_body.v_template)
+
+
+def test_open_checkpoint_beside_official_smpl(open_dir, base_data):
+    assert (
+        load_models(open_dir / "tcmr_open.pth.tar", base_data=base_data, open_dir=open_dir).body.kind
+        == "open"
+    )
+
+
+def test_checkpoint_choice(tmp_path, open_dir):
+    assert find_checkpoint("mine.pth.tar", tmp_path, open_dir) == Path("mine.pth.tar")
+    (tmp_path / "tcmr_demo_model.pth.tar").touch()  # of no use without SMPL
+    assert find_checkpoint("", tmp_path, open_dir) == open_dir / "tcmr_open.pth.tar"
+    with pytest.raises(UserError, match="--model"):
+        find_checkpoint("", tmp_path, tmp_path)
+
+
+def test_wrong_checkpoints_are_user_errors(open_dir, open_body, tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        load_models(tmp_path / "missing.pth.tar", open_dir=open_dir)
+    with pytest.raises(UserError, match="no TCMR checkpoint"):
+        load_models(open_dir / "landmark_net.pth.tar", open_dir=open_dir)
+    with pytest.raises(UserError, match="holds no landmark network"):
+        load_landmark_net(open_dir / "tcmr_open.pth.tar")
+    with pytest.raises(UserError, match="spin_model_checkpoint"):
+        get_extractor("spin", open_body, base_data=tmp_path)
+    with pytest.raises(UserError, match="EXTRACTOR is"):
+        get_extractor("other", open_body)
+
+
+def test_landmark_features(open_dir):
+    net = load_landmark_net(open_dir / "landmark_net.pth.tar")
+    track = make_track()
+    (static,) = LandmarkExtractor(net)([], [track])
+    vectors, boxes = landmark_vector(track.xy, track.visibility, track.world)
+    with torch.no_grad():
+        np.testing.assert_allclose(static.values, net(torch.from_numpy(vectors)).numpy(), atol=1e-6)
+    np.testing.assert_array_equal(static.bboxes, boxes)
+
+
+def test_windows_span_the_same_time_at_high_frame_rates():
+    cfg = official_config()
+    assert sequence_step(cfg, 120.0) == 1
+    cfg.COMPAT.STATIC_BORDERS = False
+    assert [sequence_step(cfg, fps) for fps in (10.0, 29.97, 50.0, 60.0, 120.0)] == [1, 1, 2, 2, 4]
+
+
+def test_frame_rate_is_measured():
+    moments = [Fraction(0), Fraction(1, 60), Fraction(1, 30), Fraction(1, 10)]
+    assert measured_fps(moments, Fraction(1000)) == pytest.approx(30)
+    assert measured_fps(moments[:1], Fraction(25)) == 25
+
+
+# --------------------------------------------------------------------------------
+# Drawing
+
+
+def people_at(open_models, *tracks, **options):
+    return reconstruct(open_models, [], tracks, width=W, height=H, fps=25, **options)
+
+
+@pytest.mark.parametrize("nearer_first", [True, False])
+def test_nearer_person_covers_the_farther_one(open_models, open_body, nearer_first):
+    """Nearer means a larger sy, whatever the order in the list."""
+    renderer = Renderer(open_body.faces, W, H)
+    black = np.zeros((H, W, 3), np.uint8)
+    people = people_at(open_models, make_track(1), make_track(1, size=40.0))
+    index = 0 if nearer_first else 1
+    if not nearer_first:
+        people.reverse()
+    near = people[index]
+    assert near.result["orig_cam"][0, 1] > people[1 - index].result["orig_cam"][0, 1]
+    alone = renderer.render(black, near.meshes[0], near.draw_cam[0], person_colour(index))
+    inside = cv2.erode(alone.max(axis=2), np.ones((3, 3))) > 0
+    image = draw_frame(renderer, black, 0, people)
+    np.testing.assert_array_equal(image[inside], alone[inside])
+    assert (image.any(axis=2) & ~alone.any(axis=2)).any()  # the other one is there, too
+
+
+def test_only_people_of_the_frame_are_drawn(open_models, open_body):
+    renderer = Renderer(open_body.faces, W, H)
+    people = people_at(open_models, make_track(1, start=3))
+    black = np.zeros((H, W, 3), np.uint8)
+    assert not draw_frame(renderer, black, 2, people).any()
+    assert draw_frame(renderer, black, 3, people).any()
+    assert not draw_frame(renderer, black, 3 + N, people).any()
+
+
+def test_side_view_doubles_the_width(open_models, open_body):
+    renderer = Renderer(open_body.faces, W, H)
+    people = people_at(open_models, make_track())
+    grey = np.full((H, W, 3), 90, np.uint8)
+    image = draw_frame(renderer, grey, 0, people, sideview=True)
+    assert image.shape == (H, 2 * W, 3)
+    np.testing.assert_array_equal(image[:, :W], draw_frame(renderer, grey, 0, people))
+    assert image[0, 0].tolist() == [90, 90, 90]
+    assert image[0, W].tolist() == [0, 0, 0]
+    assert image[:, W:].any()
+
+
+def test_plain_rendering_leaves_the_result_alone(open_models, open_body):
+    (plain,) = people_at(open_models, make_track(), plain_camera=True)
+    (usual,) = people_at(open_models, make_track())
+    for key in ("pred_cam", "orig_cam"):
+        np.testing.assert_array_equal(plain.result[key], usual.result[key])
+    side = plain.result["bboxes"][:, 2]
+    np.testing.assert_allclose(plain.draw_cam[:, :2], np.stack([side / W, side / H], 1), rtol=1e-6)
+    renderer = Renderer(open_body.faces, W, H)
+    image = draw_frame(renderer, np.full((H, W, 3), 90, np.uint8), 0, [plain], render_plain=True)
+    assert image[0, 0].tolist() == [0, 0, 0]
+
+
+# --------------------------------------------------------------------------------
+# The whole command
+
+
+def test_all_files(video, open_dir, tmp_path, tracked):
+    options = DemoOptions(
+        vid_file=str(video),
+        output_folder=str(tmp_path),
+        open_dir=str(open_dir),
+        base_data=str(tmp_path),
+        device="cpu",
+        save_pkl=True,
+        save_obj=True,
+        sideview=True,
+    )
+    written = run_demo(options)
+    folder = tmp_path / "two people"
+    name = "tcmr_two people"
+    meshes = [f"meshes/0001/{i:06d}.obj" for i in range(N)] + [
+        f"meshes/0002/{i:06d}.obj" for i in range(5, 5 + N)
+    ]
+    assert files_in(folder) == sorted([*meshes, f"{name}_input.mp4", f"{name}_output.mp4", "tcmr_output.pkl"])
+    assert set(written) == {
+        folder / n for n in (f"{name}_output.mp4", f"{name}_input.mp4", "meshes", "tcmr_output.pkl")
+    }
+
+    output = VideoFile(folder / f"{name}_output.mp4")
+    assert (output.info.width, output.info.height) == (2 * W, H)
+    assert [t for t, _ in output.timed()] == [t for t, _ in VideoFile(video).timed()]
+    assert (folder / f"{name}_input.mp4").read_bytes() == video.read_bytes()
+
+    results = load_joblib(folder / "tcmr_output.pkl")
+    assert sorted(results) == [1, 2]
+    for track in tracked:
+        result = results[track.person_id]
+        assert result["verts"].shape == (N, 6890, 3)
+        np.testing.assert_array_equal(result["frame_ids"], track.frame_ids)
+        np.testing.assert_allclose(result["bboxes"][:, :2], track.bboxes[:, :2], rtol=1e-6)
+        np.testing.assert_allclose(result["bboxes"][:, 2:], 1.2 * track.bboxes[:, 2:], rtol=1e-5)
+
+    lines = (folder / "meshes/0002/000007.obj").read_text().splitlines()
+    verts = np.array([line.split()[1:] for line in lines if line.startswith("v ")], float)
+    faces = np.array([line.split()[1:] for line in lines if line.startswith("f ")], int)
+    np.testing.assert_allclose(verts, results[2]["verts"][2] * [1, -1, -1], atol=1e-6)
+    assert faces.shape == (13776, 3)
+    assert (faces.min(), faces.max()) == (1, 6890)
+
+
+def test_only_videos_without_options(video, open_dir, tmp_path, tracked):
+    run_demo(
+        DemoOptions(vid_file=str(video), output_folder=str(tmp_path), open_dir=str(open_dir), base_data="")
+    )
+    names = ["tcmr_two people_input.mp4", "tcmr_two people_output.mp4"]
+    assert files_in(tmp_path / "two people") == names
+
+
+def test_image_folder(open_dir, tmp_path, tracked, monkeypatch):
+    images = tmp_path / "my images"
+    images.mkdir()
+    for i in range(N):
+        cv2.imwrite(str(images / f"{i:03d}.png"), np.full((H, W + 1, 3), 128, np.uint8))
+    tracked.pop()
+    opened = []
+    monkeypatch.setattr("lib.demo.viewer.webbrowser.open", lambda address: opened.append(address) or True)
+    options = DemoOptions(
+        img_dir=f"{images}/",
+        output_folder=str(tmp_path / "out"),
+        open_dir=str(open_dir),
+        wireframe=True,
+        display=True,
+    )
+    run_demo(options)
+    names = ["tcmr_my images_input.mp4", "tcmr_my images_output.html", "tcmr_my images_output.mp4"]
+    assert files_in(tmp_path / "out" / "my images") == names
+    frames = list(VideoFile(tmp_path / "out" / "my images" / names[0]))
+    assert len(frames) == N
+    assert frames[0].shape == (H, W + 2, 3)
+    assert opened == [(tmp_path / "out" / "my images" / names[1]).resolve().as_uri()]
+    assert len(list(images.iterdir())) == N
+
+
+def test_failure_while_rendering_leaves_nothing(video, open_dir, tmp_path, tracked, monkeypatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError("disk full")
+
+    monkeypatch.setattr(pipeline.ObjWriter, "write", fail)
+    options = DemoOptions(
+        vid_file=str(video), output_folder=str(tmp_path / "out"), open_dir=str(open_dir), save_obj=True
+    )
+    with pytest.raises(RuntimeError, match="disk full"):
+        run_demo(options)
+    assert files_in(tmp_path / "out") == []
+
+
+def test_meshes_of_an_earlier_run_do_not_mix_in(tmp_path):
+    faces = np.array([[0, 1, 2]])
+    verts = np.zeros((3, 3), np.float32)
+    for person in (7, 1):
+        with pipeline.ObjWriter(tmp_path / "meshes", faces) as writer:
+            writer.write(person, 0, verts)
+    assert files_in(tmp_path) == ["meshes/0001/000000.obj"]
+
+
+def test_nobody_found_is_a_user_error(video, open_dir, tmp_path, tracked):
+    tracked.clear()
+    options = DemoOptions(vid_file=str(video), output_folder=str(tmp_path / "out"), open_dir=str(open_dir))
+    with pytest.raises(UserError, match="nobody was followed for 25 frames"):
+        run_demo(options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_wrong_inputs_are_user_errors(tmp_path):
+    with pytest.raises(UserError, match="both"):
+        run_demo(DemoOptions(vid_file="a.mp4", img_dir="b"))
+    with pytest.raises(UserError, match="links are not fetched"):
+        run_demo(DemoOptions(vid_file="https://www.youtube.com/watch?v=x"))
+    with pytest.raises(UserError, match="no such folder"):
+        run_demo(DemoOptions(img_dir=str(tmp_path / "x")))
+
+
+def test_unwritable_output_is_told_before_the_work(video, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write to"):
+        run_demo(DemoOptions(vid_file=str(video), output_folder=str(tmp_path / "file" / "x")))
+
+
+def test_command_line():
+    args = command.parse_args(["--vid_file", "a.mp4", "--sideview", "--gender", "male"])
+    assert (args.vid_file, args.sideview, args.gender, args.detector) == ("a.mp4", True, "male", "full")
+
+
+def test_options_kept_for_compatibility_warn(monkeypatch, caplog):
+    seen = []
+    monkeypatch.setattr(command, "run_demo", seen.append)
+    command.main(["--detector", "yolo", "--yolo_img_size", "416", "--tracker_batch_size", "12"])
+    assert seen == [DemoOptions()]
+    assert sum("has no effect" in message for message in caplog.messages) == 2
+    assert any("yolo is not part" in message for message in caplog.messages)
+
+
+def test_mistake_gives_one_line_and_status_2(tmp_path):
+    run = subprocess.run(
+        [sys.executable, "demo.py", "--vid_file", str(tmp_path / "no.mp4")],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 2
+    assert len(run.stderr.strip().splitlines()) == 1
+    assert "no.mp4: no such video file" in run.stderr
+
+
+@pytest.mark.skipif(not (REPOSITORY / DOWNLOADS / "demo.mp4").is_file(), reason="open assets are not fetched")
+def test_real_video(open_dir, tmp_path, monkeypatch):
+    """Detection and tracking included, on a second and a half of the sample video."""
+    monkeypatch.chdir(REPOSITORY)
+    source = VideoFile(DOWNLOADS / "demo.mp4")
+    with VideoWriter(tmp_path / "clip.mp4", source.info.fps) as writer:
+        for i, (moment, frame) in enumerate(source.timed()):
+            if i == 45:
+                break
+            writer.write(cv2.resize(frame, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), moment)
+    options = DemoOptions(
+        vid_file=str(tmp_path / "clip.mp4"),
+        output_folder=str(tmp_path),
+        open_dir=str(open_dir),
+        save_pkl=True,
+    )
+    run_demo(options)
+    results = load_joblib(tmp_path / "clip" / "tcmr_output.pkl")
+    assert len(results) == 1
+    bboxes = results[1]["bboxes"]
+    assert (np.abs(bboxes[:, 0] - 315) < 40).all()  # the person on the roof
+    assert sum(1 for _ in VideoFile(tmp_path / "clip" / "tcmr_clip_output.mp4")) == 45

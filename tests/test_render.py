@@ -23,7 +23,9 @@ def sphere(radius: float = 0.8, rows: int = 24, columns: int = 32) -> tuple[np.n
     theta, phi = np.meshgrid(
         np.linspace(0, np.pi, rows + 1), np.linspace(0, 2 * np.pi, columns, endpoint=False), indexing="ij"
     )
-    verts = np.stack([np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)], -1).reshape(-1, 3)
+    verts = np.stack([np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)], -1).reshape(
+        -1, 3
+    )
     i, j = (x.ravel() for x in np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij"))
     a, b = i * columns + j, i * columns + (j + 1) % columns
     faces = np.concatenate([np.stack([a, a + columns, b], 1), np.stack([b, a + columns, b + columns], 1)])
@@ -48,8 +50,8 @@ def black(height: int = H, width: int = W) -> np.ndarray:
 
 
 def extent(image: np.ndarray) -> list[float]:
-    """Left, top, right, bottom of what is drawn, pixels."""
-    mask = image.max(axis=2) > 0
+    """First column and row, last column and row that are not zero."""
+    mask = image.any(axis=2)
     x, y = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     return [x[0], y[0], x[-1], y[-1]]
 
@@ -74,23 +76,16 @@ def test_silhouette_is_where_the_vertices_project(ball, renderer, camera):
 
 
 @pytest.mark.parametrize("depth", [0.0, -5.0, 12.0])
-def test_vertices_land_within_a_hundredth_of_a_pixel(depth):
-    """One small square; the area-weighted coverage gives its centre and size below a pixel, whatever its depth."""
+def test_slanted_square_lands_where_it_projects(depth):
+    """Its edges within half a pixel, whatever its distance and slant: no perspective."""
     square = np.array([[-0.5, -0.5, 0], [0.5, -0.5, 0.7], [0.5, 0.5, 0.7], [-0.5, 0.5, 0]], np.float32)
-    faces = np.array([[0, 2, 1], [0, 3, 2]])
     camera = np.array([0.25, 0.37, 0.313, -0.211])
-    renderer = Renderer(faces, W, H, 4)
     verts = square + np.array([0, 0, depth], np.float32)
-    image = renderer.render(black(), verts, camera, (1.0, 1.0, 1.0))[..., 1].astype(float)
-    coverage = image / image.max()
-    ys, xs = np.mgrid[:H, :W]
-    inside = coverage > 0.3
+    renderer = Renderer(np.array([[0, 2, 1], [0, 3, 2]]), W, H, 4)
+    left, top, right, bottom = extent(renderer.render(black(), verts, camera) > 100)
     low, high = project_vertices(verts, camera, W, H)[[0, 2]]
-    found = [xs[inside].min() - 0.5, ys[inside].min() - 0.5, xs[inside].max() + 0.5, ys[inside].max() + 0.5]
-    np.testing.assert_allclose(found, [*low, *high], atol=0.5)
-    # Opposite corners carry different shades, so weigh by the mask and not by brightness.
-    centre = [xs[inside].mean(), ys[inside].mean()]
-    np.testing.assert_allclose(centre, (low + high) / 2, atol=0.5)
+    # A pixel reaches half a pixel to either side of its centre.
+    np.testing.assert_allclose([left - 0.5, top - 0.5, right + 0.5, bottom + 0.5], [*low, *high], atol=0.5)
 
 
 def test_mesh_is_opaque_and_the_input_is_left_alone(ball, renderer):
@@ -114,18 +109,22 @@ def test_later_mesh_covers_the_earlier_one(ball, renderer):
     assert image[y, x, 0] > image[y, x, 2]
 
 
-def test_nearer_part_hides_the_farther_one():
-    """Two squares of one mesh; smaller z is nearer."""
+@pytest.mark.parametrize("small_is_nearer", [True, False])
+def test_nearer_part_hides_the_farther_one(small_is_nearer):
+    """A small square that faces the light and a large one that does not, in one mesh; smaller z is nearer."""
     square = np.array([[-0.5, -0.5, 0], [0.5, -0.5, 0], [0.5, 0.5, 0], [-0.5, 0.5, 0]], np.float32)
-    verts = np.concatenate([square + [0, 0, 0.3], 0.5 * square - [0, 0, 0.3]]).astype(np.float32)
+    large, small = square.copy(), 0.4 * square
+    large[2:, 2] += 0.6  # the lower edge lies back, so that the surface looks down, away from the light
+    small[:, 2] += -2 if small_is_nearer else 2
     faces = np.array([[0, 2, 1], [0, 3, 2]])
-    together = Renderer(np.concatenate([faces, faces + 4]), W, H, 8)
-    tilted = verts.copy()
-    tilted[4, 2] += 0.4  # another slope, so another shade than the square behind it
-    image = together.render(black(), tilted, CAMERA)
-    without = together.render(black(), tilted - np.array([[0, 0, 0]] * 4 + [[0, 0, -2]] * 4, np.float32), CAMERA)
-    x, y = project_vertices(tilted[6:7] * 0.9, CAMERA, W, H)[0].round().astype(int)
-    assert not np.array_equal(image[y, x], without[y, x])
+    renderer = Renderer(np.concatenate([faces, faces + 4]), W, H, 8)
+    image = renderer.render(black(), np.concatenate([large, small]), CAMERA).astype(int).sum(axis=2)
+    x, y = (
+        project_vertices(np.array([[0, 0, 0], [0.4, 0, 0]], np.float32), CAMERA, W, H).round().astype(int).T
+    )
+    middle, side = image[y, x]
+    assert side > 0
+    assert (middle > side + 30) == small_is_nearer
 
 
 @pytest.mark.parametrize("wireframe", [False, True])
@@ -147,7 +146,9 @@ def test_partly_and_wholly_outside(ball, renderer, offset, wireframe):
         assert image.any()
 
 
-@pytest.mark.parametrize("camera", [[np.nan, 0.5, 0, 0], [0.0, 0.0, 0, 0], [1e-9, 1e-9, 0, 0], [40.0, 40.0, 0, 0]])
+@pytest.mark.parametrize(
+    "camera", [[np.nan, 0.5, 0, 0], [0.0, 0.0, 0, 0], [1e-9, 1e-9, 0, 0], [40.0, 40.0, 0, 0]]
+)
 def test_degenerate_cameras_do_not_fail(ball, renderer, camera):
     for wireframe in (False, True):
         assert renderer.render(black(), ball[0], np.array(camera), wireframe=wireframe).shape == (H, W, 3)
@@ -182,7 +183,9 @@ def test_side_view_shows_the_side(ball):
 
 def test_light_comes_from_above(ball, renderer):
     image = renderer.render(black(), ball[0], CAMERA).sum(axis=2).astype(int)
-    top, bottom = project_vertices(np.array([[0, -0.5, 0], [0, 0.5, 0]], np.float32), CAMERA, W, H).astype(int)
+    top, bottom = project_vertices(np.array([[0, -0.5, 0], [0, 0.5, 0]], np.float32), CAMERA, W, H).astype(
+        int
+    )
     assert image[top[1], top[0]] > image[bottom[1], bottom[0]] > 0
 
 

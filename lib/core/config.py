@@ -92,7 +92,7 @@ def get_cfg_defaults() -> CfgNode:
 
     cfg.MODEL = CfgNode()
     cfg.MODEL.TEMPORAL_TYPE = "gru"  # (kept)
-    cfg.MODEL.EXTRACTOR = "spin"  # static features: "spin" or "landmark"
+    cfg.MODEL.EXTRACTOR = "spin"  # static features: "spin" or "landmarks"
     cfg.MODEL.FEATURE_SIZE = 2048
     cfg.MODEL.TGRU = CfgNode()
     cfg.MODEL.TGRU.NUM_LAYERS = 1
@@ -148,22 +148,6 @@ def _reason(error: Exception) -> str:
 def to_dict(cfg: CfgNode) -> dict[str, Any]:
     """The configuration as plain nested dicts, lists, strings and numbers."""
     return {key: to_dict(value) if isinstance(value, CfgNode) else value for key, value in cfg.items()}
-
-
-def from_dict(config: dict[str, Any]) -> CfgNode:
-    """The configuration that :func:`to_dict` gave; keys it lacks take their defaults.
-
-    Raises:
-        UserError: it holds an unknown key or a value of the wrong type.
-    """
-    cfg = get_cfg_defaults()
-    try:
-        cfg.merge_from_other_cfg(CfgNode(config))
-    except (KeyError, ValueError) as error:
-        raise UserError(
-            f"the configuration stored in the checkpoint does not fit: {_reason(error)}"
-        ) from error
-    return cfg
 
 
 def dump_yaml(cfg: CfgNode) -> str:

@@ -37,6 +37,7 @@ class EvalSequence:
     counted: np.ndarray  # (n,) bool: frames whose errors count
     pose: np.ndarray | None  # (n, 72) axis-angle
     shape: np.ndarray | None  # (n, 10)
+    removed: int  # frames of the video that are marked invalid and not among the n
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class SequenceErrors:
     accel: np.ndarray
     accel_err: np.ndarray
     mpvpe: np.ndarray | None
+    left_out: int  # frames marked invalid: removed, or not counted
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,7 @@ class EvaluationSet:
 
     def _load(self, name: str) -> EvalSequence:
         database, rows = self._database, self._rows[name]
+        total = len(rows)
         if self._as_original:
             rows = rows[: len(rows) // VIBE_MULTIPLE * VIBE_MULTIPLE]
         elif "valid" in database:
@@ -144,7 +147,10 @@ class EvaluationSet:
         pose, shape = (
             (self._target(database[key][rows]) if self.spec.eval_mesh else None) for key in ("pose", "shape")
         )
-        return EvalSequence(name, database["features"][rows], self._joints(rows), counted, pose, shape)
+        removed = 0 if self._as_original else total - len(rows)
+        return EvalSequence(
+            name, database["features"][rows], self._joints(rows), counted, pose, shape, removed
+        )
 
     def _joints(self, rows: np.ndarray) -> np.ndarray:
         joints, convention = self._database["joints3D"][rows], self.spec.eval_joints
@@ -194,9 +200,10 @@ def evaluate(
     for sequence in tqdm(data, total=len(data), desc="evaluating", disable=None if progress else True):
         frames = len(sequence.features)
         if frames < shortest:
-            skipped.append((sequence.name, frames, f"fewer than {shortest} usable frames"))
+            reason = f"{frames} valid frames, fewer than {shortest}"
+            skipped.append((sequence.name, frames + sequence.removed, reason))
         elif not sequence.counted.any():
-            skipped.append((sequence.name, frames, "no frame is marked valid"))
+            skipped.append((sequence.name, frames + sequence.removed, "no frame is marked valid"))
         else:
             sequences.append(_measure(model, sequence, data.spec, regressor, static_borders, smooth))
     if not sequences:
@@ -242,6 +249,7 @@ def _measure(
         accel=metrics.accel(pred)[inner],
         accel_err=metrics.accel_error(pred, target)[inner],
         mpvpe=mpvpe,
+        left_out=sequence.removed + int((~counted).sum()),
     )
 
 

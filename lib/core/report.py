@@ -65,6 +65,8 @@ def table(evaluation: Evaluation, title: str, dataset: str) -> str:
     if published:
         lines.append(_line("published (TCMR paper)", "", [published.get(key) for key in columns]))
     lines.append("mm; Accel, the error, and |accel|, the predicted magnitude, in mm/frame^2")
+    left_out = sum(row["left_out"] for row in content["per_sequence"].values())
+    lines.append(f"left out of these sequences: {left_out} frames marked invalid")
     frames = sum(skipped["frames"] for skipped in content["skipped"])
     lines.append(f"skipped: {len(content['skipped'])} sequences, {frames} frames")
     lines += [f"  {s['name']} ({s['frames']} frames): {s['reason']}" for s in content["skipped"]]
@@ -75,7 +77,7 @@ def table(evaluation: Evaluation, title: str, dataset: str) -> str:
 def _sequence(sequence: SequenceErrors) -> dict[str, Any]:
     values = {key: getattr(sequence, key) for key in ("mpjpe", "mpjpe_pa", "accel_err", "accel", "mpvpe")}
     row: dict[str, Any] = {key: _number(mean_mm(v)) for key, v in values.items() if v is not None}
-    return {**row, "num_poses": len(sequence.mpjpe)}
+    return {**row, "num_poses": len(sequence.mpjpe), "left_out": sequence.left_out}
 
 
 def _number(value: float) -> float | None:

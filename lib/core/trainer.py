@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import nn
 from torch.optim import SGD, Adam, Optimizer
-from torch.utils.data import Dataset
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 from yacs.config import CfgNode
@@ -24,7 +23,7 @@ from lib.core.config import dump_yaml, to_dict
 from lib.core.evaluator import EvaluationSet, evaluate
 from lib.core.loss import TCMRLoss
 from lib.core.schedule import LearningRate
-from lib.dataset.datasets import Batch, get_spec, training_set
+from lib.dataset.datasets import Batch, ConcatWindows, get_spec, training_set
 from lib.dataset.loaders import BatchStream
 from lib.models.body import BodyData
 from lib.models.tcmr import TCMR
@@ -88,6 +87,7 @@ class Trainer:
         self.epoch, self.step, self.best = cfg.TRAIN.START_EPOCH, 0, math.inf
         self.seed = cfg.SEED_VALUE if cfg.SEED_VALUE >= 0 else torch.seed() % 2**31
         resumed = self._load(Path(cfg.TRAIN.RESUME)) if cfg.TRAIN.RESUME else {}
+        self.datasets = open_datasets(cfg)
         self.streams = self._open_streams(resumed.get("loaders", {}))
         if "rng" in resumed:
             set_rng_state(resumed["rng"])
@@ -98,17 +98,21 @@ class Trainer:
         Raises:
             UserError: the loss is no longer a finite number.
         """
-        self.writer = SummaryWriter(str(self.folder))
-        self.writer.add_text("config", f"```\n{dump_yaml(self.cfg)}```", 0)
+        self.start_logging()
         try:
             for epoch in range(self.epoch, self.cfg.TRAIN.END_EPOCH):
                 self._train_epoch(epoch)
-                performance = self._validate(epoch)
+                performance = self.validate(epoch)
                 self.learning_rate.after_epoch(performance)
                 self.writer.add_scalar("lr/gen_lr", self.learning_rate.value, epoch)
                 self._save(epoch, performance)
         finally:
             self.writer.close()
+
+    def start_logging(self) -> None:
+        """Open the TensorBoard log."""
+        self.writer = SummaryWriter(str(self.folder))
+        self.writer.add_text("config", f"```\n{dump_yaml(self.cfg)}```", 0)
 
     # ---------------------------------------------------------------------------- one epoch
 
@@ -123,7 +127,7 @@ class Trainer:
                 fetching = time.perf_counter()
                 batches = {kind: next(stream) for kind, stream in self.streams.items()}
                 loading += time.perf_counter() - fetching
-                terms = self._train_step(batches)
+                terms = self.train_step(batches)
                 for tag, value in terms.items():
                     self.writer.add_scalar(f"train_loss/{tag}", value, self.step)
                     sums[tag] += value
@@ -142,7 +146,7 @@ class Trainer:
             epoch + 1, means, self.learning_rate.value, samples / seconds, 100 * loading / seconds,
         )  # fmt: skip
 
-    def _train_step(self, batches: dict[str, Batch]) -> dict[str, float]:
+    def train_step(self, batches: dict[str, Batch]) -> dict[str, float]:
         """One update of the weights; the weighted loss terms and their sum ``loss``."""
         self.learning_rate.before_iteration(self.step)
         batches = {
@@ -167,7 +171,7 @@ class Trainer:
         self.optimizer.step()
         return values
 
-    def _validate(self, epoch: int) -> float:
+    def validate(self, epoch: int) -> float:
         """Measure the model on the validation split, log it, and return the PA-MPJPE in mm."""
         self.model.eval()
         compat = self.cfg.COMPAT
@@ -188,17 +192,10 @@ class Trainer:
     # ---------------------------------------------------------------------------- data
 
     def _open_streams(self, positions: dict[str, int]) -> dict[str, BatchStream]:
-        """The endless batches of the 2D and the 3D sets, of which either may be absent."""
+        """The endless batches of the 2D and the 3D sets that are there."""
         train = self.cfg.TRAIN
-        sets: dict[str, Dataset | None] = {
-            "2d": training_set(train.DATASETS_2D, self.cfg, with_3d=False),
-            "3d": training_set(train.DATASETS_3D, self.cfg, with_3d=True),
-        }
-        present = {kind: dataset for kind, dataset in sets.items() if dataset is not None}
-        if not present:
-            raise UserError("TRAIN.DATASETS_2D and TRAIN.DATASETS_3D are both empty: name a dataset in one")
-        sizes = dict.fromkeys(present, train.BATCH_SIZE)
-        if len(present) == 2:
+        sizes = dict.fromkeys(self.datasets, train.BATCH_SIZE)
+        if len(sizes) == 2:
             sizes["2d"] = int(train.BATCH_SIZE * train.DATA_2D_RATIO)
             sizes["3d"] = train.BATCH_SIZE - sizes["2d"]
         if min(sizes.values()) < 1:
@@ -207,8 +204,8 @@ class Trainer:
                 f"batches of {sizes}: both must be at least 1, or one list of datasets empty"
             )
         streams = {}
-        for number, (kind, dataset) in enumerate(present.items()):
-            logger.info("%s training windows: %d, %d per batch", kind.upper(), len(dataset), sizes[kind])  # type: ignore[arg-type]
+        for number, (kind, dataset) in enumerate(self.datasets.items()):
+            logger.info("%s training windows: %d, %d per batch", kind.upper(), len(dataset), sizes[kind])
             streams[kind] = BatchStream(
                 dataset,
                 sizes[kind],
@@ -260,6 +257,22 @@ class Trainer:
                 shutil.copy2(path.parent / name, self.folder / name)
         logger.info("resumed from %s: epoch %d comes next, best so far %.4f", path, self.epoch + 1, self.best)
         return checkpoint
+
+
+def open_datasets(cfg: CfgNode) -> dict[str, ConcatWindows]:
+    """The training sets ``2d`` and ``3d``, of which either may be absent.
+
+    Raises:
+        UserError: both are, or one does not fit.
+    """
+    sets = {
+        "2d": training_set(cfg.TRAIN.DATASETS_2D, cfg, with_3d=False),
+        "3d": training_set(cfg.TRAIN.DATASETS_3D, cfg, with_3d=True),
+    }
+    present = {kind: dataset for kind, dataset in sets.items() if dataset is not None}
+    if not present:
+        raise UserError("TRAIN.DATASETS_2D and TRAIN.DATASETS_3D are both empty: name a dataset in one")
+    return present
 
 
 def build_optimizer(cfg: CfgNode, parameters: list[nn.Parameter], device: torch.device) -> Optimizer:

@@ -70,8 +70,8 @@ class PersonDetector:
         """Persons in ``rgb`` (H, W, 3) uint8, surest first."""
         height, width = rgb.shape[:2]
         side = max(height, width)
-        scale = DETECTOR_SIZE / side
-        shrunk = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        size = [max(1, round(length * DETECTOR_SIZE / side)) for length in (width, height)]
+        shrunk = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
         top, left = (DETECTOR_SIZE - shrunk.shape[0]) // 2, (DETECTOR_SIZE - shrunk.shape[1]) // 2
         square = np.full((DETECTOR_SIZE, DETECTOR_SIZE, 3), -1, np.float32)
         square[top : top + shrunk.shape[0], left : left + shrunk.shape[1]] = shrunk / np.float32(127.5) - 1

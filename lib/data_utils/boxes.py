@@ -1,4 +1,4 @@
-"""Square person boxes ``(cx, cy, w, h)`` in pixels from 2D keypoints (spec: preprocessing, "box from keypoints")."""
+"""Square person boxes ``(cx, cy, w, h)`` in pixels from 2D keypoints."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def get_all_bbox_params(
         vis_thresh: see there.
 
     Returns:
-        ``(params (end - start, 3), start, end)``; gaps inside are interpolated linearly. ``(empty (0, 3), 0, 0)``
-        when no frame shows the person.
+        ``(params (end - start, 3), start, end)``; gaps inside are interpolated linearly. When no frame shows
+        the person, an empty array (0, 3) and 0, 0.
     """
     found = [(t, p) for t, kp in enumerate(kps) if (p := get_bbox_params(kp, vis_thresh)) is not None]
     if not found:
@@ -92,7 +92,7 @@ def smooth_bbox_params(params: np.ndarray, kernel_size: int = 11, sigma: float =
     # medfilt pads with zeros by itself; a kernel longer than the signal only makes it warn, so pad here.
     half = kernel_size // 2
     padded = np.pad(np.asarray(params, np.float64), ((half, half), (0, 0)))
-    median = np.stack([medfilt(column, kernel_size) for column in padded.T], axis=1)[half:-half or None]
+    median = np.stack([medfilt(column, kernel_size) for column in padded.T], axis=1)[half : -half or None]
     return gaussian_filter1d(median, sigma, axis=0)
 
 
@@ -113,7 +113,7 @@ def get_smooth_bbox_params(
 
 
 def params_to_bboxes(params: np.ndarray, factor: float = 1.0) -> np.ndarray:
-    """``(T, 3)`` centre and zoom -> ``(T, 4)`` ``cx, cy, side, side`` with side = factor * 150 / q, pixels."""
+    """(T, 3) centre and zoom -> (T, 4) ``cx, cy, side, side`` with side = factor * 150 / q, pixels."""
     params = np.asarray(params, np.float64)
     side = factor * REFERENCE_SIZE / params[:, 2:3]
     return np.concatenate([params[:, :2], side, side], axis=1)

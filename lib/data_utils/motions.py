@@ -60,7 +60,13 @@ def _load_motion(path: Path, performer: str) -> Motion:
             fps = float(data["fps"])
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path}: not a motion file (npz with poses, trans, fps): {error}") from error
-    if poses.ndim != 2 or poses.shape[1] != 72 or trans.shape != (len(poses), 3) or len(poses) < 2 or fps <= 0:
+    if (
+        poses.ndim != 2
+        or poses.shape[1] != 72
+        or trans.shape != (len(poses), 3)
+        or len(poses) < 2
+        or fps <= 0
+    ):
         raise UserError(
             f"{path}: poses {poses.shape}, trans {trans.shape}, fps {fps}; expected (T,72), (T,3), T>=2, fps>0"
         )
@@ -114,7 +120,9 @@ def open_motions(folder: str | Path) -> dict[str, list[Motion]]:
     split: dict[str, list[Motion]] = {"train": [], "val": [], "test": []}
     for motion in load_motions(folder):
         number = motion.performer
-        split["test" if number in TEST_PERFORMERS else "val" if number in VAL_PERFORMERS else "train"].append(motion)
+        split["test" if number in TEST_PERFORMERS else "val" if number in VAL_PERFORMERS else "train"].append(
+            motion
+        )
     return split
 
 
@@ -202,4 +210,6 @@ def _procedural_motion(name: str, rng: np.random.Generator, length: int) -> Moti
     speed = 1.2 * swing / FPS
     trans[:, 0], trans[:, 2] = np.cumsum(np.sin(heading)) * speed, np.cumsum(np.cos(heading)) * speed
     trans[:, 1] = 1.1 - 0.45 * squat
-    return Motion(name, f"procedural{name.rsplit('_', 1)[1]}", rotmat, torch.as_tensor(trans, dtype=torch.float32))
+    return Motion(
+        name, f"procedural{name.rsplit('_', 1)[1]}", rotmat, torch.as_tensor(trans, dtype=torch.float32)
+    )

@@ -100,8 +100,8 @@ def triangulate(
 
     pixels: (C, ..., 2); weights: (C, ...) >= 0, trust in each image point (0 = not seen). Starts from the
     pair of cameras that the others agree with best and minimises the Cauchy loss of the reprojection
-    error with scale ``tolerance`` (on the plane z = 1, so in radians). Returns points (..., 3) m and the reprojection errors
-    (C, ...) on that plane. Points with fewer than two weights > 0 are NaN.
+    error with scale ``tolerance`` (on the plane z = 1, so in radians). Returns points (..., 3) m and the
+    reprojection errors (C, ...) on that plane. Points with fewer than two weights > 0 are NaN.
     """
     shape = pixels.shape[1:-1]
     n_views = len(cameras)
@@ -157,9 +157,8 @@ def centre_cameras(
     """Correct the principal points of a calibration with points that the cameras see.
 
     Takes each camera's median reprojection error (a video cropped or a camera nudged after calibration shifts
-    its whole image) into its principal point. Few steps: in the long run the shifts trade with moving all points
-    about, which the images hardly tell apart. Arguments as for
-    :func:`triangulate`.
+    its whole image) into its principal point. Few steps: in the long run the shifts trade with moving all
+    points about, which the images hardly tell apart. Arguments as for :func:`triangulate`.
     """
     corrected = list(cameras)
     for _ in range(iterations):

@@ -218,8 +218,8 @@ def _store(source: IO[bytes], target: Path, sha256: str, origin: str) -> None:
             found = _copy(source, stream)
         if found != sha256:
             raise UserError(
-                f"{origin}: SHA-256 is {found}, expected {sha256}: damaged or another version, so it was "
-                f"not kept as {target}. Run the command again"
+                f"{origin}: SHA-256 is {found}, expected {sha256}: it is damaged or another version and was "
+                f"not kept as {target}; get it again"
             )
         temporary.chmod(0o644)
         temporary.replace(target)
@@ -282,10 +282,10 @@ def _download(package: Package, folder: Path) -> None:
         ) from None
     if result.returncode:
         said = result.stderr.strip().splitlines() or ["no message"]
-        reason = next((line for line in said if "error" in line.lower()), said[-1])
+        reason = next((line for line in said if line.lower().startswith(("error", "npm err"))), said[-1])
         raise UserError(
-            f"cannot download {package.spec}: `{' '.join(command)}` ended with status {result.returncode} "
-            f"({reason.strip()}). Check the network and run the command again: it goes on where it stopped"
+            f"{package.client} could not download {package.spec} ({reason.strip()}). Check the network and "
+            f"run the command again: it goes on where it stopped"
         )
 
 

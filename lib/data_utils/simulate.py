@@ -12,13 +12,10 @@ import numpy as np
 import torch
 
 from lib.models.body import BodyData
-from lib.models.skinning import SubsetSkinner
+from lib.models.smpl import SMPL
 from lib.utils.geometry import axis_angle_to_rotmat
-from lib.utils.keypoints import SMPL49_MAP
 from lib.utils.landmark_features import LANDMARK_FLIP
 
-VERTEX_POOL = [332, 6260, 2800, 4071, 583, 3216, 3226, 3387, 6617, 6624, 6787, 2746, 2319, 2445, 2556, 2673]
-VERTEX_POOL += [6191, 5782, 5905, 6016, 6133]
 FOCAL, IMAGE_SIZE = 1000.0, 1000.0
 LIMBS = {
     "left arm": [13, 15, 17, 19, 21],
@@ -73,27 +70,15 @@ class LandmarkBody:
     """A body that yields the 49 joints and the 33 landmarks of poses, at the cost of some hundred vertices."""
 
     def __init__(self, body: BodyData) -> None:
-        face, landmark_vertices = _face_vertices(body), {}
-        regressor = np.asarray(body.J_regressor_extra)
-        support = np.flatnonzero(np.abs(regressor).sum(0))
-        ids = np.unique(np.concatenate([VERTEX_POOL, list(face.values()), support]))
-        at = {int(v): i for i, v in enumerate(ids)}
-        self.skinner = SubsetSkinner(body, ids)
-        columns = 24 + len(ids)
-        joints = np.zeros((54, columns), np.float32)
-        joints[:24, :24] = np.eye(24)
-        for row, vertex in enumerate(VERTEX_POOL):
-            joints[24 + row, 24 + at[vertex]] = 1
-        joints[45:, 24:] = regressor[:, ids]
-        landmark_vertices = {name: 24 + at[vertex] for name, vertex in face.items()}
-        self.joint_map = torch.from_numpy(joints[list(SMPL49_MAP)])
-        self.landmark_map = torch.from_numpy(_landmark_map(columns, landmark_vertices, at))
+        self.smpl = SMPL(body)
+        joint_weights, vertex_weights = _landmark_weights(_face_vertices(body), len(body.v_template))
+        self._joint_weights = torch.from_numpy(joint_weights)
+        self._vertex_weights = torch.from_numpy(vertex_weights)
 
     def __call__(self, rotmat: torch.Tensor, betas: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(n, 24, 3, 3), (n, 10) -> joints (n, 49, 3) and landmarks (n, 33, 3), metres."""
-        joints, vertices = self.skinner(rotmat, betas)
-        pool = torch.cat([joints, vertices], 1)
-        return self.joint_map @ pool, self.landmark_map @ pool
+        posed, points = self.smpl.regress(betas, rotmat, self._vertex_weights)
+        return self.smpl.joints(betas, rotmat), self._joint_weights @ posed + points
 
 
 def _face_vertices(body: BodyData) -> dict[str, int]:
@@ -115,9 +100,9 @@ def _face_vertices(body: BodyData) -> dict[str, int]:
     }
 
 
-def _landmark_map(columns: int, face: dict[str, int], at: dict[int, int]) -> np.ndarray:
-    """(33, 24 joints + vertices) weights of the BlazePose landmarks."""
-    weights = np.zeros((33, columns), np.float32)
+def _landmark_weights(face: dict[str, int], vertices: int) -> tuple[np.ndarray, np.ndarray]:
+    """(33, 24) and (33, vertices): how BlazePose landmarks mix joints and vertices."""
+    of_joints, of_vertices = np.zeros((33, 24), np.float32), np.zeros((33, vertices), np.float32)
     for row, name in (
         (1, "left eye inner"),
         (3, "left eye outer"),
@@ -126,14 +111,13 @@ def _landmark_map(columns: int, face: dict[str, int], at: dict[int, int]) -> np.
         (9, "mouth left"),
         (10, "mouth right"),
     ):
-        weights[row, face[name]] = 1
-    vertex = {0: 332, 2: 2800, 5: 6260, 7: 583, 8: 4071, 29: 3387, 30: 6787}
-    for row, number in vertex.items():
-        weights[row, 24 + at[number]] = 1
+        of_vertices[row, face[name]] = 1
+    for row, vertex in ((0, 332), (2, 2800), (5, 6260), (7, 583), (8, 4071), (29, 3387), (30, 6787)):
+        of_vertices[row, vertex] = 1
     for row, joint in zip(
         (11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28), (16, 17, 18, 19, 20, 21, 1, 2, 4, 5, 7, 8)
     ):
-        weights[row, joint] = 1
+        of_joints[row, joint] = 1
     for row, wrist, tip, share in (
         (17, 20, 2673, 0.5),
         (18, 21, 6133, 0.5),
@@ -142,10 +126,10 @@ def _landmark_map(columns: int, face: dict[str, int], at: dict[int, int]) -> np.
         (21, 20, 2746, 0.6),
         (22, 21, 6191, 0.6),
     ):
-        weights[row, wrist], weights[row, 24 + at[tip]] = 1 - share, share
+        of_joints[row, wrist], of_vertices[row, tip] = 1 - share, share
     for row, big, small in ((31, 3216, 3226), (32, 6617, 6624)):
-        weights[row, 24 + at[big]], weights[row, 24 + at[small]] = 0.75, 0.25
-    return weights
+        of_vertices[row, big], of_vertices[row, small] = 0.75, 0.25
+    return of_joints, of_vertices
 
 
 @dataclass(frozen=True)
@@ -279,7 +263,9 @@ class Simulator:
         total = error.clone()
         for landmark, parent in LIMB_PARENT.items():  # a misplaced elbow takes the hand with it
             own = 1.0 if landmark in (13, 14, 15, 16, 25, 26, 27, 28) else 0.6
-            total[:, :, landmark] = own * total[:, :, landmark] + 0.6 * (total[:, :, parent] - white[:, :, parent])
+            total[:, :, landmark] = own * total[:, :, landmark] + 0.6 * (
+                total[:, :, parent] - white[:, :, parent]
+            )
         world = world + total
         turn = self._normal(clips, 1, 3) * noise.turn_bias
         turn = turn + self._slow(15.0, clips, length, 3) * noise.turn_slow
@@ -303,7 +289,10 @@ class Simulator:
         level = torch.where(hidden, 1.8, level)
         time = torch.arange(length)
         for landmarks in LIMBS.values():
-            begin, lasts = self._uniform(-0.5 * length, length, clips), self._uniform(2, max(length, 3), clips)
+            begin, lasts = (
+                self._uniform(-0.5 * length, length, clips),
+                self._uniform(2, max(length, 3), clips),
+            )
             dropped = (time >= begin[:, None]) & (time < (begin + lasts)[:, None])
             dropped &= torch.rand(clips, 1, generator=self.generator) < noise.drop / 3
             severity = self._uniform(1.5, 5.0, clips, 1)

@@ -22,7 +22,7 @@ def save_results(results: Mapping[int, Mapping[str, Any]], path: str | Path) -> 
 class ObjWriter:
     """Writes meshes as ``{folder}/{person:04d}/{frame:06d}.obj``.
 
-    A context manager: the folder appears, in place of an earlier one, only when the block ends without an error.
+    A context manager: the folder appears, in place of an earlier one, when the block ends without an error.
     """
 
     def __init__(self, folder: str | Path, faces: np.ndarray) -> None:

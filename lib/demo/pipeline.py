@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,8 @@ _MESH_BLOCK = 32
 class DemoOptions:
     """What ``demo.py`` can be asked for; its ``--help`` documents each.
 
-    ``vid_file`` and ``img_dir`` are '' for the sample video, ``model`` is '' for the best checkpoint there is.
+    ``vid_file`` and ``img_dir`` are '' for the sample video, ``model`` is '' for the official checkpoint if
+    it is there, else the open one.
     """
 
     vid_file: str = ""
@@ -121,7 +124,7 @@ class Meshes:
         return posed.vertices.cpu().numpy()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Person:
     """One person's reconstruction: ``result`` is what ``--save_pkl`` writes, without the vertices."""
 
@@ -135,7 +138,7 @@ class Person:
         return {**self.result, "verts": self.meshes.all()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Models:
     """A TCMR with what it needs around it."""
 
@@ -184,15 +187,17 @@ def load_models(
 ) -> Models:
     """Everything that turns tracked people into meshes.
 
-    The checkpoint says which body and which features it was trained with. ``gender`` only changes the body that
-    meshes and joints are made with.
+    The checkpoint says which body and which features it was trained with. ``gender`` only changes the body
+    that meshes and joints are made with.
 
     Raises:
         UserError: a file is missing or does not fit.
     """
     checkpoint = load_checkpoint(checkpoint_path)
     if "gen_state_dict" not in checkpoint:
-        raise UserError(f"{checkpoint_path} is no TCMR checkpoint: it has no 'gen_state_dict'; choose another --model")
+        raise UserError(
+            f"{checkpoint_path} is no TCMR checkpoint: it has no 'gen_state_dict'; choose another --model"
+        )
     cfg = from_dict(checkpoint["config"]) if "config" in checkpoint else official_config()
     cfg.TRAIN.PRETRAINED_REGRESSOR = ""
     # The open body is taken even where SMPL is installed, if the checkpoint was trained with it.
@@ -212,8 +217,9 @@ def load_models(
 
 
 def sequence_step(cfg: CfgNode, fps: float) -> int:
-    """Frames from one frame of a window to the next: windows span the half second that TCMR was trained on, also
-    at high frame rates. The original protocol (COMPAT.STATIC_BORDERS) always takes consecutive frames."""
+    """Frames from one frame of a window to the next, so that windows span the half second that TCMR was
+    trained on, whatever the frame rate. The original protocol (COMPAT.STATIC_BORDERS) steps over none.
+    """
     return 1 if cfg.COMPAT.STATIC_BORDERS else max(1, round(fps / TRAINING_FPS))
 
 
@@ -239,9 +245,9 @@ def reconstruct(
         stopwatch: gets the seconds of ``features`` and ``TCMR``.
 
     Returns:
-        one person per track, in order. ``result`` holds, for n frames:
-        pred_cam (n, 3) and orig_cam (n, 4), pose (n, 72) axis-angle, betas (n, 10), joints3d (n, 49, 3) metres,
-        joints2d None, joints2d_img_coord (n, 49, 2) px, bboxes (n, 4) cx, cy, w, h px after x1.2, frame_ids (n,).
+        one person per track, in order. ``result`` holds, for n frames: pred_cam (n, 3), orig_cam (n, 4), pose
+        (n, 72) axis-angle, betas (n, 10), joints3d (n, 49, 3) metres, joints2d None, joints2d_img_coord
+        (n, 49, 2) px, bboxes (n, 4) cx, cy, w, h px after x1.2, frame_ids (n,).
     """
     stopwatch = stopwatch or Stopwatch()
     count = sum(len(track.frame_ids) for track in tracks)
@@ -278,13 +284,13 @@ def reconstruct(
                 "bboxes": bboxes,
                 "frame_ids": np.asarray(track.frame_ids),
             }
-            meshes = Meshes(models.tcmr.regressor.smpl, output["rotmat"], result["betas"])
+            meshes = Meshes(models.tcmr.regressor.smpl, output["rotmat"], betas.copy())
             people.append(Person(track.person_id, result, meshes, draw_cam))
     return people
 
 
 def drawing_order(people: Sequence[Person], frame_id: int) -> list[tuple[int, int]]:
-    """``(index into people, row)`` of everybody in a frame, far to near: by increasing sy of the image camera."""
+    """``(index into people, row)`` of everybody in a frame, far to near: by increasing sy of ``orig_cam``."""
     rows = []
     for index, person in enumerate(people):
         row = int(np.searchsorted(person.result["frame_ids"], frame_id))
@@ -319,9 +325,9 @@ def run_demo(options: DemoOptions) -> list[Path]:
     """Run the whole demo and return the files written.
 
     They go to ``{output_folder}/{name}`` (name: the video without its suffix, or the image folder):
-    ``tcmr_{name}_output.mp4`` with the frame times of the input, ``tcmr_{name}_input.mp4`` (a copy if the input is
-    an .mp4, else encoded), ``tcmr_output.pkl`` with ``save_pkl``, ``meshes/`` with ``save_obj``. Each appears only
-    when it is complete.
+    ``tcmr_{name}_output.mp4`` with the frame times of the input, ``tcmr_{name}_input.mp4`` (a copy if the
+    input is an .mp4, else encoded), ``tcmr_output.pkl`` with ``save_pkl``, ``meshes/`` with ``save_obj``.
+    Each appears only when it is complete.
 
     Raises:
         UserError: the input, a checkpoint or an asset is missing or unusable, or nobody was found.
@@ -329,6 +335,8 @@ def run_demo(options: DemoOptions) -> list[Path]:
     stopwatch = Stopwatch()
     source = open_source(options)
     info = source.info
+    folder = Path(options.output_folder) / source.name
+    _check_writable(folder)
     log.info("%s: %dx%d, %.2f frames per second", source.name, info.width, info.height, float(info.fps))
     with stopwatch("loading"):
         device = choose_device(options.device, "cuda")
@@ -343,13 +351,15 @@ def run_demo(options: DemoOptions) -> list[Path]:
         )
     log.info("model: %s (%s features, %s body)", checkpoint, models.extractor.name, models.body.kind)
 
+    moments: list[Fraction] = []
     with stopwatch("tracking"), _bar(info.frames, "tracking") as bar:
-        tracks = track_people(_counted(source, bar.update), detector, landmarks, min_frames=MIN_FRAMES)
-        n_frames = bar.n
+        frames = _noting_times(source, moments, bar.update)
+        tracks = track_people(frames, detector, landmarks, min_frames=MIN_FRAMES)
+    n_frames = len(moments)
     if not tracks:
         hint = f" (it has {n_frames})" if n_frames < MIN_FRAMES else ""
         raise UserError(
-            f"{source.name}: nobody was followed for {MIN_FRAMES} frames or more{hint}, so there is nothing to "
+            f"{source.name}: nobody was followed for {MIN_FRAMES} frames{hint}, so there is nothing to "
             "reconstruct; expected a video of people whose heads and shoulders are in sight"
         )
     people = reconstruct(
@@ -358,11 +368,10 @@ def run_demo(options: DemoOptions) -> list[Path]:
         tracks,
         width=info.width,
         height=info.height,
-        fps=float(info.fps),
+        fps=measured_fps(moments, info.fps),
         plain_camera=options.render_plain,
         stopwatch=stopwatch,
     )
-    folder = Path(options.output_folder) / source.name
     files: list[Path] = []
     with stopwatch("rendering"), _bar(n_frames, "rendering") as bar:
         files += _write_videos(source, people, models, folder, options, bar.update)
@@ -406,6 +415,18 @@ def summary(people: Sequence[Person], n_frames: int, stopwatch: Stopwatch, files
     return "\n".join([*lines, *(f"  {path}" for path in files)])
 
 
+def measured_fps(moments: Sequence[Fraction], stated: Fraction) -> float:
+    """Average frame rate of the decoded frames; containers state it wrongly when it varies."""
+    return float((len(moments) - 1) / moments[-1]) if len(moments) > 1 else float(stated)
+
+
+def _check_writable(folder: Path) -> None:
+    """Tell the user before the work, not after it, that results cannot be written; creates nothing."""
+    parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise UserError(f"--output_folder: cannot write to {parent}; expected a folder that you may write to")
+
+
 def _load_tracker(detector: str) -> tuple[PersonDetector, LandmarkNetwork]:
     threads = torch.get_num_threads()
     return (
@@ -422,7 +443,7 @@ def _write_videos(
     options: DemoOptions,
     progress: Callable[[int], object],
 ) -> list[Path]:
-    """Draw all frames; returns the output video, the input video and, with ``save_obj``, the meshes' folder."""
+    """Draw all frames; returns the output video, the input video and, with ``save_obj``, the meshes."""
     output = folder / f"tcmr_{source.name}_output.mp4"
     input_copy = folder / f"tcmr_{source.name}_input.mp4"
     info = source.info
@@ -463,7 +484,11 @@ def _bar(total: int | None, stage: str) -> tqdm:
     return tqdm(total=total, desc=f"{stage:<10}", unit="frame")
 
 
-def _counted(frames: Iterable[np.ndarray], progress: Callable[[int], object]) -> Iterator[np.ndarray]:
-    for frame in frames:
+def _noting_times(
+    source: FrameSource, moments: list[Fraction], progress: Callable[[int], object]
+) -> Iterator[np.ndarray]:
+    """The frames; their times are appended to ``moments``."""
+    for moment, frame in source.timed():
+        moments.append(moment)
         yield frame
         progress(1)

@@ -32,7 +32,7 @@ def flip_to_gl(verts: np.ndarray) -> np.ndarray:
 
 
 def rotate_about_y(verts: np.ndarray, degrees: float) -> np.ndarray:
-    """Turn vertices (V, 3), in camera axes, about the body origin's vertical axis, as seen in graphics axes."""
+    """Turn vertices (V, 3), in camera axes, about the y axis of the graphics axes (up) at the body origin."""
     angle = np.radians(degrees)
     c, s = np.cos(angle), np.sin(angle)
     # Rotation about +y of the graphics axes, written for camera axes (z flipped).
@@ -103,15 +103,15 @@ class Renderer:
         if (low >= high).any():
             return out
         window = out[low[1] : high[1], low[0] : high[0]]
-        colours = self._shade(verts, orig_cam, colour)
+        colours = self._shade(verts, colour)
         if wireframe:
             self._draw_edges(window, pixels - low, verts, colours)
         else:
             self._draw_surface(window, pixels - low, verts[:, 2], colours)
         return out
 
-    def _shade(self, verts: np.ndarray, orig_cam: np.ndarray, colour: tuple[float, float, float]) -> np.ndarray:
-        """(V, 3) RGB in [0, 1]: key light from the upper left, cool fill from the right, a rim, a soft gloss."""
+    def _shade(self, verts: np.ndarray, colour: tuple[float, float, float]) -> np.ndarray:
+        """(V, 3) RGB in [0, 1]: key light from the upper left, cool fill from the right, rim, soft gloss."""
         a, b, c = (verts[self.faces[:, k]] for k in range(3))
         normals = self._gather @ np.cross(b - a, c - a)
         normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
@@ -160,10 +160,10 @@ class Renderer:
         self, window: np.ndarray, pixels: np.ndarray, depth: np.ndarray, colours: np.ndarray
     ) -> None:
         height, width = window.shape[:2]
-        surface, buffer = self._rasterise(pixels, depth, colours, width, height)
-        covered = (buffer < 0.99 * _FAR).astype(np.float32)
-        surface = cv2.resize(surface, (width, height), interpolation=cv2.INTER_AREA)
-        covered = cv2.resize(covered, (width, height), interpolation=cv2.INTER_AREA)
+        samples, buffer = self._rasterise(pixels, depth, colours, width, height)
+        surface = cv2.resize(samples, (width, height), interpolation=cv2.INTER_AREA)
+        hit = (buffer < 0.99 * _FAR).astype(np.float32)
+        covered = cv2.resize(hit, (width, height), interpolation=cv2.INTER_AREA)
         blended = 255 * surface + window * (1 - covered[..., None])
         window[:] = np.clip(blended + 0.5, 0, 255).astype(np.uint8)
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from lib.data_utils.blazepose import (
-    Detection,
     LandmarkNetwork,
     Landmarks,
     PersonDetector,
@@ -25,6 +24,7 @@ SAME_DISTANCE = 0.1  # or: median distance of their landmarks, in sides of the l
 SAME_DISTANCE_OVERLAP = 0.4  # … where the boxes overlap by this at least
 REUNION_SHIFT = 0.5  # how far a lost person may have gone, in box sides
 REUNION_GROWTH = 1.5
+PAINT_MARGIN = 0.05  # about a known person's landmarks, in their extent
 MIN_SEEN = 0.75  # share of a track's frames that were seen, not interpolated
 
 
@@ -126,24 +126,31 @@ class _Tracker:
             self._look_for_others(frame_id, frame)
 
     def _look_for_others(self, frame_id: int, frame: np.ndarray) -> None:
-        for detection in self._detector.detect(frame):
-            if any(_same_circle(detection, person.latest) for person in self._live):
-                continue
-            first = self._network(frame, detection.centre, detection.scale_point)
-            if not self._is_new(first, self._live):
-                continue
-            # The detector's circle is rough: look again in the one that the landmarks give.
-            found = self._network(frame, first.next_centre, first.next_scale_point)
-            if found.score < START_PRESENCE or not self._is_new(found, self._live):
-                continue
-            person = next((p for p in self._lost if _is_reunion(p.latest, found)), None)
-            if person is None:
-                person = _Person([], [])
-                self.everyone.append(person)
-            else:
-                self._lost.remove(person)
-            person.add(frame_id, found)
-            self._live.append(person)
+        """Detect until nobody new turns up. Known people are painted over: beside them the detector hardly
+        sees others, and what the network finds without them is somebody else."""
+        unknown = frame
+        while True:
+            for person in self._live:
+                unknown = _painted_over(unknown, person.latest)
+            known = len(self._live)
+            for detection in self._detector.detect(unknown):
+                first = self._network(unknown, detection.centre, detection.scale_point)
+                if not self._is_new(first, self._live):
+                    continue
+                # The detector's circle is rough: look again in the one that the landmarks give.
+                found = self._network(unknown, first.next_centre, first.next_scale_point)
+                if found.score < START_PRESENCE or not self._is_new(found, self._live):
+                    continue
+                person = next((p for p in self._lost if _is_reunion(p.latest, found)), None)
+                if person is None:
+                    person = _Person([], [])
+                    self.everyone.append(person)
+                else:
+                    self._lost.remove(person)
+                person.add(frame_id, found)
+                self._live.append(person)
+            if len(self._live) == known:
+                break
         # Whoever was lost for a while is older than the persons found meanwhile.
         self._live.sort(key=lambda person: person.frame_ids[0])
 
@@ -152,10 +159,8 @@ class _Tracker:
         return found.score >= MIN_PRESENCE and not any(same_person(p.latest, found) for p in persons)
 
 
-def _radius(circle: Landmarks | Detection) -> float:
-    if isinstance(circle, Detection):
-        return float(np.linalg.norm(circle.scale_point - circle.centre))
-    return float(np.linalg.norm(circle.next_scale_point - circle.next_centre))
+def _radius(person: Landmarks) -> float:
+    return float(np.linalg.norm(person.next_scale_point - person.next_centre))
 
 
 def _moves_like_a_person(before: Landmarks, now: Landmarks) -> bool:
@@ -164,10 +169,14 @@ def _moves_like_a_person(before: Landmarks, now: Landmarks) -> bool:
     return bool(shift < MAX_SHIFT * old and 1 / MAX_GROWTH < new / max(old, 1e-6) < MAX_GROWTH)
 
 
-def _same_circle(detection: Detection, person: Landmarks) -> bool:
-    """Quick test that spares the landmark network for persons who are followed already."""
-    old, new = _radius(person), _radius(detection)
-    return bool(np.linalg.norm(detection.centre - person.next_centre) < 0.2 * old and 0.8 < new / old < 1.25)
+def _painted_over(frame: np.ndarray, person: Landmarks) -> np.ndarray:
+    """A copy of the frame with a grey box over a person."""
+    margin = PAINT_MARGIN * np.ptp(person.xy, axis=0)
+    left, top = np.maximum(person.xy.min(axis=0) - margin, 0).astype(int)
+    right, bottom = np.maximum(person.xy.max(axis=0) + margin, 0).astype(int)
+    painted = frame.copy()
+    painted[top:bottom, left:right] = 128
+    return painted
 
 
 def _is_reunion(before: Landmarks, now: Landmarks) -> bool:
@@ -194,8 +203,5 @@ def _track(person_id: int, person: _Person) -> Track:
 
 def _fill(frame_ids: np.ndarray, seen: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Linear interpolation along the first axis: values at the frames ``seen`` -> at all ``frame_ids``."""
-    after = np.clip(np.searchsorted(seen, frame_ids), 1, max(len(seen) - 1, 1))
-    before, after = after - 1, np.minimum(after, len(seen) - 1)
-    span = np.maximum(seen[after] - seen[before], 1)
-    weight = ((frame_ids - seen[before]) / span).reshape(-1, *[1] * (values.ndim - 1))
-    return (values[before] * (1 - weight) + values[after] * weight).astype(np.float32)
+    columns = [np.interp(frame_ids, seen, column) for column in values.reshape(len(seen), -1).T]
+    return np.stack(columns, axis=1).reshape(len(frame_ids), *values.shape[1:]).astype(np.float32)

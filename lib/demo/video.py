@@ -16,7 +16,7 @@ from types import TracebackType
 import av
 import cv2
 import numpy as np
-from av.video.reformatter import Colorspace, ColorRange
+from av.video.reformatter import ColorRange, Colorspace
 
 from lib.utils.errors import UserError
 from lib.utils.files import atomic_write
@@ -73,15 +73,15 @@ class VideoFile(FrameSource):
                 raise UserError(f"{self.path}: the video holds no frames")
             # guessed_rate and base_rate are wrong for variable frame rates; the average is right for both.
             rate = stream.average_rate or stream.guessed_rate or IMAGE_FPS
-            height, width = (first.width, first.height) if first.rotation % 180 else (first.height, first.width)
             self._stored_size = first.width, first.height
+            width, height = self._stored_size[::-1] if first.rotation % 180 else self._stored_size
             self.info = VideoInfo(width, height, Fraction(rate), stream.frames or None)
 
     def _open(self) -> av.container.InputContainer:
         try:
             container = av.open(str(self.path))
         except (av.FFmpegError, OSError) as error:
-            raise UserError(f"{self.path}: cannot be opened as a video ({error}); expected a video file") from error
+            raise UserError(f"{self.path}: cannot be opened as a video ({error}); give another") from error
         if not container.streams.video:
             container.close()
             raise UserError(f"{self.path}: holds no video stream; expected a video file")
@@ -100,7 +100,7 @@ class VideoFile(FrameSource):
                 try:
                     frame = next(frames, None)
                 except av.FFmpegError as error:
-                    log.warning("%s: stopped after %d frames, the rest is damaged (%s)", self.path, count, error)
+                    log.warning("%s: damaged after %d frames, used up to there (%s)", self.path, count, error)
                     return
                 if frame is None:
                     return
@@ -110,7 +110,7 @@ class VideoFile(FrameSource):
                     time = Fraction(0) if previous is None else previous + 1 / self.info.fps
                 previous = time
                 start = time if start is None else start
-                image = frame.to_ndarray(format="rgb24", width=width, height=height)
+                image: np.ndarray = frame.to_ndarray(format="rgb24", width=width, height=height)
                 if frame.rotation % 360:
                     image = np.ascontiguousarray(np.rot90(image, frame.rotation // 90))
                 yield time - start, image
@@ -127,7 +127,7 @@ class ImageFolder(FrameSource):
             raise UserError(f"{self.path}: no such folder; give a folder of images with --img_dir")
         self.files = sorted(p for p in self.path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
         if not self.files:
-            raise UserError(f"{self.path}: holds no images; expected files ending in {', '.join(IMAGE_SUFFIXES)}")
+            raise UserError(f"{self.path}: holds no images; expected {', '.join(IMAGE_SUFFIXES)} files")
         height, width = self._read(self.files[0]).shape[:2]
         self.info = VideoInfo(width, height, IMAGE_FPS, len(self.files))
 
@@ -151,7 +151,7 @@ class ImageFolder(FrameSource):
 class VideoWriter:
     """Writes an H.264 video (yuv420p, BT.709, index in front) that browsers play.
 
-    A context manager: the file appears under its name only when the block ends without an error. Odd sizes are
+    A context manager: the file appears under its name when the block ends without an error. Odd sizes are
     padded to even ones by repeating the last row or column, because H.264 in yuv420p has no odd sizes.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 _ATTENTION_SIZE = 256
 _BRANCHES = 3
@@ -68,6 +69,26 @@ class PoseForecast(nn.Module):
         after = self.gru_aft(frames[middle + 1 :].flip(0))[0][-1]
         return self._integrate(before, current, after, is_train)
 
+    def encode_windows(self, frames: Tensor, windows: Tensor) -> tuple[Tensor, Tensor]:
+        """:meth:`forward` of ``frames[windows]``, with the work that overlapping windows share done once.
+
+        The first layer's input products are computed per frame rather than per window, and steps of the last
+        layer that do not reach the middle frame are skipped. Results equal up to rounding.
+
+        Args:
+            frames: (U, F).
+            windows: (N, T) indices of frames.
+
+        Returns:
+            the integrated feature (N, F) and the attention scores (N, 3).
+        """
+        middle, order = self.mid_frame, windows.T
+        after_order = order[middle + 1 :].flip(0)
+        current = _last_state(self.gru_cur, frames, order, middle)
+        before = _last_state(self.gru_bef, frames, order[:middle], middle - 1)
+        after = _last_state(self.gru_aft, frames, after_order, len(after_order) - 1)
+        return self._integrate(before, current, after, is_train=False)
+
     def _integrate(
         self, before: Tensor, current: Tensor, after: Tensor, is_train: bool
     ) -> tuple[Tensor, Tensor]:
@@ -81,3 +102,42 @@ class PoseForecast(nn.Module):
         if is_train:
             return torch.stack((f_bef, f_aft, integrated), dim=1), scores
         return integrated, scores
+
+
+def _last_state(gru: nn.GRU, frames: Tensor, order: Tensor, step: int) -> Tensor:
+    """Output (N, H or 2 H) of ``gru(frames[order])`` at ``step``; ``frames`` (U, F), ``order`` (T, N)."""
+    directions = ("", "_reverse") if gru.bidirectional else ("",)
+    states = None
+    for layer in range(gru.num_layers):
+        outputs = []
+        for direction in directions:
+            weight, bias = (getattr(gru, f"{name}_ih_l{layer}{direction}") for name in ("weight", "bias"))
+            steps = slice(None)
+            if layer == gru.num_layers - 1:
+                steps = slice(step, None) if direction else slice(step + 1)
+            if states is None:
+                per_frame = functional.linear(frames, weight, bias)
+                gates = [per_frame[indices] for indices in order[steps]]
+            else:
+                gates = list(functional.linear(states[steps], weight, bias))
+            hidden = _recur(gru, f"_l{layer}{direction}", gates[::-1] if direction else gates)
+            outputs.append(torch.stack(hidden[::-1] if direction else hidden))
+        if layer == gru.num_layers - 1:
+            return torch.cat((outputs[0][-1], *(backward[0] for backward in outputs[1:])), dim=-1)
+        states = torch.cat(outputs, dim=-1)
+    raise ValueError("a GRU has at least one layer")
+
+
+def _recur(gru: nn.GRU, suffix: str, gates: list[Tensor]) -> list[Tensor]:
+    """States (N, H) after each step, from input products (N, 3 H) in PyTorch's order reset, update, new."""
+    weight, bias = getattr(gru, f"weight_hh{suffix}"), getattr(gru, f"bias_hh{suffix}")
+    split = [2 * gru.hidden_size, gru.hidden_size]
+    state = gates[0].new_zeros(len(gates[0]), gru.hidden_size)
+    states = []
+    for gate in gates:
+        from_input, from_state = gate.split(split, 1), functional.linear(state, weight, bias).split(split, 1)
+        reset, update = (from_input[0] + from_state[0]).sigmoid().chunk(2, dim=1)
+        new = (from_input[1] + reset * from_state[1]).tanh()
+        state = new + update * (state - new)
+        states.append(state)
+    return states

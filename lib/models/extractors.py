@@ -2,12 +2,13 @@
 
 An extractor turns tracked persons into ``(n, F)`` features. There are two, looked up by the name that a
 configuration holds in ``MODEL.EXTRACTOR``: ``spin`` (ResNet-50 on image crops, needs the SPIN checkpoint) and
-``landmark`` (33 body landmarks through a small network, ships with the project).
+``landmarks`` (33 body landmarks through a small network, ships with the project).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -30,8 +31,8 @@ _PREFIX = "extractor."
 
 
 class PersonTrack(Protocol):
-    """What is known of one person: ``frame_ids`` (n,), ``bboxes`` (n, 4) cx, cy, side, side px unscaled, and the
-    landmarks ``xy`` (n, 33, 2) px, ``visibility`` (n, 33), ``world`` (n, 33, 3) m."""
+    """What is known of one person: ``frame_ids`` (n,), ``bboxes`` (n, 4) cx, cy, side, side px unscaled, and
+    the landmarks ``xy`` (n, 33, 2) px, ``visibility`` (n, 33), ``world`` (n, 33, 3) m."""
 
     person_id: int
     frame_ids: np.ndarray
@@ -102,9 +103,7 @@ class SpinExtractor:
                 crops.clear()
                 targets.clear()
 
-        for frame_id, frame in enumerate(frames):
-            if frame_id > last:
-                break
+        for frame_id, frame in enumerate(islice(frames, last + 1)):
             for person, row in wanted.get(frame_id, ()):
                 crops.append(crop_image(frame, tracks[person].bboxes[row], CROP_SCALE))
                 targets.append((person, row))
@@ -123,7 +122,7 @@ class SpinExtractor:
 class LandmarkExtractor:
     """The landmark network on the landmarks that tracking found; needs no image."""
 
-    name = "landmark"
+    name = "landmarks"
     needs_frames = False
 
     def __init__(self, net: LandmarkNet, device: torch.device | str = "cpu") -> None:
@@ -142,7 +141,8 @@ class LandmarkExtractor:
         for track in tracks:
             vectors, boxes = landmark_vector(track.xy, track.visibility, track.world)
             parts = [
-                self.net(part.to(self.device)).cpu() for part in torch.from_numpy(vectors).split(_LANDMARK_BATCH)
+                self.net(part.to(self.device)).cpu()
+                for part in torch.from_numpy(vectors).split(_LANDMARK_BATCH)
             ]
             result.append(StaticFeatures(torch.cat(parts).numpy(), boxes))
             if progress is not None:

@@ -72,23 +72,27 @@ def predict_sequence(
     Raises:
         UserError: wrong feature size, values that are not finite, or a sequence too short for ``borders``.
     """
-    frames = torch.as_tensor(features).to(torch.float32)
-    _check_features(frames, model.feature_size)
-    windows = torch.from_numpy(window_indices(len(frames), model.seqlen, borders, step))
-    device = model.regressor.init_cam.device
+    if isinstance(features, Tensor):
+        features = features.detach().cpu().numpy()
+    _check_features(features, model.feature_size)
+    windows = window_indices(len(features), model.seqlen, borders, step)
+    like = model.regressor.init_cam
     if J_regressor is not None:
-        J_regressor = torch.as_tensor(J_regressor).to(device, torch.float32)
+        J_regressor = torch.as_tensor(J_regressor).to(like)
 
     outputs: dict[str, np.ndarray] = {}
     was_training = model.training
     model.eval()
     try:
-        for start in range(0, len(frames), batch_size):
+        for start in range(0, len(features), batch_size):
             chosen = windows[start : start + batch_size]
-            batch = model(frames[chosen].to(device), J_regressor=J_regressor, return_verts=return_verts)[0][0]
+            used, local = np.unique(chosen, return_inverse=True)
+            frames = torch.from_numpy(features[used]).to(like)
+            indices = torch.from_numpy(local.reshape(chosen.shape)).to(like.device)
+            batch = model.predict_windows(frames, indices, J_regressor, return_verts)
             for name, value in batch.items():
                 if name not in outputs:
-                    outputs[name] = np.empty((len(frames), *value.shape[1:]), np.float32)
+                    outputs[name] = np.empty((len(features), *value.shape[1:]), np.float32)
                 outputs[name][start : start + len(chosen)] = value.cpu().numpy()
             if progress is not None:
                 progress(len(chosen))
@@ -97,15 +101,15 @@ def predict_sequence(
     return outputs
 
 
-def _check_features(frames: Tensor, feature_size: int) -> None:
-    if frames.ndim != 2 or frames.shape[1] != feature_size or not len(frames):
+def _check_features(features: np.ndarray, feature_size: int) -> None:
+    if features.ndim != 2 or features.shape[1] != feature_size or not len(features):
         raise UserError(
-            f"features have shape {tuple(frames.shape)}, expected (frames, {feature_size}); features and"
+            f"features have shape {features.shape}, expected (frames, {feature_size}); features and"
             " model must come from the same extractor (MODEL.EXTRACTOR, MODEL.FEATURE_SIZE)"
         )
-    bad = (~torch.isfinite(frames).all(dim=1)).nonzero()[:, 0]
+    bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if len(bad):
         raise UserError(
-            f"the features of frame {int(bad[0])} (counted from 0; {len(bad)} frames in all) are not finite;"
+            f"the features of frame {bad[0]} (counted from 0; {len(bad)} frames in all) are not finite;"
             " extract the features again"
         )

@@ -118,6 +118,12 @@ class SMPL(smplx.SMPL):
             return bases.regressor @ vertices
         return torch.cat((posed_joints, bases.regressor @ vertices), dim=1)[:, self._joint_map]
 
+    def regress(self, betas: Tensor, rotmat: Tensor, regressor: Tensor) -> tuple[Tensor, Tensor]:
+        """The 24 posed joints (n, 24, 3), and ``regressor`` (R, 6890) applied to the vertices (n, R, 3)."""
+        bases = self._bases("points", regressor)
+        vertices, posed_joints = self._skin(betas, rotmat, bases)
+        return posed_joints, bases.regressor @ vertices
+
     def _skin(self, betas: Tensor, rotmat: Tensor, bases: _Bases) -> tuple[Tensor, Tensor]:
         """Linear blend skinning (Loper et al. 2015): vertices (n, V, 3) and posed joints (n, 24, 3)."""
         n, n_vertices = len(rotmat), bases.weights.shape[1]
@@ -161,7 +167,8 @@ class SMPL(smplx.SMPL):
                 picked[torch.arange(_N_PICKED), self.vertex_joint_selector.extra_joints_idxs] = 1
                 regressor = torch.cat((picked, self.J_regressor_extra))
             else:
-                regressor = J_regressor.detach().to(self.v_template)[H36M_TO_J14]
+                regressor = J_regressor.detach().to(self.v_template)
+                regressor = regressor[H36M_TO_J14] if name == "14" else regressor
             chosen = regressor.any(dim=0).nonzero()[:, 0]
             regressor = regressor[:, chosen].contiguous()
         template, shapedirs = self.v_template[chosen], self.shapedirs[chosen]

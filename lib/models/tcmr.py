@@ -68,14 +68,26 @@ class TCMR(nn.Module):
             future, integrated.
         """
         features, scores = self.encoder(x, is_train)
-        output = self.regressor(
-            features.reshape(-1, features.shape[-1]),
-            J_regressor=None if is_train else J_regressor,
-            return_verts=return_verts,
-        )[0]
         if is_train:
-            output = {name: value.reshape(len(x), 3, *value.shape[1:]) for name, value in output.items()}
+            output = self.regressor(features.flatten(0, 1), return_verts=return_verts)[0]
+            output = {name: value.unflatten(0, (len(x), 3)) for name, value in output.items()}
+        else:
+            output = self.regressor(features, J_regressor=J_regressor, return_verts=return_verts)[0]
         return [{**output, "scores": scores}], scores
+
+    def predict_windows(
+        self, frames: Tensor, windows: Tensor, J_regressor: Tensor | None = None, return_verts: bool = True
+    ) -> dict[str, Tensor]:
+        """The dict of ``forward(frames[windows])``, faster where windows share frames.
+
+        Args:
+            frames: static features (U, F).
+            windows: (N, T) indices of frames.
+            J_regressor, return_verts: see :meth:`forward`.
+        """
+        features, scores = self.encoder.encode_windows(frames, windows)
+        output = self.regressor(features, J_regressor=J_regressor, return_verts=return_verts)[0]
+        return {**output, "scores": scores}
 
     def load_weights(
         self,

@@ -123,6 +123,23 @@ def _readable(path: Path, what: str) -> Iterator[None]:
         ) from error
 
 
+def load_pickle(path: str | Path, what: str = "pickle") -> dict[str, Any]:
+    """Open a pickled dict of arrays and plain containers, Python 2's included, without running its code.
+
+    Args:
+        what: the file's name in errors.
+
+    Raises:
+        UserError: the file is missing, damaged, no dict, or refers to anything but arrays and containers.
+    """
+    path = _existing(path, what)
+    with _readable(path, what), path.open("rb") as source:
+        content = _RestrictedUnpickler(source, encoding="latin1").load()
+        if not isinstance(content, dict):
+            raise pickle.UnpicklingError(f"it holds a {type(content).__name__}, expected a dict")
+        return content
+
+
 # --------------------------------------------------------------------------------
 # SMPL pickles
 

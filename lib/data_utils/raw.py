@@ -1,0 +1,112 @@
+"""Read raw datasets: folders, images, MATLAB and JSON files. What does not fit is one line for the user."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import scipy.io
+
+from lib.utils.errors import UserError
+
+log = logging.getLogger(__name__)
+
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+
+
+def need_folder(path: Path, what: str) -> Path:
+    """``path`` if it is a folder, else a UserError that says what was expected there."""
+    if not path.is_dir():
+        raise UserError(
+            f"folder {path} does not exist: expected {what} there (docs/data.md shows the layout)"
+        )
+    return path
+
+
+def need_file(path: Path, what: str) -> Path:
+    """``path`` if it is a file, else a UserError that says what was expected there."""
+    if not path.is_file():
+        raise UserError(f"file {path} does not exist: expected {what} there (docs/data.md shows the layout)")
+    return path
+
+
+def find(folder: Path, pattern: str, what: str) -> list[Path]:
+    """The sorted entries of ``folder`` that match; a UserError if there are none."""
+    found = sorted(need_folder(folder, what).glob(pattern))
+    if not found:
+        raise UserError(f"{folder} holds no {pattern}: expected {what} there (docs/data.md shows the layout)")
+    return found
+
+
+def warn_missing(folder: Path, expected: Iterable[str], found: Iterable[str]) -> None:
+    """Warn that a database will lack some of the entries that the full dataset has in ``folder``."""
+    if missing := sorted(set(expected) - set(found)):
+        log.warning("%s lacks %s: the database will, too", folder, ", ".join(missing))
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The sorted images of a folder; a UserError if there are none."""
+    images = sorted(
+        path
+        for path in need_folder(folder, "extracted frames").iterdir()
+        if path.suffix.lower() in _IMAGE_SUFFIXES
+    )
+    if not images:
+        raise UserError(f"{folder} holds no .jpg or .png: extract the frames of the video into it")
+    return images
+
+
+def common_length(images: Sequence[Path], annotated: int, what: str) -> int:
+    """Frames that have both an image and an annotation; warns when the two counts differ."""
+    if len(images) != annotated:
+        log.warning(
+            "%s: %d images in %s but %d annotated frames; the first %d of both are used",
+            what,
+            len(images),
+            images[0].parent,
+            annotated,
+            min(len(images), annotated),
+        )
+    return min(len(images), annotated)
+
+
+def decode_image(data: bytes, source: str | Path) -> np.ndarray:
+    """Encoded image -> (H, W, 3) uint8 RGB. UserError if it is damaged; ``source`` is named there."""
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
+    # A JPEG that was cut off decodes without an error, to an image that is grey from some row on.
+    if image is None or (data.startswith(_JPEG_START) and data.rfind(_JPEG_END) < 0):
+        raise UserError(f"image {source} is damaged or no image: extract or download it again")
+    return image
+
+
+def read_image(path: Path) -> np.ndarray:
+    """An image file as (H, W, 3) uint8 RGB. UserError if it is missing or damaged."""
+    return decode_image(need_file(path, "an image").read_bytes(), path)
+
+
+def read_mat(path: Path, fields: Iterable[str]) -> dict[str, np.ndarray]:
+    """Fields of a MATLAB file of version 5 to 7. UserError if it is missing, damaged, or lacks one."""
+    need_file(path, "a MATLAB file")
+    fields = list(fields)
+    try:
+        content = scipy.io.loadmat(path, variable_names=fields)
+    except Exception as error:  # scipy's reader lets many kinds of exceptions through on damaged files
+        raise UserError(f"{path} is no readable MATLAB file ({error}): get it again") from error
+    if missing := [field for field in fields if field not in content]:
+        raise UserError(f"{path} lacks {', '.join(missing)}: it is not the annotation file of this dataset")
+    return content
+
+
+def read_json(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """A JSON file's content. UserError if it is missing or damaged."""
+    with need_file(path, "a JSON file").open(encoding="utf-8") as source:
+        try:
+            return json.load(source, object_hook=object_hook)
+        except ValueError as error:
+            raise UserError(f"{path} is no readable JSON file ({error}): get it again") from error

@@ -1,0 +1,248 @@
+"""Fetching open assets, with packages made here in place of the registries'."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from lib.data_utils import open_assets
+from lib.data_utils.open_assets import Asset, File, Package, asset_path, fetch, use_local
+from lib.utils.errors import UserError
+
+CONTENT = {"pkg/a.bin": b"alpha" * 1000, "pkg/b.bin": b"beta" * 1000, "pkg/other.bin": b"never taken"}
+WHEEL = Package("pip", "fake", "1.2", "MIT", 1)
+TARBALL = Package("npm", "@some/fake", "3.4", "MIT", 1)
+
+
+def sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_wheel(path: Path, content: dict[str, bytes]) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as wheel:
+        for name, data in content.items():
+            wheel.writestr(name, data)
+
+
+class Registry:
+    """Stands in for pip and npm: writes ``content`` as the archive that they would have left."""
+
+    def __init__(self) -> None:
+        self.content = dict(CONTENT)
+        self.downloads: list[Package] = []
+        self.offline = False
+
+    def download(self, package: Package, folder: Path) -> None:
+        if self.offline:
+            raise UserError("no network")
+        self.downloads.append(package)
+        name = package.archive_pattern.replace("*", "py3-none-any")
+        if package.client == "pip":
+            write_wheel(folder / name, self.content)
+            return
+        with tarfile.open(folder / name, "w:gz") as archive:
+            for member, data in self.content.items():
+                info = tarfile.TarInfo(member)
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
+    registry = Registry()
+    assets = {
+        "a": Asset(WHEEL, "a.bin", (File("pkg/a.bin", "a.bin", sha(CONTENT["pkg/a.bin"])),)),
+        "both": Asset(
+            WHEEL,
+            "both",
+            tuple(File(f"pkg/{n}.bin", f"both/{n}", sha(CONTENT[f"pkg/{n}.bin"])) for n in "ab"),
+            "--views",
+        ),
+        "b": Asset(TARBALL, "b.bin", (File("pkg/b.bin", "b.bin", sha(CONTENT["pkg/b.bin"])),), "--heavy"),
+    }
+    monkeypatch.setattr(open_assets, "ASSETS", assets)
+    monkeypatch.setattr(open_assets, "_download", registry.download)
+    return registry
+
+
+def files_in(folder: Path) -> set[str]:
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+
+
+def test_only_the_named_files_remain(registry: Registry, tmp_path: Path) -> None:
+    fetch(["a", "both", "b"], tmp_path)
+    assert files_in(tmp_path) == {"a.bin", "both/a", "both/b", "b.bin"}
+    assert asset_path("a", tmp_path).read_bytes() == CONTENT["pkg/a.bin"]
+    assert asset_path("b", tmp_path).read_bytes() == CONTENT["pkg/b.bin"]
+    assert (asset_path("both", tmp_path) / "b").read_bytes() == CONTENT["pkg/b.bin"]
+    assert registry.downloads == [WHEEL, TARBALL]  # one package is fetched once for both its assets
+    assert not (tmp_path / "packages").exists()
+
+
+def test_second_run_needs_no_network(registry: Registry, tmp_path: Path) -> None:
+    fetch(["a", "both"], tmp_path)
+    registry.offline = True
+    fetch(["a", "both"], tmp_path)
+    with pytest.raises(UserError, match="no network"):
+        fetch(["a", "both", "b"], tmp_path)
+
+
+def test_damaged_and_missing_files_are_fetched_again(registry: Registry, tmp_path: Path) -> None:
+    fetch(["a", "both"], tmp_path)
+    (tmp_path / "a.bin").write_bytes(b"damaged")
+    (tmp_path / "both/b").unlink()
+    fetch(["a", "both"], tmp_path)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT["pkg/a.bin"]
+    assert (tmp_path / "both/b").read_bytes() == CONTENT["pkg/b.bin"]
+
+
+def test_a_downloaded_package_is_used_again(registry: Registry, tmp_path: Path) -> None:
+    (tmp_path / "packages").mkdir()
+    write_wheel(tmp_path / "packages/fake-1.2-py3-none-any.whl", CONTENT)
+    registry.offline = True
+    fetch(["a"], tmp_path)
+    assert files_in(tmp_path) == {"a.bin"}
+
+
+def test_a_half_downloaded_package_is_not_used(registry: Registry, tmp_path: Path) -> None:
+    (tmp_path / "packages").mkdir()
+    wheel = tmp_path / "packages/fake-1.2-py3-none-any.whl"
+    write_wheel(wheel, CONTENT)
+    wheel.write_bytes(wheel.read_bytes()[:-100])
+    fetch(["a"], tmp_path)
+    assert registry.downloads == [WHEEL]
+    assert files_in(tmp_path) == {"a.bin"}
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_a_file_with_another_hash_is_refused(registry: Registry, tmp_path: Path, name: str) -> None:
+    registry.content[f"pkg/{name}.bin"] = b"something else"
+    with pytest.raises(UserError, match=rf"pkg/{name}\.bin in .*SHA-256.*expected"):
+        fetch([name], tmp_path)
+    assert files_in(tmp_path) == set()  # neither the file, nor a part of it, nor the package
+    registry.content = dict(CONTENT)
+    fetch([name], tmp_path)
+    assert asset_path(name, tmp_path).is_file()
+
+
+def test_a_package_without_the_file_is_refused(registry: Registry, tmp_path: Path) -> None:
+    del registry.content["pkg/a.bin"]
+    with pytest.raises(UserError, match=r"pkg/a\.bin .*differs from the pinned one"):
+        fetch(["a"], tmp_path)
+
+
+def test_corrupt_package_content_is_one_line(registry: Registry, tmp_path: Path) -> None:
+    (tmp_path / "packages").mkdir()
+    wheel = tmp_path / "packages/fake-1.2-py3-none-any.whl"
+    write_wheel(wheel, CONTENT)
+    data = bytearray(wheel.read_bytes())
+    data[45:60] = b"\xff" * 15  # inside the first member's compressed data
+    wheel.write_bytes(data)
+    with pytest.raises(UserError, match="cannot be read"):
+        fetch(["a"], tmp_path)
+    assert files_in(tmp_path) == set()
+
+
+def test_an_interruption_leaves_no_part(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(source, target):
+        target.write(source.read(10))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(open_assets, "_copy", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fetch(["a"], tmp_path)
+    assert files_in(tmp_path) == {"packages/fake-1.2-py3-none-any.whl"}
+    registry.offline = True
+    fetch(["a"], tmp_path)
+    assert files_in(tmp_path) == {"a.bin"}
+
+
+def test_missing_asset_names_the_command(registry: Registry, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"a\.bin.*`python -m lib\.data_utils\.open_assets`"):
+        asset_path("a", tmp_path)
+    with pytest.raises(UserError, match=r"open_assets --heavy`"):
+        asset_path("b", tmp_path)
+    with pytest.raises(KeyError):
+        asset_path("c", tmp_path)
+
+
+def test_local_file(registry: Registry, tmp_path: Path) -> None:
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    good.write_bytes(CONTENT["pkg/b.bin"])
+    bad.write_bytes(b"no")
+    with pytest.raises(UserError, match="no such file"):
+        use_local("b", tmp_path / "absent", tmp_path / "out")
+    with pytest.raises(UserError, match=r"bad: SHA-256"):
+        use_local("b", bad, tmp_path / "out")
+    assert bad.exists()
+    use_local("b", good, tmp_path / "out")
+    assert asset_path("b", tmp_path / "out").read_bytes() == CONTENT["pkg/b.bin"]
+
+
+def test_clients_failures_are_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(command, **_):
+        return subprocess.CompletedProcess(
+            command, 1, stderr="WARNING: error?\nERROR: No matching distribution\n"
+        )
+
+    monkeypatch.setattr(subprocess, "run", failing)
+    with pytest.raises(
+        UserError, match=r"pip .*fake==1\.2 \(ERROR: No matching distribution.*run the command again"
+    ):
+        open_assets._download(WHEEL, tmp_path)
+
+    def absent(command, **_):
+        raise FileNotFoundError(command[0])
+
+    monkeypatch.setattr(subprocess, "run", absent)
+    with pytest.raises(UserError, match=r"npm is not installed.*--heavy FILE"):
+        open_assets._download(TARBALL, tmp_path)
+
+
+def test_pip_downloads_without_installing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = []
+
+    def run(command, **_):
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0, stderr="")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    open_assets._download(WHEEL, tmp_path)
+    assert commands[0][:5] == [sys.executable, "-m", "pip", "download", "fake==1.2"]
+    assert {"--no-deps", "--only-binary=:all:"} <= set(commands[0])
+
+
+def test_command_line(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*arguments: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["open_assets", "--dir", str(tmp_path), *arguments])
+        open_assets.main()
+
+    run()
+    assert files_in(tmp_path) == {"a.bin"}
+    run("--views")
+    assert files_in(tmp_path) == {"a.bin", "both/a", "both/b"}
+    run("--heavy")
+    assert files_in(tmp_path) == {"a.bin", "both/a", "both/b", "b.bin"}
+
+
+def test_table_is_consistent() -> None:
+    targets = [file.target for asset in open_assets.ASSETS.values() for file in asset.files]
+    assert len(targets) == len(set(targets))
+    assert {"person_detector", "landmarks_full", "landmarks_heavy", "demo_video", "views"} <= set(
+        open_assets.ASSETS
+    )
+    for asset in open_assets.ASSETS.values():
+        assert all(len(file.sha256) == 64 for file in asset.files)
+        assert all(
+            file.target == asset.path or file.target.startswith(asset.path + "/") for file in asset.files
+        )

@@ -1,0 +1,380 @@
+"""Training: the original's loss curve, logs and checkpoints, and runs that stop and go on."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+from torch.optim import SGD
+
+from lib.core.config import load_config
+from lib.core.run_folder import create_run_folder
+from lib.core.schedule import LearningRate
+from lib.core.trainer import Trainer, build_optimizer, seed_everything
+from lib.models.body import BodyData
+from lib.models.build import build_model, load_model
+from lib.models.smpl import SMPL
+from lib.utils.errors import UserError
+from lib.utils.files import dump_joblib, load_checkpoint
+from scripts import export_checkpoint
+from tests.golden_tools import GOLDEN, fill_by_recipe, load_golden
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+CPU = torch.device("cpu")
+FEATURES = 8
+
+
+# ------------------------------------------------------------------------ against the original
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Models this small run slower on two threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def golden_trainer(smpl_body: BodyData, tmp_path_factory: pytest.TempPathFactory) -> Trainer:
+    cfg = load_config(
+        CONFIGS / "repr_table4_3dpw_model.yaml",
+        [
+            *("PATHS.PREPROCESSED", str(GOLDEN / "data"), "TRAIN.PRETRAINED_REGRESSOR", "''"),
+            *("MODEL.TGRU.HIDDEN_SIZE", "64", "MODEL.REGRESSOR.DROPOUT", "0.0", "NUM_WORKERS", "0"),
+            *("COMPAT.TRAIN_WINDOWS", "True", "COMPAT.FLOAT16_TARGETS", "True", "COMPAT.VALIDATION", "True"),
+        ],
+    )
+    model = build_model(cfg, smpl_body)
+    fill_by_recipe(model)
+    trainer = Trainer(cfg, model, smpl_body, CPU, tmp_path_factory.mktemp("golden_run"))
+    trainer.start_logging()
+    return trainer
+
+
+def golden_validation(when: str) -> dict[str, float]:
+    values = json.loads((GOLDEN / "train" / "loss_curve.json").read_text())["trainer_eval"][
+        f"{when}_3dpw_val"
+    ]
+    return {key.removeprefix("error/"): value for key, value in values.items() if "error/" in key}
+
+
+def logged(folder: Path) -> EventAccumulator:
+    return EventAccumulator(str(folder)).Reload()
+
+
+def last_validation(trainer: Trainer) -> dict[str, float]:
+    trainer.writer.flush()
+    events = logged(trainer.folder)
+    tags = [tag for tag in events.Tags()["scalars"] if tag.startswith("error/")]
+    return {tag.removeprefix("error/"): events.Scalars(tag)[-1].value for tag in tags}
+
+
+def test_training_follows_the_original(golden_trainer: Trainer) -> None:
+    """Validation, ten steps on the same samples, validation: all numbers are the original's."""
+    trainer = golden_trainer
+    assert {kind: stream.batch_size for kind, stream in trainer.streams.items()} == {"2d": 19, "3d": 13}
+    assert trainer.validate(0) == pytest.approx(227.964966, abs=0.05)
+    assert last_validation(trainer) == pytest.approx(golden_validation("before"), abs=0.05)
+
+    insta = trainer.datasets["2d"]
+    sets_3d = trainer.datasets["3d"].datasets
+    first = np.cumsum([0] + [len(dataset) for dataset in sets_3d])
+    before = {key: value.clone() for key, value in trainer.model.state_dict().items()}
+    indices = load_golden("train/batches")
+    curve = json.loads((GOLDEN / "train" / "loss_curve.json").read_text())["curve"]
+    trainer.model.train()
+    for step, (index_2d, index_3d) in enumerate(zip(indices["index_2d"], indices["index_3d"])):
+        batches = {
+            "2d": insta.__getitems__(index_2d),
+            "3d": trainer.datasets["3d"].__getitems__(first[index_3d[:, 0]] + index_3d[:, 1]),
+        }
+        terms = trainer.train_step(batches)
+        expected = {key: values[step] for key, values in curve.items() if values[step] is not None}
+        assert terms == pytest.approx(expected, rel=1e-4), f"step {step}"
+
+    golden = load_golden("train/weights")
+    for key, value in trainer.model.state_dict().items():
+        if f"w10_delta_norm/{key}" in golden:
+            delta = (value - before[key]).double().norm().item()
+            assert delta == pytest.approx(float(golden[f"w10_delta_norm/{key}"]), rel=1e-3), key
+    trainer.validate(1)
+    assert last_validation(trainer) == pytest.approx(golden_validation("after"), abs=0.5)
+
+
+# ------------------------------------------------------------------------ whole runs
+
+
+def make_open_database(path: Path, body: BodyData, lengths: list[int], seed: int) -> None:
+    """Random motions whose features are a fixed function of the pose."""
+    random, n = np.random.default_rng(seed), sum(lengths)
+    pose = random.normal(0, 0.2, (n, 72)).astype(np.float32)
+    pose[:, 0] += np.pi
+    shape = random.normal(0, 1, (n, 10)).astype(np.float32)
+    with torch.no_grad():
+        output = SMPL(body)(*(torch.from_numpy(a) for a in (shape, pose[:, 3:], pose[:, :3])))
+    joints = output.joints.numpy()
+    joints2d = np.concatenate([joints[..., :2] * 150 + 300, np.ones((n, 49, 1))], -1)
+    dump_joblib(
+        {
+            "vid_name": np.repeat([f"v{i}" for i in range(len(lengths))], lengths),
+            "joints3D": joints,
+            "joints2D": joints2d.astype(np.float32),
+            "shape": shape,
+            "pose": pose,
+            "bbox": np.tile(np.float32([300, 300, 250, 250]), (n, 1)),
+            "features": np.tanh(pose[:, 3 : 3 + FEATURES] * 3),
+        },
+        path,
+    )
+
+
+@pytest.fixture(scope="module")
+def databases(open_body: BodyData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("databases")
+    make_open_database(folder / "open_train_db.pt", open_body, [30, 9, 25], 0)
+    make_open_database(folder / "open_val_db.pt", open_body, [20, 5], 1)
+    make_open_database(folder / "posetrack.pt", open_body, [17, 12], 2)
+    return folder
+
+
+def tiny_config(databases: Path, output: Path, *opts: str):
+    return load_config(
+        CONFIGS / "open.yaml",
+        [
+            *("PATHS.PREPROCESSED", str(databases), "OUTPUT_DIR", str(output), "DATASET.SEQLEN", "6"),
+            *("TRAIN.PRETRAINED_REGRESSOR", "''", "MODEL.FEATURE_SIZE", str(FEATURES)),
+            *("MODEL.TGRU.HIDDEN_SIZE", "6", "MODEL.REGRESSOR.HIDDEN_SIZE", "12", "TRAIN.BATCH_SIZE", "8"),
+            *("TRAIN.NUM_ITERS_PER_EPOCH", "7", "TRAIN.END_EPOCH", "3", "TRAIN.WARMUP_ITERS", "4"),
+            *("TRAIN.DATASETS_2D", "['PoseTrack']", "DATASET.FILES.posetrack_train", "posetrack.pt"),
+            *("DATASET.FILES.posetrack_train", str(databases / "posetrack.pt"), "NUM_WORKERS", "0", *opts),
+        ],
+    )
+
+
+def train(cfg, body: BodyData) -> Trainer:
+    seed_everything(cfg.SEED_VALUE)
+    model = build_model(cfg, body)
+    trainer = Trainer(cfg, model, body, CPU, create_run_folder(cfg))
+    trainer.run()
+    return trainer
+
+
+def same(a: object, b: object) -> bool:
+    """Equality of nested containers of tensors and plain values."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(value, b[key]) for key, value in a.items())
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b or (a != a and b != b)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "plateau"])
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    databases: Path, open_body: BodyData, tmp_path: Path, schedule: str
+) -> None:
+    opts = ["TRAIN.LR_SCHEDULE", schedule, "TRAIN.LR_PATIENCE", "0", "TRAIN.GEN_LR", "0.01"]
+    whole = train(tiny_config(databases, tmp_path / "whole", *opts), open_body)
+
+    class Interrupted(Exception):
+        pass
+
+    def stop_in_second_epoch(self: Trainer, batches):
+        if self.step == 9:
+            raise Interrupted
+        return step(self, batches)
+
+    step, cfg = Trainer.train_step, tiny_config(databases, tmp_path / "part", *opts)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(Trainer, "train_step", stop_in_second_epoch)
+        train(cfg, open_body)
+    resume = ["TRAIN.RESUME", str(Path(cfg.LOGDIR) / "checkpoint.pth.tar"), *opts, "SEED_VALUE", "99"]
+    resumed = train(tiny_config(databases, tmp_path / "rest", *resume), open_body)
+
+    a, b = (load_checkpoint(t.folder / "checkpoint.pth.tar") for t in (whole, resumed))
+    assert a["epoch"] == 2
+    assert a["step"] == 21
+    for key in a.keys() - {"config"}:
+        assert same(a[key], b[key]), key
+    best = [load_checkpoint(t.folder / "model_best.pth.tar")["performance"] for t in (whole, resumed)]
+    assert best[0] == best[1] == a["best"] == float((resumed.folder / "best.txt").read_text())
+
+
+def test_a_run_leaves_what_is_documented(databases: Path, open_body: BodyData, tmp_path: Path) -> None:
+    cfg = tiny_config(databases, tmp_path, "TRAIN.END_EPOCH", "2")
+    trainer = train(cfg, open_body)
+    files = {path.name for path in trainer.folder.iterdir()}
+    assert {"checkpoint.pth.tar", "model_best.pth.tar", "best.txt", "config.yaml"} <= files
+    assert trainer.folder.name.endswith("_open")
+    assert load_config(trainer.folder / "config.yaml") == cfg
+    assert yaml.safe_load((trainer.folder / "config.yaml").read_text())["LOGDIR"] == str(trainer.folder)
+
+    events = logged(trainer.folder)
+    losses = {
+        f"train_loss/{name}" for name in ("loss", "loss_kp_2d", "loss_kp_3d", "loss_shape", "loss_pose")
+    }
+    errors = {f"error/{name}" for name in ("mpjpe", "pa-mpjpe", "accel", "pve", "accel_err")}
+    other = {"lr/gen_lr", "throughput/samples_per_second", "throughput/loading_share"}
+    assert set(events.Tags()["scalars"]) == losses | errors | other
+    assert [event.step for event in events.Scalars("train_loss/loss")] == list(range(14))
+    assert [event.step for event in events.Scalars("error/pa-mpjpe")] == [0, 1]
+
+    checkpoint = load_checkpoint(trainer.folder / "checkpoint.pth.tar")
+    assert checkpoint["body"] == "open"
+    assert checkpoint["loaders"] == {"2d": 2 * 7 * 4, "3d": 2 * 7 * 4}
+    model, stored = load_model(trainer.folder / "checkpoint.pth.tar", None, open_body)
+    assert same(model.state_dict(), trainer.model.state_dict())
+    assert stored.MODEL.FEATURE_SIZE == FEATURES
+    assert not model.training
+
+
+def test_training_learns(databases: Path, open_body: BodyData, tmp_path: Path) -> None:
+    opts = ["TRAIN.NUM_ITERS_PER_EPOCH", "40", "TRAIN.END_EPOCH", "1", "TRAIN.GEN_LR", "0.005"]
+    trainer = train(tiny_config(databases, tmp_path, *opts, "TRAIN.DATASETS_2D", "[]"), open_body)
+    loss = [event.value for event in logged(trainer.folder).Scalars("train_loss/loss")]
+    assert np.mean(loss[-10:]) < 0.6 * np.mean(loss[:5])
+    assert trainer.streams.keys() == {"3d"}
+
+
+def test_2d_data_alone_is_enough(databases: Path, open_body: BodyData, tmp_path: Path) -> None:
+    trainer = train(
+        tiny_config(databases, tmp_path, "TRAIN.DATASETS_3D", "[]", "TRAIN.END_EPOCH", "1"), open_body
+    )
+    assert {tag for tag in logged(trainer.folder).Tags()["scalars"] if "train" in tag} == {
+        "train_loss/loss",
+        "train_loss/loss_kp_2d",
+    }
+
+
+def test_the_body_model_is_never_trained(databases: Path, open_body: BodyData, tmp_path: Path) -> None:
+    trainer = train(
+        tiny_config(databases, tmp_path, "TRAIN.GEN_WD", "0.1", "TRAIN.END_EPOCH", "1"), open_body
+    )
+    fresh = SMPL(open_body).state_dict()
+    assert same(dict(trainer.model.regressor.smpl.state_dict()), dict(fresh))
+    ours = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
+    assert ours == {id(p) for n, p in trainer.model.named_parameters() if not n.startswith("regressor.smpl.")}
+
+
+def test_a_loss_that_is_no_number_ends_training(databases: Path, open_body: BodyData, tmp_path: Path) -> None:
+    cfg = tiny_config(databases, tmp_path)
+    trainer = Trainer(cfg, build_model(cfg, open_body), open_body, CPU, create_run_folder(cfg))
+    trainer.step, trainer.model.encoder.linear_cur.bias.data[0] = 5, math.nan
+    weights = {key: value.clone() for key, value in trainer.model.state_dict().items()}
+    with pytest.raises(UserError, match="loss is nan at step 5"):
+        trainer.train_step({kind: next(stream) for kind, stream in trainer.streams.items()})
+    assert all(
+        torch.equal(torch.nan_to_num(v), torch.nan_to_num(weights[k]))
+        for k, v in trainer.model.state_dict().items()
+    )
+
+
+def test_the_original_optimiser_state_is_understood(
+    databases: Path, open_body: BodyData, tmp_path: Path
+) -> None:
+    """Such checkpoints list the body model's parameters, and hold no schedule, step or random numbers."""
+    first = train(tiny_config(databases, tmp_path / "a", "TRAIN.END_EPOCH", "1"), open_body)
+    checkpoint = load_checkpoint(first.folder / "checkpoint.pth.tar")
+    old = {key: checkpoint[key] for key in ("epoch", "gen_state_dict", "performance", "gen_optimizer")}
+    count = len(first.parameters)
+    old["gen_optimizer"]["param_groups"][0]["params"] += [count, count + 1, count + 2]
+    old["performance"] = np.float64(old["performance"])
+    torch.save(old, tmp_path / "old.pth.tar")
+    cfg = tiny_config(databases, tmp_path / "b", "TRAIN.RESUME", str(tmp_path / "old.pth.tar"))
+    resumed = Trainer(cfg, build_model(cfg, open_body), open_body, CPU, create_run_folder(cfg))
+    assert (resumed.epoch, resumed.step, resumed.best) == (1, 7, old["performance"])
+    assert same(resumed.optimizer.state_dict()["state"], first.optimizer.state_dict()["state"])
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (["LOSS.D_MOTION_LOSS_W", "1.0"], "D_MOTION_LOSS_W"),
+        (["TRAIN.DATASETS_2D", "[]", "TRAIN.DATASETS_3D", "[]"], "both empty"),
+        (["TRAIN.DATA_2D_RATIO", "0.0"], "DATA_2D_RATIO"),
+        (["TRAIN.LR_SCHEDULE", "'steps'"], "LR_SCHEDULE"),
+        (["TRAIN.GEN_OPTIM", "'LBFGS'"], "GEN_OPTIM"),
+        (
+            ["TRAIN.PRETRAINED_REGRESSOR", "'none.pth.tar'"],
+            "PRETRAINED_REGRESSOR none.pth.tar does not exist",
+        ),
+        (["TRAIN.RESUME", "'none.pth.tar'"], "none.pth.tar does not exist"),
+        (["TRAIN.DATASET_EVAL", "'Insta'"], "Insta has no 3D to evaluate"),
+        (["MODEL.FEATURE_SIZE", "9"], r"features have shape \(8,\), expected \(9,\)"),
+    ],
+)
+def test_mistakes_are_explained(
+    databases: Path, open_body: BodyData, tmp_path: Path, opts: list[str], message: str
+) -> None:
+    cfg = tiny_config(databases, tmp_path, *opts)
+    with pytest.raises(UserError, match=message):
+        Trainer(cfg, build_model(cfg, open_body), open_body, CPU, tmp_path)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_an_exported_checkpoint_predicts_the_same(
+    databases: Path, open_body: BodyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, half: bool
+) -> None:
+    trainer = train(tiny_config(databases, tmp_path, "TRAIN.END_EPOCH", "1"), open_body)
+    target = tmp_path / "small.pth.tar"
+    argv = ["export_checkpoint.py", str(trainer.folder / "checkpoint.pth.tar"), str(target)]
+    monkeypatch.setattr(sys, "argv", [*argv, "--half"] if half else argv)
+    export_checkpoint.main()
+    exported = load_checkpoint(target)
+    assert set(exported) == {"gen_state_dict", "epoch", "performance", "config", "body"}
+    assert not any(key.startswith("regressor.smpl.") for key in exported["gen_state_dict"])
+    assert target.stat().st_size < 0.1 * (trainer.folder / "checkpoint.pth.tar").stat().st_size
+    model, _ = load_model(target, None, open_body)
+    features = torch.randn(2, 6, FEATURES)
+    with torch.no_grad():
+        joints, expected = (m.eval()(features)[0][0]["kp_3d"] for m in (model, trainer.model))
+    assert joints.dtype == torch.float32
+    assert torch.allclose(joints, expected, atol=5e-3) if half else torch.equal(joints, expected)
+
+
+# ------------------------------------------------------------------------ parts
+
+
+def rates(kind: str, performances: list[float], **options: int) -> list[float]:
+    """The learning rate of every iteration; one epoch is two iterations."""
+    optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = LearningRate(optimizer, kind, **{"patience": 5, "warmup": 0, "total": 100, **options})
+    values = []
+    for epoch, performance in enumerate(performances):
+        for iteration in (2 * epoch, 2 * epoch + 1):
+            schedule.before_iteration(iteration)
+            values.append(schedule.value)
+        schedule.after_epoch(performance)
+    return values
+
+
+def test_plateau_lowers_the_rate_after_six_bad_epochs() -> None:
+    values = rates("plateau", [50.0, *[60.0] * 8])
+    np.testing.assert_allclose(values, [1.0] * 14 + [0.1] * 4)
+
+
+def test_cosine_falls_to_zero_and_warm_up_rises() -> None:
+    values = rates("cosine", [50.0] * 10, total=20, warmup=4)
+    np.testing.assert_allclose(values[:5], [0.25, 0.5, 0.75, 1.0, 1.0])
+    np.testing.assert_allclose(values[12], 0.5)
+    assert np.all(np.diff(values[4:]) < 0)
+    assert values[-1] < 0.01
+    np.testing.assert_allclose(rates("plateau", [50.0] * 3, warmup=4), [0.25, 0.5, 0.75, 1, 1, 1])
+
+
+def test_sgd_takes_momentum_and_weight_decay() -> None:
+    cfg = load_config(CONFIGS / "config.yaml", ["TRAIN.GEN_OPTIM", "sgd", "TRAIN.GEN_WD", "0.25"])
+    group = build_optimizer(cfg, [nn.Parameter(torch.zeros(1))], CPU).param_groups[0]
+    assert (group["momentum"], group["weight_decay"], group["lr"]) == (0.9, 0.25, 5e-5)
