@@ -1,6 +1,6 @@
 """Pre-train the per-frame landmark network and the regressor: the open counterpart of SPIN.
 
-    python scripts/train_landmark_net.py --motions FOLDER --minutes 30
+    python scripts/train_landmark_net.py --motions FOLDER --minutes 40
 
 Simulated frames are made on the fly, so no example is seen twice. Writes a checkpoint with the layout of
 SPIN's (``model``: regressor and ``extractor.*`` weights), which ``TRAIN.PRETRAINED_REGRESSOR`` reads.
@@ -46,9 +46,10 @@ class PerFrameModel(nn.Module):
         self.readout = nn.Linear(feature_size, self.extractor.first.in_features)
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Weights under the names a SPIN checkpoint has, the extractor's with a prefix."""
+        """Weights under the names a SPIN checkpoint has, the extractor's with a prefix; in half precision."""
         weights = {k: v for k, v in self.regressor.state_dict().items() if not k.startswith("smpl.")}
-        return weights | {f"extractor.{k}": v for k, v in self.extractor.state_dict().items()}
+        weights |= {f"extractor.{k}": v for k, v in self.extractor.state_dict().items()}
+        return {k: v.half() for k, v in weights.items()}
 
 
 def examples(sampler: MotionSampler, simulator: Simulator, clips: int) -> dict[str, torch.Tensor]:
@@ -114,7 +115,7 @@ def initialise(model: PerFrameModel, batch: dict[str, torch.Tensor]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--motions", default="", help="folder of motion files; default: procedural motions")
-    parser.add_argument("--minutes", type=float, default=30.0, help="training time")
+    parser.add_argument("--minutes", type=float, default=40.0, help="training time")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--init", default="", help="checkpoint of this script to start from")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

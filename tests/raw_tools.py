@@ -14,7 +14,7 @@ from lib.utils.files import load_joblib
 
 
 class FakeExtractor:
-    """Mean colour of the four quarters of a crop. Raises after ``limit`` batches, like a run that is stopped."""
+    """Mean colour of the four quarters of a crop. Stops the run after ``limit`` batches."""
 
     name = "fake"
     feature_size = 12

@@ -158,7 +158,7 @@ def test_memory_is_that_of_one_video(tmp_path):
     """60 videos of 2 MB: the database is 120 MB, and the most that is held is a few videos."""
 
     def load(k: int) -> Clip:
-        return Clip({"vid_name": np.full(1000, f"v{k}"), "x": np.full((1000, 250), k, float)})
+        return Clip({"vid_name": np.full(1000, f"v{k}".encode()), "x": np.full((1000, 250), k, float)})
 
     videos = [Video(f"v{k}", partial(load, k)) for k in range(60)]
     for name in ("big_db.pt", "big_db.h5"):

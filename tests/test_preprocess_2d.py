@@ -299,7 +299,7 @@ POSETRACK_NAMES = JOINT_NAMES["posetrack_original"]
 def write_posetrack(
     folder: Path, name: str, tracks: dict[int, list[int]], frames: int = 14, first_id: int = 0, **change: Any
 ) -> dict[str, Any]:
-    """One annotation file: ``tracks`` says in which of the frames each person is. Frame 12 is not labelled."""
+    """One annotation file: ``tracks`` says in which frames each person is. Frame 12 is not labelled."""
     rng = np.random.default_rng(len(name) + frames)
     order = list(rng.permutation(17))  # the order of names in a file is the file's own
     images = []
@@ -467,7 +467,7 @@ def test_amass(tmp_path, caplog):
 
 def test_amass_messages(tmp_path):
     argv = ["--dir", str(tmp_path), "--out", str(tmp_path)]
-    with pytest.raises(UserError, match="holds no {dataset}/{subject}/{action}"):
+    with pytest.raises(UserError, match=r"holds no \{dataset\}/\{subject\}/\{action\}"):
         amass.main(argv)
     for change in ({"poses": np.zeros((70, 72))}, {"poses": np.array([{}], object)}):
         write_motion(tmp_path / "CMU" / "01" / "a.npz", 70, **change)

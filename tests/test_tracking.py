@@ -188,10 +188,10 @@ def test_sample_video() -> None:
     """Real networks: a man on a roof and a woman who walks by below are two tracks without gaps."""
     detector = PersonDetector(asset_path("person_detector"))
     network = LandmarkNetwork(asset_path("landmarks_full"))
-    frames = itertools.islice(VideoFile(asset_path("demo_video")), 85, 120)
-    man, woman = sorted(track_people(frames, detector, network), key=lambda track: track.xy[..., 1].mean())
+    frames = itertools.islice(VideoFile(asset_path("demo_video")), 40, 90)
+    man, woman = track_people(frames, detector, network)
     for track in (man, woman):
-        assert len(track.frame_ids) >= 30
+        assert len(track.frame_ids) >= 25
         assert track.visibility.max(axis=1).min() > 0.9  # nothing was interpolated
     assert (man.xy[:, 0, 1] < 300).all()
     assert (woman.xy[:, 0, 1] > 400).all()

@@ -59,7 +59,7 @@ class Landmarks:
 class PersonDetector:
     """Finds persons in an image (head and upper body must be in sight)."""
 
-    def __init__(self, path: str | Path, threads: int = 2, min_score: float = 0.5, max_overlap: float = 0.3):
+    def __init__(self, path: str | Path, threads: int = 2, min_score: float = 0.4, max_overlap: float = 0.3):
         """``threads``: CPU threads. Raises UserError if the file or the interpreter cannot be used."""
         self._network = _Network(path, threads, {"boxes": (1, 2254, 12), "scores": (1, 2254, 1)})
         self._anchors = anchor_centres()

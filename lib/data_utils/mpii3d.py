@@ -111,6 +111,7 @@ def _camera_joints(annotations: dict[str, np.ndarray], key: str, camera: int, fo
 
 def _test_videos(args: argparse.Namespace) -> list[Video]:
     folders = find(args.dir / "mpi_inf_3dhp_test_set", "TS[0-9]", "TS1 ... TS6 of MPI-INF-3DHP's test set")
+    warn_missing(folders[0].parent, [f"TS{k}" for k in range(1, 7)], [folder.name for folder in folders])
     return [Video(f"subj{f.name[2:]}", partial(_test_clip, f"subj{f.name[2:]}", f, args)) for f in folders]
 
 

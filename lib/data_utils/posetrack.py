@@ -75,6 +75,7 @@ def _track(
     if len(annotations) < MIN_FRAMES:
         return []
     annotations = [a for a in annotations if a.get("bbox") and a["bbox"][2] > 0 and a["bbox"][3] > 0]
+    annotations.sort(key=lambda a: frames[a["image_id"]])
     places = np.array([frames[annotation["image_id"]] for annotation in annotations], int)
     gaps = np.diff(places) != 1
     breaks = np.flatnonzero(gaps & (not args.join_gaps)) + 1

@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 from yacs.config import CfgNode
 
-from lib.core.config import choose_device, from_dict, get_cfg_defaults
+from lib.core.config import choose_device, get_cfg_defaults
 from lib.data_utils.blazepose import LandmarkNetwork, PersonDetector
 from lib.data_utils.boxes import scale_bboxes
 from lib.data_utils.open_assets import asset_path
@@ -198,7 +198,7 @@ def load_models(
         raise UserError(
             f"{checkpoint_path} is no TCMR checkpoint: it has no 'gen_state_dict'; choose another --model"
         )
-    cfg = from_dict(checkpoint["config"]) if "config" in checkpoint else official_config()
+    cfg = CfgNode(checkpoint["config"]) if "config" in checkpoint else official_config()
     cfg.TRAIN.PRETRAINED_REGRESSOR = ""
     # The open body is taken even where SMPL is installed, if the checkpoint was trained with it.
     folder = open_dir if checkpoint.get("body") == "open" else base_data

@@ -22,8 +22,8 @@ _EDGE_DEPTH_SLACK = 0.02  # metres behind the visible surface at which an edge s
 
 def person_colour(person: int) -> tuple[float, float, float]:
     """RGB in [0, 1] for the ``person``-th person (from 0): soft, and far apart for neighbouring numbers."""
-    golden_ratio = 0.618034
-    return colorsys.hsv_to_rgb((0.57 + golden_ratio * person) % 1.0, 0.5, 1.0)
+    golden_section = 0.381966
+    return colorsys.hsv_to_rgb((0.57 + golden_section * person) % 1.0, 0.5, 1.0)
 
 
 def flip_to_gl(verts: np.ndarray) -> np.ndarray:
