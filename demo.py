@@ -20,17 +20,14 @@ IGNORED = {
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line; ``--help`` documents it."""
     defaults = DemoOptions()
-    parser = argparse.ArgumentParser(
-        description="Reconstruct the bodies of everybody in a video.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = argparse.ArgumentParser(description="Reconstruct the bodies of everybody in a video.")
     source = parser.add_argument_group("input and output")
     source.add_argument("--vid_file", default="", help="input video; without any input, the sample video")
     source.add_argument(
         "--img_dir", default="", help="folder of images (.png .jpg .jpeg, sorted by name, 30 fps)"
     )
     source.add_argument(
-        "--output_folder", default=defaults.output_folder, help="results go to a folder in it"
+        "--output_folder", default=defaults.output_folder, help="results go to a folder in it (%(default)s)"
     )
     source.add_argument("--save_pkl", action="store_true", help="write all results as tcmr_output.pkl")
     source.add_argument("--save_obj", action="store_true", help="write one .obj per person and frame")
@@ -40,18 +37,25 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     model.add_argument(
         "--model", default="", help="TCMR checkpoint; default: the official one, else the open one"
     )
-    model.add_argument("--base_data", default=defaults.base_data, help="folder of the official files")
-    model.add_argument("--open_dir", default=defaults.open_dir, help="folder of the open body and networks")
     model.add_argument(
-        "--gender", default="neutral", choices=["neutral", "male", "female"], help="SMPL body for the meshes"
+        "--base_data", default=defaults.base_data, help="folder of the official files (%(default)s)"
+    )
+    model.add_argument(
+        "--open_dir", default=defaults.open_dir, help="folder of the open body and networks (%(default)s)"
+    )
+    model.add_argument(
+        "--gender",
+        default="neutral",
+        choices=["neutral", "male", "female"],
+        help="SMPL body for the meshes (%(default)s)",
     )
     model.add_argument(
         "--detector",
         default=defaults.detector,
         choices=["full", "heavy", *OLD_DETECTORS],
-        help="landmark network; yolo and maskrcnn are accepted for compatibility and mean full",
+        help="landmark network (%(default)s); yolo and maskrcnn are accepted for compatibility and mean full",
     )
-    model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (%(default)s)")
     model.add_argument("--gpu", default=None, help="value for CUDA_VISIBLE_DEVICES")
 
     drawing = parser.add_argument_group("rendering")

@@ -1,4 +1,7 @@
-"""Evaluate a checkpoint: ``python evaluate.py --dataset 3dpw --cfg configs/repr_table4_3dpw_model.yaml``."""
+"""Evaluate a checkpoint: ``python evaluate.py --dataset 3dpw --cfg configs/repr_table4_3dpw_model.yaml``.
+
+docs/evaluation.md explains the protocol and every option.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,16 @@ import argparse
 import logging
 from pathlib import Path
 
+from yacs.config import CfgNode
+
 from lib.core.config import choose_device, parse_args
 from lib.core.evaluator import EvaluationSet, evaluate
-from lib.core.report import table, write_json
+from lib.core.plots import write_plots
+from lib.core.report import report, write_json, write_report
 from lib.core.run_folder import log_to_console
-from lib.dataset.datasets import DATASETS, get_spec
-from lib.models.body import load_body
+from lib.core.sequence_video import write_videos
+from lib.dataset.datasets import DATASETS, database_path, get_spec
+from lib.models.body import BodyData, load_body
 from lib.models.build import load_model
 from lib.utils.errors import UserError, run_command
 
@@ -22,11 +29,26 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     keys = [spec.key for spec in DATASETS.values() if spec.eval_joints]
     parser.add_argument("--dataset", default="3dpw", choices=keys)
     parser.add_argument(
-        "--split", default="test", help="which of the dataset's databases: test (default) or val"
+        "--split", default="test", choices=["test", "val"], help="which of the dataset's databases"
     )
     parser.add_argument("--seq", default="", help="only sequences whose name contains this")
     parser.add_argument("--filter", action="store_true", help="smooth the predicted rotations over time")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to this file too")
+    parser.add_argument(
+        "--gender",
+        default="neutral",
+        choices=["neutral", "gendered"],
+        help="3dpw's ground truth: of the neutral body, as published, or of the person's own",
+    )
+    parser.add_argument(
+        "--root_align_verts", action="store_true", help="measure vertices with aligned roots, too"
+    )
+    parser.add_argument("--plot", action="store_true", help="write plots of accelerations and errors")
+    render = parser.add_mutually_exclusive_group()
+    render.add_argument("--render", action="store_true", help="draw the meshes over the images")
+    render.add_argument("--render_plain", action="store_true", help="draw the meshes on black")
+    parser.add_argument("--frame", type=int, metavar="F", help="draw frames F to F + 240 (default 0)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to this file")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the printed report to this file")
 
 
 def main() -> None:
@@ -34,9 +56,13 @@ def main() -> None:
     log_to_console()
     if not cfg.TRAIN.PRETRAINED:
         raise UserError(f"no checkpoint to evaluate: set TRAIN.PRETRAINED in {args.cfg} or with --opts")
+    drawing = args.render or args.render_plain
+    if args.frame is not None and (args.frame < 0 or not drawing):
+        raise UserError(f"--frame {args.frame}: expected a number from 0 on, with --render or --render_plain")
     device = choose_device(args.device, cfg.DEVICE)
-    data = EvaluationSet(get_spec(args.dataset), args.split, cfg, name_part=args.seq)
+    data = open_data(args, cfg, drawing)
     body = load_body(cfg.PATHS.BASE_DATA, open_dir=cfg.PATHS.OPEN)
+    gendered_bodies = load_gendered_bodies(cfg) if data.gendered else None
     model, _ = load_model(cfg.TRAIN.PRETRAINED, cfg, body)
     logger.info("%s on %s with %s", cfg.TRAIN.PRETRAINED, data.path, device)
     evaluation = evaluate(
@@ -45,11 +71,56 @@ def main() -> None:
         body,
         static_borders=cfg.COMPAT.STATIC_BORDERS,
         smooth=args.filter,
+        gendered_bodies=gendered_bodies,
+        root_align_verts=args.root_align_verts,
         progress=True,
     )
-    print(table(evaluation, cfg.TITLE, args.dataset))
+    print(report(evaluation, cfg.TRAIN.PRETRAINED))
     if args.json:
-        write_json(evaluation, args.json)
+        write_json(evaluation, args.json, cfg.TRAIN.PRETRAINED)
+    if args.markdown:
+        write_report(evaluation, args.markdown, cfg.TRAIN.PRETRAINED)
+    folder = Path("output") / f"{args.dataset}_test_output"
+    if args.plot:
+        logger.info("%d plots in %s", len(write_plots(evaluation, folder / "plot")), folder / "plot")
+    if drawing:
+        videos = write_videos(
+            evaluation.sequences,
+            model.regressor.smpl,
+            folder / "video",
+            first_frame=args.frame or 0,
+            plain=args.render_plain,
+            fps=data.frame_rate.fps,
+        )
+        logger.info("videos: %s", ", ".join(map(str, videos)))
+
+
+def open_data(args: argparse.Namespace, cfg: CfgNode, drawing: bool) -> EvaluationSet:
+    """The sequences to evaluate. For drawing 3DPW, all frames are wanted, and they are in another file."""
+    spec, split = get_spec(args.dataset), args.split
+    if drawing and spec.key == "3dpw":
+        split = f"{split}_all"
+        path = database_path(spec, split, cfg)
+        if not path.is_file():
+            raise UserError(
+                f"database {path} does not exist: drawing 3DPW needs all frames; make it with "
+                f"`python -m lib.data_utils.threedpw --set {args.split} --all-frames`, or name another file "
+                f"in DATASET.FILES.3dpw_{split}"
+            )
+    gendered = args.gender == "gendered"
+    return EvaluationSet(spec, split, cfg, name_part=args.seq, gendered=gendered, images=drawing)
+
+
+def load_gendered_bodies(cfg: CfgNode) -> tuple[BodyData, BodyData]:
+    """SMPL's male and female body."""
+    male, female = (load_body(cfg.PATHS.BASE_DATA, gender, cfg.PATHS.OPEN) for gender in ("male", "female"))
+    for body, name in ((male, "SMPL_MALE.pkl"), (female, "SMPL_FEMALE.pkl")):
+        if body.kind != "smpl":
+            raise UserError(
+                f"--gender gendered needs {cfg.PATHS.BASE_DATA}/{name}, which does not exist: data/README.md "
+                "says where it comes from"
+            )
+    return male, female
 
 
 if __name__ == "__main__":

@@ -1,35 +1,40 @@
-"""Train TCMR: ``python train.py --cfg configs/repr_table4_3dpw_model.yaml``."""
+"""Train TCMR: ``python train.py --cfg configs/repr_table4_3dpw_model.yaml``.
+
+Several devices: ``torchrun --nproc_per_node 4 train.py --cfg ...``; TRAIN.BATCH_SIZE is shared among them.
+"""
 
 from __future__ import annotations
 
-import os
-
 import torch
 
+from lib.core import distributed
 from lib.core.config import choose_device, parse_args
 from lib.core.run_folder import create_run_folder, log_to_console, log_to_file
-from lib.core.trainer import Trainer, seed_everything
+from lib.core.seeding import seed_everything
+from lib.core.trainer import Trainer
 from lib.models.body import load_body
 from lib.models.build import build_model
-from lib.utils.errors import UserError, run_command
+from lib.utils.errors import run_command
 
 
 def main() -> None:
     args, cfg = parse_args(__doc__)
-    log_to_console()
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("training runs on one device so far: start train.py without torchrun")
-    device = choose_device(args.device, cfg.DEVICE)
+    if distributed.is_main():
+        log_to_console()
+    device = distributed.process_device(choose_device(args.device, cfg.DEVICE))
     torch.backends.cudnn.benchmark = cfg.CUDNN.BENCHMARK
     torch.backends.cudnn.deterministic = cfg.CUDNN.DETERMINISTIC
     torch.backends.cudnn.enabled = cfg.CUDNN.ENABLED
-    if cfg.SEED_VALUE >= 0:
-        seed_everything(cfg.SEED_VALUE)
-    body = load_body(cfg.PATHS.BASE_DATA, open_dir=cfg.PATHS.OPEN)
-    model = build_model(cfg, body)
-    folder = create_run_folder(cfg)
-    log_to_file(folder)
-    Trainer(cfg, model, body, device, folder).run()
+    with distributed.process_group(device):
+        if cfg.SEED_VALUE >= 0:
+            seed_everything(cfg.SEED_VALUE)
+        body = load_body(cfg.PATHS.BASE_DATA, open_dir=cfg.PATHS.OPEN)
+        trainer = Trainer(cfg, build_model(cfg, body), body, device)
+        folder = None
+        if distributed.is_main():
+            folder = create_run_folder(cfg)
+            log_to_file(folder)
+        trainer.run(folder)
 
 
 if __name__ == "__main__":

@@ -20,16 +20,17 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib.core.config import get_cfg_defaults
 from lib.models.body import load_body
 from lib.models.build import load_model
 from lib.models.extractors import load_landmark_net
-from lib.models.predict import predict_sequence, sequence_step
-from lib.models.regressor import Regressor, load_regressor
+from lib.models.predict import predict_sequence, window_step
+from lib.models.regressor import Regressor
+from lib.models.weights import load_weights, per_frame_weights
 from lib.utils import metrics
 from lib.utils.errors import UserError, run_command
-from lib.utils.files import atomic_write, load_joblib
+from lib.utils.files import atomic_write, load_checkpoint, load_joblib
 from lib.utils.landmark_features import CROP_SCALE, LIMB_JOINTS, LIMB_LANDMARKS, landmark_vector, torso_frame
+from lib.utils.landmark_flips import repair_flips
 from lib.utils.smoothing import gaussian
 
 HIPS = [LIMB_JOINTS.index(27), LIMB_JOINTS.index(28)]
@@ -84,13 +85,15 @@ class Methods:
     def __init__(self, extractor: Path, checkpoint: Path) -> None:
         body = load_body(base_data="")
         self.net = load_landmark_net(extractor)
-        self.regressor: Regressor = load_regressor(extractor, body)
-        self.model, self.cfg = load_model(checkpoint, get_cfg_defaults(), body)
+        weights = per_frame_weights(load_checkpoint(extractor), extractor)
+        self.regressor = Regressor(body, self.net.last.out_features, len(weights["fc1.bias"]), dropout=0.0)
+        load_weights(self.regressor, weights, extractor, "smpl.", allow_more=True)
+        self.model, self.cfg = load_model(checkpoint, None, body)
 
     def __call__(self, video: dict[str, np.ndarray]) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
         landmarks, step = video["landmarks"], int(video["step"])
         xy, visibility, world = landmarks[..., :2], landmarks[..., 2], landmarks[..., 3:]
-        vectors, boxes = landmark_vector(xy, visibility, world)
+        vectors, boxes = landmark_vector(*repair_flips(xy, visibility, world))
         with torch.inference_mode():
             features = self.net(torch.from_numpy(vectors))
             frame = self.regressor(features, return_verts=False)[0]
@@ -118,7 +121,7 @@ def videos(path: Path) -> list[dict[str, np.ndarray]]:
         raise UserError(f"{path}: has no landmarks; make it with scripts/make_open_db.py or make_pose2sim_db.py")
     names = np.asarray(database["vid_name"])
     edges = np.flatnonzero(np.r_[True, names[1:] != names[:-1], True])
-    step = sequence_step(float(database.get("fps", 30.0)))
+    step = window_step(float(database.get("fps", 30.0)))
     out = []
     for start, end in zip(edges[:-1], edges[1:]):
         rows = {key: np.asarray(database[key][start:end]) for key in ("joints3D", "joints2D", "landmarks", "bbox")}

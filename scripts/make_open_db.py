@@ -27,15 +27,18 @@ from lib.utils.errors import UserError, run_command
 from lib.utils.files import dump_joblib
 from lib.utils.geometry import rotmat_to_axis_angle
 from lib.utils.landmark_features import landmark_vector
+from lib.utils.landmark_flips import repair_flips
 
 TRAIN_LENGTH, CLIPS_PER_ROUND, TEST_LENGTH = 96, 16, 160
 
 
 def rows(simulation: Simulation, net: LandmarkNet, keep_landmarks: bool) -> dict[str, np.ndarray]:
     """Database rows (B*T, ...) of simulated clips, without names."""
-    vectors, boxes = landmark_vector(
-        simulation.xy.numpy(), simulation.visibility.numpy(), simulation.world.numpy()
-    )
+    landmarks = [simulation.xy.numpy(), simulation.visibility.numpy(), simulation.world.numpy()]
+    if keep_landmarks:  # held-out clips go the way of a real video
+        repaired = [repair_flips(*clip) for clip in zip(*landmarks)]
+        landmarks = [np.stack(parts) for parts in zip(*repaired)]
+    vectors, boxes = landmark_vector(*landmarks)
     with torch.inference_mode():
         features = net(torch.from_numpy(vectors).flatten(0, 1)).numpy()
     joints2d = torch.cat([simulation.joints2d, torch.ones_like(simulation.joints2d[..., :1])], -1)

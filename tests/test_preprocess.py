@@ -111,6 +111,15 @@ def test_occlusion_does_not_depend_on_where_a_run_was_stopped(tmp_path, voc):
         assert (read(tmp_path / other)["features"] != occluded["features"]).any(axis=1).mean() > 0.9
 
 
+def test_each_video_has_its_own_occlusion(voc):
+    """Equal crops, by video and by frame within a video, are occluded differently."""
+    clip = Clip({"vid_name": np.full(6, "v")}, lambda row: np.full((224, 224, 3), 90, np.uint8))
+    step = FeatureStep(FakeExtractor(), occluders=voc)
+    features = np.concatenate([step("a", clip), step("b", clip)])
+    assert len(np.unique(features, axis=0)) == 12
+    np.testing.assert_array_equal(step("a", clip), features[:6])
+
+
 def test_a_finished_file_is_left_alone(tmp_path, caplog):
     path = tmp_path / "x_db.pt"
     path.write_bytes(b"mine")
@@ -119,6 +128,14 @@ def test_a_finished_file_is_left_alone(tmp_path, caplog):
         build(path, FakeExtractor(), log)
     assert path.read_bytes() == b"mine" and not log
     assert "delete it" in caplog.text
+
+
+def test_the_folder_for_output_cannot_be_written(tmp_path):
+    write_penn(tmp_path / "raw", [2])
+    (tmp_path / "file").write_text("")
+    argv = ["--dir", str(tmp_path / "raw"), "--out", str(tmp_path / "file")]
+    with pytest.raises(UserError, match=r"could not be made: .*run the same command again"):
+        penn_action.main(argv, FakeExtractor())
 
 
 def test_parts_of_other_settings_are_refused(tmp_path):
@@ -212,7 +229,7 @@ def test_nonsense_options(tmp_path, options, capsys):
 
 
 def test_missing_raw_folder_and_device(tmp_path):
-    with pytest.raises(UserError, match=r"nowhere does not exist.*--dir"):
+    with pytest.raises(UserError, match=r"--dir .*nowhere does not exist"):
         job(tmp_path, "--dir", str(tmp_path / "nowhere"))
     for name in ("cuda:97", "banana"):
         with pytest.raises(UserError, match=f"--device {name}"):

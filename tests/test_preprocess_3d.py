@@ -456,7 +456,7 @@ def test_mpii3d_messages(tmp_path):
 # --------------------------------------------------------------------------------
 # Human3.6M
 
-RAW_H36M = ["hip", "rhip", "rknee", "rankle", "lhip", "lknee", "lankle"] + JOINT_NAMES["h36m"][7:]
+RAW_H36M = ["hip", "rhip", "rknee", "rankle", "lhip", "lknee", "lankle", *JOINT_NAMES["h36m"][7:]]
 
 
 @pytest.fixture(scope="module")

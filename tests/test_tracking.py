@@ -37,7 +37,8 @@ def landmarks(centre: np.ndarray, radius: float = 100.0, score: float = 1.0) -> 
 class Scene:
     """People who walk at ``speed`` px per frame; each is there in the frames that ``present`` says.
 
-    The detector finds everybody present; the network finds whoever is nearest to the centre of its circle.
+    The detector finds everybody present and not painted over; the network finds whoever is nearest to the
+    centre of its circle.
     """
 
     starts: list[tuple[float, float]]
@@ -48,7 +49,9 @@ class Scene:
 
     def frames(self, count: int):
         for frame in range(count):
-            yield np.full((1, 1, 3), frame, np.uint8)
+            image = np.zeros((400, 1300, 3), np.uint8)
+            image[0, 0] = frame
+            yield image
 
     def position(self, person: int, frame: int) -> np.ndarray:
         x, y = self.starts[person]
@@ -62,6 +65,8 @@ class Scene:
         found = []
         for person in self._present(frame):
             centre = self.position(person, int(frame[0, 0, 0])) + 5
+            if frame[int(centre[1]), int(centre[0])].any():
+                continue  # painted over
             found.append(Detection(0.9, np.zeros(4), centre, centre - np.array([0, 110])))
         return found
 

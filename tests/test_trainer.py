@@ -12,26 +12,21 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from torch.optim import SGD
 
 from lib.core.config import load_config
-from lib.core.run_folder import create_run_folder
+from lib.core.optimizer import build_optimizer
 from lib.core.schedule import LearningRate
-from lib.core.trainer import Trainer, build_optimizer, seed_everything
+from lib.core.trainer import Trainer
 from lib.models.body import BodyData
 from lib.models.build import build_model, load_model
 from lib.models.smpl import SMPL
 from lib.utils.errors import UserError
-from lib.utils.files import dump_joblib, load_checkpoint
+from lib.utils.files import load_checkpoint
 from scripts import export_checkpoint
 from tests.golden_tools import GOLDEN, fill_by_recipe, load_golden
-
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-CPU = torch.device("cpu")
-FEATURES = 8
-
+from tests.trainer_tools import CONFIGS, CPU, FEATURES, logged, make_databases, tiny_config, train
 
 # ------------------------------------------------------------------------ against the original
 
@@ -57,8 +52,8 @@ def golden_trainer(smpl_body: BodyData, tmp_path_factory: pytest.TempPathFactory
     )
     model = build_model(cfg, smpl_body)
     fill_by_recipe(model)
-    trainer = Trainer(cfg, model, smpl_body, CPU, tmp_path_factory.mktemp("golden_run"))
-    trainer.start_logging()
+    trainer = Trainer(cfg, model, smpl_body, CPU)
+    trainer.start_logging(tmp_path_factory.mktemp("golden_run"))
     return trainer
 
 
@@ -67,10 +62,6 @@ def golden_validation(when: str) -> dict[str, float]:
         f"{when}_3dpw_val"
     ]
     return {key.removeprefix("error/"): value for key, value in values.items() if "error/" in key}
-
-
-def logged(folder: Path) -> EventAccumulator:
-    return EventAccumulator(str(folder)).Reload()
 
 
 def last_validation(trainer: Trainer) -> dict[str, float]:
@@ -115,59 +106,11 @@ def test_training_follows_the_original(golden_trainer: Trainer) -> None:
 # ------------------------------------------------------------------------ whole runs
 
 
-def make_open_database(path: Path, body: BodyData, lengths: list[int], seed: int) -> None:
-    """Random motions whose features are a fixed function of the pose."""
-    random, n = np.random.default_rng(seed), sum(lengths)
-    pose = random.normal(0, 0.2, (n, 72)).astype(np.float32)
-    pose[:, 0] += np.pi
-    shape = random.normal(0, 1, (n, 10)).astype(np.float32)
-    with torch.no_grad():
-        output = SMPL(body)(*(torch.from_numpy(a) for a in (shape, pose[:, 3:], pose[:, :3])))
-    joints = output.joints.numpy()
-    joints2d = np.concatenate([joints[..., :2] * 150 + 300, np.ones((n, 49, 1))], -1)
-    dump_joblib(
-        {
-            "vid_name": np.repeat([f"v{i}" for i in range(len(lengths))], lengths),
-            "joints3D": joints,
-            "joints2D": joints2d.astype(np.float32),
-            "shape": shape,
-            "pose": pose,
-            "bbox": np.tile(np.float32([300, 300, 250, 250]), (n, 1)),
-            "features": np.tanh(pose[:, 3 : 3 + FEATURES] * 3),
-        },
-        path,
-    )
-
-
 @pytest.fixture(scope="module")
 def databases(open_body: BodyData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("databases")
-    make_open_database(folder / "open_train_db.pt", open_body, [30, 9, 25], 0)
-    make_open_database(folder / "open_val_db.pt", open_body, [20, 5], 1)
-    make_open_database(folder / "posetrack.pt", open_body, [17, 12], 2)
+    make_databases(folder, open_body)
     return folder
-
-
-def tiny_config(databases: Path, output: Path, *opts: str):
-    return load_config(
-        CONFIGS / "open.yaml",
-        [
-            *("PATHS.PREPROCESSED", str(databases), "OUTPUT_DIR", str(output), "DATASET.SEQLEN", "6"),
-            *("TRAIN.PRETRAINED_REGRESSOR", "''", "MODEL.FEATURE_SIZE", str(FEATURES)),
-            *("MODEL.TGRU.HIDDEN_SIZE", "6", "MODEL.REGRESSOR.HIDDEN_SIZE", "12", "TRAIN.BATCH_SIZE", "8"),
-            *("TRAIN.NUM_ITERS_PER_EPOCH", "7", "TRAIN.END_EPOCH", "3", "TRAIN.WARMUP_ITERS", "4"),
-            *("TRAIN.DATASETS_2D", "['PoseTrack']", "DATASET.FILES.posetrack_train", "posetrack.pt"),
-            *("DATASET.FILES.posetrack_train", str(databases / "posetrack.pt"), "NUM_WORKERS", "0", *opts),
-        ],
-    )
-
-
-def train(cfg, body: BodyData) -> Trainer:
-    seed_everything(cfg.SEED_VALUE)
-    model = build_model(cfg, body)
-    trainer = Trainer(cfg, model, body, CPU, create_run_folder(cfg))
-    trainer.run()
-    return trainer
 
 
 def same(a: object, b: object) -> bool:
@@ -270,7 +213,7 @@ def test_the_body_model_is_never_trained(databases: Path, open_body: BodyData, t
 
 def test_a_loss_that_is_no_number_ends_training(databases: Path, open_body: BodyData, tmp_path: Path) -> None:
     cfg = tiny_config(databases, tmp_path)
-    trainer = Trainer(cfg, build_model(cfg, open_body), open_body, CPU, create_run_folder(cfg))
+    trainer = Trainer(cfg, build_model(cfg, open_body), open_body, CPU)
     trainer.step, trainer.model.encoder.linear_cur.bias.data[0] = 5, math.nan
     weights = {key: value.clone() for key, value in trainer.model.state_dict().items()}
     with pytest.raises(UserError, match="loss is nan at step 5"):
@@ -293,7 +236,7 @@ def test_the_original_optimiser_state_is_understood(
     old["performance"] = np.float64(old["performance"])
     torch.save(old, tmp_path / "old.pth.tar")
     cfg = tiny_config(databases, tmp_path / "b", "TRAIN.RESUME", str(tmp_path / "old.pth.tar"))
-    resumed = Trainer(cfg, build_model(cfg, open_body), open_body, CPU, create_run_folder(cfg))
+    resumed = Trainer(cfg, build_model(cfg, open_body), open_body, CPU)
     assert (resumed.epoch, resumed.step, resumed.best) == (1, 7, old["performance"])
     assert same(resumed.optimizer.state_dict()["state"], first.optimizer.state_dict()["state"])
 
@@ -301,7 +244,6 @@ def test_the_original_optimiser_state_is_understood(
 @pytest.mark.parametrize(
     ("opts", "message"),
     [
-        (["LOSS.D_MOTION_LOSS_W", "1.0"], "D_MOTION_LOSS_W"),
         (["TRAIN.DATASETS_2D", "[]", "TRAIN.DATASETS_3D", "[]"], "both empty"),
         (["TRAIN.DATA_2D_RATIO", "0.0"], "DATA_2D_RATIO"),
         (["TRAIN.LR_SCHEDULE", "'steps'"], "LR_SCHEDULE"),
@@ -320,7 +262,7 @@ def test_mistakes_are_explained(
 ) -> None:
     cfg = tiny_config(databases, tmp_path, *opts)
     with pytest.raises(UserError, match=message):
-        Trainer(cfg, build_model(cfg, open_body), open_body, CPU, tmp_path)
+        Trainer(cfg, build_model(cfg, open_body), open_body, CPU)
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -375,6 +317,6 @@ def test_cosine_falls_to_zero_and_warm_up_rises() -> None:
 
 
 def test_sgd_takes_momentum_and_weight_decay() -> None:
-    cfg = load_config(CONFIGS / "config.yaml", ["TRAIN.GEN_OPTIM", "sgd", "TRAIN.GEN_WD", "0.25"])
-    group = build_optimizer(cfg, [nn.Parameter(torch.zeros(1))], CPU).param_groups[0]
+    parameters = [nn.Parameter(torch.zeros(1))]
+    group = build_optimizer("sgd", parameters, lr=5e-5, weight_decay=0.25, momentum=0.9).param_groups[0]
     assert (group["momentum"], group["weight_decay"], group["lr"]) == (0.9, 0.25, 5e-5)

@@ -33,7 +33,7 @@ def get_cfg_defaults() -> CfgNode:
     cfg.DEVICE = "cuda"  # used when present, else the CPU
     cfg.DEBUG = True  # (kept)
     cfg.LOGDIR = ""  # set to the run folder
-    cfg.NUM_WORKERS = 8  # loader processes; 0 loads in the training process
+    cfg.NUM_WORKERS = 8  # loader processes per stream of data; 0 loads in the training process
     cfg.DEBUG_FREQ = 1000  # (kept)
     cfg.SEED_VALUE = -1  # >= 0 fixes every random number
     cfg.render = False  # (kept)
@@ -47,7 +47,7 @@ def get_cfg_defaults() -> CfgNode:
     cfg.TRAIN.DATASETS_2D = ["Insta"]  # names of lib.dataset.datasets; either list may be empty
     cfg.TRAIN.DATASETS_3D = ["MPII3D"]
     cfg.TRAIN.DATASET_EVAL = "ThreeDPW"
-    cfg.TRAIN.BATCH_SIZE = 32  # 2D and 3D samples together
+    cfg.TRAIN.BATCH_SIZE = 32  # 2D and 3D samples together, over all processes
     cfg.TRAIN.OVERLAP = True  # training windows: stride 1, or (False) stride SEQLEN
     cfg.TRAIN.DATA_2D_RATIO = 0.5
     cfg.TRAIN.START_EPOCH = 0
@@ -64,13 +64,14 @@ def get_cfg_defaults() -> CfgNode:
     cfg.TRAIN.GEN_LR = 1e-4
     cfg.TRAIN.GEN_WD = 1e-4
     cfg.TRAIN.GEN_MOMENTUM = 0.9  # SGD only
-    cfg.TRAIN.MOT_DISCR = CfgNode()
-    cfg.TRAIN.MOT_DISCR.OPTIM = "SGD"
+    cfg.TRAIN.MOT_DISCR = CfgNode()  # motion discriminator, trained if LOSS.D_MOTION_LOSS_W > 0
+    cfg.TRAIN.MOT_DISCR.SEQUENCES = 4  # predicted, and as many real, sequences of SEQLEN frames per step
+    cfg.TRAIN.MOT_DISCR.OPTIM = "SGD"  # or Adam
     cfg.TRAIN.MOT_DISCR.LR = 1e-2
     cfg.TRAIN.MOT_DISCR.WD = 1e-4
-    cfg.TRAIN.MOT_DISCR.MOMENTUM = 0.9
-    cfg.TRAIN.MOT_DISCR.UPDATE_STEPS = 1
-    cfg.TRAIN.MOT_DISCR.FEATURE_POOL = "concat"
+    cfg.TRAIN.MOT_DISCR.MOMENTUM = 0.9  # SGD only
+    cfg.TRAIN.MOT_DISCR.UPDATE_STEPS = 1  # iterations per update of the discriminator
+    cfg.TRAIN.MOT_DISCR.FEATURE_POOL = "concat"  # over time: concat (mean and maximum), attention, last
     cfg.TRAIN.MOT_DISCR.HIDDEN_SIZE = 1024
     cfg.TRAIN.MOT_DISCR.NUM_LAYERS = 1
     cfg.TRAIN.MOT_DISCR.ATT = CfgNode()
@@ -88,7 +89,7 @@ def get_cfg_defaults() -> CfgNode:
     cfg.LOSS.KP_3D_W = 30.0
     cfg.LOSS.SHAPE_W = 0.001
     cfg.LOSS.POSE_W = 1.0
-    cfg.LOSS.D_MOTION_LOSS_W = 1.0
+    cfg.LOSS.D_MOTION_LOSS_W = 1.0  # > 0 trains against a motion discriminator, which needs AMASS
 
     cfg.MODEL = CfgNode()
     cfg.MODEL.TEMPORAL_TYPE = "gru"  # (kept)

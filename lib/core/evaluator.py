@@ -10,6 +10,7 @@ import torch
 from tqdm import tqdm
 from yacs.config import CfgNode
 
+from lib.core.protocol import FRAME_RATES, ROOT_JOINTS, FrameRate, Protocol
 from lib.dataset.database import open_database
 from lib.dataset.datasets import DatasetSpec, check_shape, database_path
 from lib.dataset.windows import VIBE_MULTIPLE
@@ -19,11 +20,11 @@ from lib.models.smpl import SMPL
 from lib.models.tcmr import TCMR
 from lib.utils import metrics
 from lib.utils.errors import UserError
-from lib.utils.keypoints import JOINT_NAMES, convert_kps
+from lib.utils.keypoints import H36M_TO_J14, JOINT_NAMES, convert_kps
 from lib.utils.smoothing import slerp_filter
 
-ROOT_JOINTS = {"common": [2, 3], "mpii3d_test": [14]}  # their mean is the root that joints are compared about
 MM = 1000.0
+GENDERS = {"m": "male", "f": "female", "male": "male", "female": "female"}  # as databases write them
 _CHUNK = 128  # frames whose vertices are computed at once
 
 
@@ -38,6 +39,19 @@ class EvalSequence:
     pose: np.ndarray | None  # (n, 72) axis-angle
     shape: np.ndarray | None  # (n, 10)
     removed: int  # frames of the video that are marked invalid and not among the n
+    genders: np.ndarray  # (n,) str: body of the ground truth, neutral, male or female
+    images: np.ndarray | None = None  # (n,) str: image files
+    boxes: np.ndarray | None = None  # (n, 4) cx, cy, w, h in pixels, unscaled
+
+
+@dataclass(frozen=True)
+class Bodies:
+    """What it takes to draw the predictions of one video. n frames."""
+
+    theta: np.ndarray  # (n, 85) camera, pose, shape
+    rotmat: np.ndarray  # (n, 24, 3, 3), smoothed if that was asked for
+    images: np.ndarray  # (n,) str
+    boxes: np.ndarray  # (n, 4) cx, cy, w, h in pixels, unscaled
 
 
 @dataclass(frozen=True)
@@ -47,12 +61,18 @@ class SequenceErrors:
     name: str
     pred: np.ndarray  # (n, J, 3) about the root, every frame
     target: np.ndarray  # (n, J, 3)
+    counted: np.ndarray  # (n,) bool
     mpjpe: np.ndarray
     mpjpe_pa: np.ndarray
     accel: np.ndarray
     accel_err: np.ndarray
     mpvpe: np.ndarray | None
+    mpvpe_root_aligned: np.ndarray | None  # each mesh about the middle of its own hips
     left_out: int  # frames marked invalid: removed, or not counted
+    bodies: Bodies | None = None
+
+
+METRICS = ("mpjpe", "mpjpe_pa", "accel_err", "accel", "mpvpe", "mpvpe_root_aligned")
 
 
 @dataclass(frozen=True)
@@ -61,17 +81,17 @@ class Evaluation:
 
     sequences: list[SequenceErrors]
     skipped: list[tuple[str, int, str]]
+    protocol: Protocol
     accel_across_videos: bool = False
 
     def summary(self) -> dict[str, float]:
-        """Means over all frames: ``mpjpe, mpjpe_pa, accel_err, accel[, mpvpe]`` in mm and mm / frame^2."""
-        values = {key: _pool(self.sequences, key) for key in ("mpjpe", "mpjpe_pa", "accel_err", "accel")}
+        """Means over all frames: those of :data:`METRICS` that were measured, in mm and mm / frame^2."""
+        present = [key for key in METRICS if getattr(self.sequences[0], key) is not None]
+        values = {key: np.concatenate([getattr(s, key) for s in self.sequences]) for key in present}
         if self.accel_across_videos:
             pred = np.concatenate([s.pred for s in self.sequences])
             target = np.concatenate([s.target for s in self.sequences])
             values |= {"accel_err": metrics.accel_error(pred, target), "accel": metrics.accel(pred)}
-        if all(s.mpvpe is not None for s in self.sequences):
-            values["mpvpe"] = _pool(self.sequences, "mpvpe")
         return {key: mean_mm(value) for key, value in values.items()}
 
     def with_accel_across_videos(self) -> Evaluation:
@@ -89,10 +109,6 @@ def mean_mm(values: np.ndarray) -> float:
     return float(values.mean() * MM) if len(values) else float("nan")
 
 
-def _pool(sequences: list[SequenceErrors], key: str) -> np.ndarray:
-    return np.concatenate([getattr(s, key) for s in sequences])
-
-
 class EvaluationSet:
     """The videos of a database split, sorted by name.
 
@@ -102,23 +118,45 @@ class EvaluationSet:
 
     Args:
         name_part: only videos whose name contains it.
+        gendered: read every frame's gender, for ground truth from the male and the female body.
+        images: read image names and boxes too, for drawing.
 
     Raises:
-        UserError: the dataset cannot be evaluated, its database is missing or does not fit, or no video
-            matches.
+        UserError: the dataset cannot be evaluated, or not so, its database is missing or does not fit, or no
+            video matches.
     """
 
     def __init__(
-        self, spec: DatasetSpec, split: str, cfg: CfgNode, *, name_part: str = "", validation: bool = False
+        self,
+        spec: DatasetSpec,
+        split: str,
+        cfg: CfgNode,
+        *,
+        name_part: str = "",
+        validation: bool = False,
+        gendered: bool = False,
+        images: bool = False,
     ) -> None:
         if not spec.eval_joints:
             raise UserError(
                 f"dataset {spec.name} has no 3D to evaluate: use ThreeDPW, MPII3D, Human36M or Open"
             )
-        self.spec, self.path = spec, database_path(spec, split, cfg)
+        if gendered and spec.name != "ThreeDPW":
+            raise UserError(f"gendered ground truth is a benchmark of 3dpw, not of {spec.key}: leave it out")
+        self.spec, self.split, self.cfg, self.name_part = spec, split, cfg, name_part
+        self.gendered, self._images = gendered, images
+        self.path = database_path(spec, split, cfg)
         fields = ["vid_name", "features", "joints3D"] + (["pose", "shape"] if spec.eval_mesh else [])
-        self._database = open_database(self.path, fields, optional=["valid", "valid_i"])
+        fields += ["img_name", "bbox"] if images else []
+        self._database = open_database(self.path, fields, optional=["valid", "valid_i", "gender", "fps"])
         check_shape(self.path, self._database, "features", (cfg.MODEL.FEATURE_SIZE,))
+        if gendered and "gender" not in self._database:
+            options = f"--set {split.removesuffix('_all')}" + " --all-frames" * split.endswith("_all")
+            raise UserError(
+                f"database {self.path} has no field `gender`, which gendered ground truth needs (the "
+                f"official databases lack it): make one with `python -m lib.data_utils.threedpw {options}`, "
+                "or leave out --gender gendered"
+            )
         self._as_original = validation and cfg.COMPAT.VALIDATION
         self._float16 = validation and cfg.COMPAT.FLOAT16_TARGETS
         names = np.asarray(self._database["vid_name"])
@@ -134,23 +172,50 @@ class EvaluationSet:
     def __iter__(self) -> Iterator[EvalSequence]:
         return (self._load(name) for name in self.names)
 
+    @property
+    def frame_rate(self) -> FrameRate:
+        """The database's own ``fps`` if it has one, else what is known of the dataset."""
+        if "fps" not in self._database:
+            return FRAME_RATES[self.spec.key]
+        rates = np.unique(np.asarray(self._database["fps"], np.float64))
+        if len(rates) == 1 and 0 < rates[0] < np.inf:
+            return FrameRate(float(rates[0]), "the database's fps")
+        return FrameRate(None, "the database's fps is not one positive number")
+
     def _load(self, name: str) -> EvalSequence:
         database, rows = self._database, self._rows[name]
         total = len(rows)
         if self._as_original:
             rows = rows[: len(rows) // VIBE_MULTIPLE * VIBE_MULTIPLE]
         elif "valid" in database:
-            rows = rows[np.asarray(database["valid"])[rows].astype(bool)]
+            rows = rows[np.asarray(database["valid"]).reshape(-1)[rows].astype(bool)]
         counted = np.ones(len(rows), bool)
         if "valid_i" in database:
             counted = np.asarray(database["valid_i"]).reshape(len(database["vid_name"]), -1)[rows, 0] != 0
         pose, shape = (
             (self._target(database[key][rows]) if self.spec.eval_mesh else None) for key in ("pose", "shape")
         )
-        removed = 0 if self._as_original else total - len(rows)
         return EvalSequence(
-            name, database["features"][rows], self._joints(rows), counted, pose, shape, removed
+            name,
+            database["features"][rows],
+            self._joints(rows),
+            counted,
+            pose,
+            shape,
+            removed=0 if self._as_original else total - len(rows),
+            genders=self._genders(rows),
+            images=database["img_name"][rows] if self._images else None,
+            boxes=np.asarray(database["bbox"][rows], np.float64) if self._images else None,
         )
+
+    def _genders(self, rows: np.ndarray) -> np.ndarray:
+        if not self.gendered:
+            return np.full(len(rows), "neutral")
+        stored = self._database["gender"][rows].astype(str)
+        unknown = sorted(set(stored.tolist()) - set(GENDERS))
+        if unknown:
+            raise UserError(f"database {self.path}: gender is {unknown[0]!r}, expected m, f, male or female")
+        return np.array([GENDERS[gender] for gender in stored.tolist()], str)
 
     def _joints(self, rows: np.ndarray) -> np.ndarray:
         joints, convention = self._database["joints3D"][rows], self.spec.eval_joints
@@ -179,22 +244,26 @@ def evaluate(
     *,
     static_borders: bool = True,
     smooth: bool = False,
+    gendered_bodies: tuple[BodyData, BodyData] | None = None,
+    root_align_verts: bool = False,
     progress: bool = False,
 ) -> Evaluation:
     """Predict every video and compare it with its ground truth, frame by frame.
 
     Args:
         model: in evaluation mode, on the device to use.
+        body: the neutral body that the model was built with.
         static_borders: the published protocol, which needs videos of at least the window length; False
             repeats the border frames and takes any length.
         smooth: filter the predicted rotations over time (:func:`slerp_filter`, weight 0.3).
+        gendered_bodies: male and female, for a set with ``gendered=True``: they give the true vertices and,
+            by the Human3.6M regressor, the true joints.
+        root_align_verts: measure vertices about each mesh's own root, too.
 
     Raises:
         UserError: no video can be evaluated.
     """
-    regressor = None
-    if data.spec.eval_regressor:
-        regressor = torch.from_numpy(body.J_regressor_h36m).to(next(model.parameters()).device)
+    meter = _Meter(model, data, body, static_borders, smooth, gendered_bodies, root_align_verts)
     sequences, skipped = [], []
     shortest = model.seqlen if static_borders else 1
     for sequence in tqdm(data, total=len(data), desc="evaluating", disable=None if progress else True):
@@ -205,85 +274,143 @@ def evaluate(
         elif not sequence.counted.any():
             skipped.append((sequence.name, frames + sequence.removed, "no frame is marked valid"))
         else:
-            sequences.append(_measure(model, sequence, data.spec, regressor, static_borders, smooth))
+            sequences.append(meter.measure(sequence))
     if not sequences:
         reasons = "; ".join(f"{name} ({frames} frames): {reason}" for name, frames, reason in skipped[:3])
         raise UserError(f"no sequence of {data.path} can be evaluated: {reasons}")
-    return Evaluation(sequences, skipped)
+    return Evaluation(sequences, skipped, meter.protocol)
 
 
-def _measure(
-    model: TCMR,
-    sequence: EvalSequence,
-    spec: DatasetSpec,
-    regressor: torch.Tensor | None,
-    static_borders: bool,
-    smooth: bool,
-) -> SequenceErrors:
-    smpl = model.regressor.smpl
-    output = predict_sequence(
-        model,
-        sequence.features,
-        J_regressor=regressor,
-        return_verts=spec.eval_mesh and not smooth,
-        borders="static" if static_borders else "edge",
-    )
-    joints, verts = output["kp_3d"], output.get("verts")
-    if smooth:
-        rotmats = slerp_filter(output["rotmat"]).astype(np.float32)
-        joints, verts = _pose_body(smpl, output["theta"][:, 75:], rotmats, regressor, spec.eval_mesh)
-    if not spec.eval_regressor:
-        joints = convert_kps(joints, "spin", spec.eval_joints)
-    pred, target = _centre(joints, spec), _centre(sequence.joints, spec)
-    counted, inner = sequence.counted, sequence.counted[1:-1]
-    mpvpe = None
-    if verts is not None:
+class _Meter:
+    """Measures one video after the other."""
+
+    def __init__(
+        self,
+        model: TCMR,
+        data: EvaluationSet,
+        body: BodyData,
+        static_borders: bool,
+        smooth: bool,
+        gendered_bodies: tuple[BodyData, BodyData] | None,
+        root_align_verts: bool,
+    ) -> None:
+        if data.gendered != (gendered_bodies is not None):
+            raise ValueError("gendered bodies belong to a gendered set")
+        if root_align_verts and not data.spec.eval_mesh:
+            raise UserError(f"--root_align_verts: {data.spec.key} has no vertices to compare; leave it out")
+        self.model, self.spec, self.smooth = model, data.spec, smooth
+        self.borders, self.root_align_verts = "static" if static_borders else "edge", root_align_verts
+        self.smpl: SMPL = model.regressor.smpl
+        device = self.smpl.v_template.device
+        self.regressor = torch.from_numpy(body.J_regressor_h36m).to(device)
+        self.joint_regressor = self.regressor if data.spec.eval_regressor else None
+        self.truths = {"neutral": self.smpl}
+        if gendered_bodies is not None:
+            self.truths = {truth.gender: SMPL(truth).to(device) for truth in gendered_bodies}
+        spec, key = data.spec, f"{data.spec.key}_{data.split}"
+        self.protocol = Protocol(
+            title=data.cfg.TITLE,
+            dataset=spec.key,
+            split=data.split,
+            database=str(data.path),
+            own_database=key in data.cfg.DATASET.FILES,
+            part=data.name_part,
+            body=body.kind,
+            ground_truth="gendered" if data.gendered else "neutral",
+            joints=spec.eval_joints,
+            joint_count=len(JOINT_NAMES[spec.eval_joints]),
+            seqlen=model.seqlen,
+            borders=self.borders,
+            smoothed=smooth,
+            root_aligned_verts=root_align_verts,
+            frame_rate=data.frame_rate,
+        )
+
+    def measure(self, sequence: EvalSequence) -> SequenceErrors:
+        """Predict and compare; at least one frame counts."""
+        output = predict_sequence(
+            self.model,
+            sequence.features,
+            J_regressor=self.joint_regressor,
+            return_verts=self.spec.eval_mesh and not self.smooth,
+            borders="static" if self.borders == "static" else "edge",
+        )
+        joints, verts = output["kp_3d"], output.get("verts")
+        if self.smooth:
+            output["rotmat"] = slerp_filter(output["rotmat"]).astype(np.float32)
+            joints, verts = self._pose(output["theta"][:, 75:], output["rotmat"])
+        if not self.spec.eval_regressor:
+            joints = convert_kps(joints, "spin", self.spec.eval_joints)
+        true_joints, counted = sequence.joints, sequence.counted
+        mpvpe = aligned = None
+        if verts is not None:
+            regressed, mpvpe, aligned = self._compare_verts(verts, sequence)
+            if "neutral" not in self.truths:
+                true_joints = regressed
+            mpvpe, aligned = mpvpe[counted], aligned[counted] if self.root_align_verts else None
+        pred, target = self._centre(joints), self._centre(true_joints)
+        bodies = None
+        if sequence.images is not None and sequence.boxes is not None:
+            bodies = Bodies(output["theta"], output["rotmat"], sequence.images, sequence.boxes)
+        return SequenceErrors(
+            sequence.name,
+            pred,
+            target,
+            counted,
+            mpjpe=metrics.mpjpe(pred[counted], target[counted]),
+            mpjpe_pa=metrics.pa_mpjpe(pred[counted], target[counted]),
+            accel=metrics.accel(pred)[counted[1:-1]],
+            accel_err=metrics.accel_error(pred, target)[counted[1:-1]],
+            mpvpe=mpvpe,
+            mpvpe_root_aligned=aligned,
+            left_out=sequence.removed + int((~counted).sum()),
+            bodies=bodies,
+        )
+
+    def _centre(self, joints: np.ndarray) -> np.ndarray:
+        joints = np.asarray(joints, np.float64)
+        return joints - joints[:, ROOT_JOINTS[self.spec.eval_joints]].mean(axis=1, keepdims=True)
+
+    @torch.inference_mode()
+    def _pose(self, betas: np.ndarray, rotmats: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Joints (n, 49 | 14, 3) and vertices (n, V, 3) of shapes (n, 10) and rotations (n, 24, 3, 3)."""
+        joints, verts = [], []
+        for start in range(0, len(betas), _CHUNK):
+            shape, rotmat = (self._tensor(array, start) for array in (betas, rotmats))
+            joints.append(self.smpl.joints(shape, rotmat, self.joint_regressor).cpu().numpy())
+            if self.spec.eval_mesh:
+                output = self.smpl(shape, rotmat[:, 1:], rotmat[:, :1], pose2rot=False)
+                verts.append(output.vertices.cpu().numpy())
+        return np.concatenate(joints), np.concatenate(verts) if verts else None
+
+    @torch.inference_mode()
+    def _compare_verts(
+        self, verts: np.ndarray, sequence: EvalSequence
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The J14 joints (n, 14, 3) of the true meshes, and the vertex errors (n,): as they are, and with
+        every mesh about the middle of its own hips."""
         assert sequence.pose is not None and sequence.shape is not None
-        mpvpe = _vertex_error(smpl, verts[counted], sequence.pose[counted], sequence.shape[counted])
-    return SequenceErrors(
-        sequence.name,
-        pred,
-        target,
-        mpjpe=metrics.mpjpe(pred[counted], target[counted]),
-        mpjpe_pa=metrics.pa_mpjpe(pred[counted], target[counted]),
-        accel=metrics.accel(pred)[inner],
-        accel_err=metrics.accel_error(pred, target)[inner],
-        mpvpe=mpvpe,
-        left_out=sequence.removed + int((~counted).sum()),
-    )
+        j14 = self.regressor[H36M_TO_J14]
+        joints, errors, aligned = [], [], []
+        for start in range(0, len(verts), _CHUNK):
+            pose, shape = (self._tensor(array, start) for array in (sequence.pose, sequence.shape))
+            genders = sequence.genders[start : start + _CHUNK]
+            target = pose.new_empty(len(pose), *self.smpl.v_template.shape)
+            for gender, smpl in self.truths.items():
+                rows = torch.from_numpy(np.flatnonzero(genders == gender)).to(target.device)
+                target[rows] = smpl(
+                    betas=shape[rows], global_orient=pose[rows, :3], body_pose=pose[rows, 3:]
+                ).vertices
+            pred, true_joints = self._tensor(verts, start), j14 @ target
+            joints.append(true_joints.cpu().numpy())
+            errors.append(metrics.vertex_error(pred.cpu().numpy(), target.cpu().numpy()))
+            if self.root_align_verts:
+                hips = ROOT_JOINTS["common"]
+                pred = pred - (j14[hips] @ pred).mean(dim=1, keepdim=True)
+                target = target - true_joints[:, hips].mean(dim=1, keepdim=True)
+                aligned.append(metrics.vertex_error(pred.cpu().numpy(), target.cpu().numpy()))
+        return np.concatenate(joints), np.concatenate(errors), np.concatenate([np.zeros(0), *aligned])
 
-
-def _centre(joints: np.ndarray, spec: DatasetSpec) -> np.ndarray:
-    joints = np.asarray(joints, np.float64)
-    return joints - joints[:, ROOT_JOINTS[spec.eval_joints]].mean(axis=1, keepdims=True)
-
-
-@torch.inference_mode()
-def _pose_body(
-    smpl: SMPL, betas: np.ndarray, rotmats: np.ndarray, regressor: torch.Tensor | None, with_verts: bool
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Joints (n, 49 | 14, 3) and vertices (n, V, 3) of given shapes (n, 10) and rotations (n, 24, 3, 3)."""
-    joints, verts = [], []
-    for betas_part, rotmat in _chunks(smpl, betas, rotmats):
-        joints.append(smpl.joints(betas_part, rotmat, regressor).cpu().numpy())
-        if with_verts:
-            output = smpl(betas_part, rotmat[:, 1:], rotmat[:, :1], pose2rot=False)
-            verts.append(output.vertices.cpu().numpy())
-    return np.concatenate(joints), np.concatenate(verts) if with_verts else None
-
-
-@torch.inference_mode()
-def _vertex_error(smpl: SMPL, verts: np.ndarray, pose: np.ndarray, shape: np.ndarray) -> np.ndarray:
-    errors, done = [], 0
-    for pose_part, shape_part in _chunks(smpl, pose, shape):
-        target = smpl(betas=shape_part, global_orient=pose_part[:, :3], body_pose=pose_part[:, 3:]).vertices
-        errors.append(metrics.vertex_error(verts[done : done + len(target)], target.cpu().numpy()))
-        done += len(target)
-    return np.concatenate(errors)
-
-
-def _chunks(smpl: SMPL, *arrays: np.ndarray) -> Iterator[list[torch.Tensor]]:
-    device = smpl.v_template.device
-    for start in range(0, len(arrays[0]), _CHUNK):
-        parts = [np.asarray(array[start : start + _CHUNK], np.float32) for array in arrays]
-        yield [torch.from_numpy(part).to(device) for part in parts]
+    def _tensor(self, array: np.ndarray, start: int) -> torch.Tensor:
+        part = np.asarray(array[start : start + _CHUNK], np.float32)
+        return torch.from_numpy(part).to(self.smpl.v_template.device)

@@ -1,90 +1,127 @@
-"""Evaluation results as a table to read and as JSON."""
+"""Evaluation results as a Markdown report to read and as JSON."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lib.core.evaluator import Evaluation, SequenceErrors, mean_mm
-from lib.dataset.datasets import (
-    TABLE4_3DPW,
-    TABLE4_H36M_MPII3D,
-    TABLE6_3DPW,
-    TABLE6_H36M,
-    TABLE6_MPII3D,
-)
+from lib.core.evaluator import METRICS, MM, Evaluation, SequenceErrors, mean_mm
+from lib.core.published import published
 from lib.utils.files import atomic_write
 
 COLUMNS = {
     "mpjpe_pa": "PA-MPJPE",
     "mpjpe": "MPJPE",
     "mpvpe": "MPVPE",
+    "mpvpe_root_aligned": "MPVPE-root",
     "accel_err": "Accel",
-    "accel": "|accel|",
+    "accel_err_m_s2": "Accel m/s²",
+    "accel": "own accel",
 }
-PUBLISHED = {  # Choi et al., CVPR 2021, tables 4 and 6: PA-MPJPE, MPJPE, MPVPE, Accel
-    (TABLE4_3DPW, "3dpw"): (52.7, 86.5, 102.9, 6.8),
-    (TABLE4_H36M_MPII3D, "mpii3d"): (63.5, 97.3, None, 8.5),
-    (TABLE4_H36M_MPII3D, "h36m"): (52.0, 73.6, None, 3.9),
-    (TABLE6_3DPW, "3dpw"): (55.8, 95.0, 111.5, 6.7),
-    (TABLE6_MPII3D, "mpii3d"): (62.8, 96.5, None, 9.5),
-    (TABLE6_H36M, "h36m"): (41.1, 62.3, None, 5.3),
-}
-_NAME_WIDTH = 48
+_UNITS = "mm; Accel, the error, and own accel, the magnitude of the prediction's, in mm/frame²"
 
 
-def results(evaluation: Evaluation) -> dict[str, Any]:
-    """Means over all frames, then the same per sequence: mm and mm / frame^2, None where undefined."""
+def results(evaluation: Evaluation, checkpoint: str = "") -> dict[str, Any]:
+    """Everything that was measured, as plain values; None where a mean is undefined.
+
+    Means over all counted frames ``mpjpe, mpjpe_pa, accel_err, accel[, mpvpe, mpvpe_root_aligned]`` in mm and
+    mm/frame^2, and ``accel_err_m_s2`` in m/s^2 at the frame rate of ``protocol``; ``num_poses``;
+    ``per_sequence``, the same by name; ``skipped``; ``published``, the paper's numbers, empty where it has
+    none for this benchmark.
+    """
+    protocol = evaluation.protocol
+    name, rows = published(protocol.title, protocol.dataset)
+    comparable = protocol.ground_truth == "neutral" and not protocol.split.startswith("val")
     return {
-        **{key: _number(value) for key, value in evaluation.summary().items()},
+        **_means(evaluation.summary(), protocol.frame_rate.fps),
         "num_poses": evaluation.num_poses,
-        "per_sequence": {sequence.name: _sequence(sequence) for sequence in evaluation.sequences},
+        "benchmark": protocol.benchmark,
+        "checkpoint": checkpoint,
+        "protocol": protocol.as_dict(),
+        "published": {"table": name, "methods": rows} if rows and comparable else {},
+        "per_sequence": {s.name: _sequence(s, protocol.frame_rate.fps) for s in evaluation.sequences},
         "skipped": [
             {"name": name, "frames": frames, "reason": reason} for name, frames, reason in evaluation.skipped
         ],
     }
 
 
-def write_json(evaluation: Evaluation, path: str | Path) -> None:
+def write_json(evaluation: Evaluation, path: str | Path, checkpoint: str = "") -> None:
     """Write :func:`results` to a file."""
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(results(evaluation), indent=2) + "\n")
+        temporary.write_text(json.dumps(results(evaluation, checkpoint), indent=2) + "\n", encoding="utf-8")
 
 
-def table(evaluation: Evaluation, title: str, dataset: str) -> str:
-    """One line per sequence, the means, the published numbers if there are any, and what was skipped."""
-    content = results(evaluation)
-    columns = {key: label for key, label in COLUMNS.items() if key in content}
-    lines = [_line("sequence", "poses", list(columns.values()))]
-    for name, row in content["per_sequence"].items():
-        lines.append(_line(name, row["num_poses"], [row[key] for key in columns]))
-    lines.append(_line("all frames", content["num_poses"], [content[key] for key in columns]))
-    published = dict(zip(COLUMNS, PUBLISHED.get((title, dataset), ())))
-    if published:
-        lines.append(_line("published (TCMR paper)", "", [published.get(key) for key in columns]))
-    lines.append("mm; Accel, the error, and |accel|, the predicted magnitude, in mm/frame^2")
-    left_out = sum(row["left_out"] for row in content["per_sequence"].values())
-    lines.append(f"left out of these sequences: {left_out} frames marked invalid")
-    frames = sum(skipped["frames"] for skipped in content["skipped"])
-    lines.append(f"skipped: {len(content['skipped'])} sequences, {frames} frames")
-    lines += [f"  {s['name']} ({s['frames']} frames): {s['reason']}" for s in content["skipped"]]
-    lines.append(f"Evaluated total {content['num_poses']} poses")
-    return "\n".join(lines)
+def report(evaluation: Evaluation, checkpoint: str = "") -> str:
+    """Markdown: the means beside the published ones, the protocol, every sequence, and what was skipped."""
+    content, protocol = results(evaluation, checkpoint), evaluation.protocol
+    columns = [key for key in COLUMNS if key in content]
+    labels = [COLUMNS[key] for key in columns]
+
+    def cells(row: dict[str, Any]) -> list[str]:
+        return [_cell(row.get(key)) for key in columns]
+
+    main = [["this run", *cells(content)]]
+    methods = content["published"].get("methods", {})
+    for method in sorted(methods, key="TCMR".__ne__):  # TCMR first
+        main.append([f"{method}, published", *cells(methods[method])])
+    lines = [f"# {protocol.benchmark}", "", *_table(["", *labels], main), "", _UNITS]
+    if methods and (reasons := protocol.deviations()):
+        lines += ["", f"Not made as the published numbers were: {'; '.join(reasons)}."]
+    elif methods:
+        lines += ["", f"Published: {content['published']['table']} of Choi et al., CVPR 2021."]
+
+    card = [*([("checkpoint", checkpoint)] if checkpoint else []), *protocol.card("mpvpe" in content)]
+    lines += ["", "## Protocol", "", *_table(["", ""], card, right=False)]
+
+    sequences = content["per_sequence"]
+    rows = [
+        [name, str(row["num_poses"]), str(row["left_out"]), *cells(row)] for name, row in sequences.items()
+    ]
+    left_out = sum(row["left_out"] for row in sequences.values())
+    rows.append(["all", str(content["num_poses"]), str(left_out), *cells(content)])
+    lines += ["", "## Sequences", "", *_table(["sequence", "poses", "left out", *labels], rows)]
+    lines += ["", f"Left out of these sequences: {left_out} frames marked invalid."]
+    skipped = content["skipped"]
+    frames = sum(entry["frames"] for entry in skipped)
+    lines.append(f"Skipped: {len(skipped)} sequences, {frames} frames" + (":" if skipped else "."))
+    lines += [""] * bool(skipped)
+    lines += [f"- {entry['name']} ({entry['frames']} frames): {entry['reason']}" for entry in skipped]
+    return "\n".join([*lines, "", f"Evaluated total {content['num_poses']} poses"])
 
 
-def _sequence(sequence: SequenceErrors) -> dict[str, Any]:
-    values = {key: getattr(sequence, key) for key in ("mpjpe", "mpjpe_pa", "accel_err", "accel", "mpvpe")}
-    row: dict[str, Any] = {key: _number(mean_mm(v)) for key, v in values.items() if v is not None}
-    return {**row, "num_poses": len(sequence.mpjpe), "left_out": sequence.left_out}
+def write_report(evaluation: Evaluation, path: str | Path, checkpoint: str = "") -> None:
+    """Write :func:`report` to a file."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(report(evaluation, checkpoint) + "\n", encoding="utf-8")
 
 
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _means(values: dict[str, float], fps: float | None) -> dict[str, float | None]:
+    if fps is not None:
+        values = {**values, "accel_err_m_s2": values["accel_err"] / MM * fps**2}
+    return {key: value if math.isfinite(value) else None for key, value in values.items()}
 
 
-def _line(name: str, poses: object, cells: list[Any]) -> str:
-    name = name if len(name) <= _NAME_WIDTH else "…" + name[1 - _NAME_WIDTH :]
-    texts = ["-" if c is None else c if isinstance(c, str) else f"{c:.2f}" for c in cells]
-    return f"{name:<{_NAME_WIDTH}} {poses:>7}" + "".join(f" {text:>9}" for text in texts)
+def _sequence(sequence: SequenceErrors, fps: float | None) -> dict[str, Any]:
+    errors = {key: getattr(sequence, key) for key in METRICS}
+    means = {key: mean_mm(values) for key, values in errors.items() if values is not None}
+    return {**_means(means, fps), "num_poses": len(sequence.mpjpe), "left_out": sequence.left_out}
+
+
+def _cell(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: bool = True) -> list[str]:
+    """A Markdown table, padded to be read as it is; all but the first column to the right."""
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    widths = [max(3, *(len(row[i]) for row in (header, *rows))) for i in range(len(header))]
+    sides = ["<", *([">"] if right else ["<"]) * (len(header) - 1)]
+    dashes = ["-" * (width - 1) + (":" if side == ">" else "-") for width, side in zip(widths, sides)]
+    padded = [
+        [f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths)] for row in (header, *rows)
+    ]
+    return [f"| {' | '.join(row)} |" for row in (padded[0], dashes, *padded[1:])]

@@ -7,8 +7,21 @@ from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from yacs.config import CfgNode
 
 from lib.utils.errors import UserError
+
+
+def build_schedule(optimizer: Optimizer, train: CfgNode) -> LearningRate:
+    """The learning rate over a whole training run, as the section TRAIN of a configuration says.
+
+    Raises:
+        UserError: TRAIN.LR_SCHEDULE is unknown.
+    """
+    total = train.NUM_ITERS_PER_EPOCH * (train.END_EPOCH - train.START_EPOCH)
+    return LearningRate(
+        optimizer, train.LR_SCHEDULE, patience=train.LR_PATIENCE, warmup=train.WARMUP_ITERS, total=total
+    )
 
 
 class LearningRate:

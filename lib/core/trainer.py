@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import shutil
 import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
-from torch.optim import SGD, Adam, Optimizer
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 from yacs.config import CfgNode
 
+from lib.core import distributed
+from lib.core.adversary import MotionAdversary
 from lib.core.config import dump_yaml, to_dict
 from lib.core.evaluator import EvaluationSet, evaluate
-from lib.core.loss import TCMRLoss
-from lib.core.schedule import LearningRate
+from lib.core.loss import TCMRLoss, count_rows
+from lib.core.optimizer import build_optimizer
+from lib.core.schedule import build_schedule
+from lib.core.seeding import get_rng_state, set_rng_state
 from lib.dataset.datasets import Batch, ConcatWindows, get_spec, training_set
 from lib.dataset.loaders import BatchStream
 from lib.models.body import BodyData
@@ -48,25 +49,23 @@ class Trainer:
 
     With TRAIN.RESUME it goes on after the stored epoch with the stored weights, optimiser, learning rate,
     random numbers and place in the data; on a CPU every number is what an uninterrupted run would have given.
+    In a process group (:mod:`lib.core.distributed`) each process computes its part of the same batches that
+    one process would take, so a run may also go on with another number of processes.
 
     Args:
         cfg: the configuration.
         model: the model to train, fresh from :func:`lib.models.build.build_model`.
         body: the body model it was built with.
         device: where to train.
-        folder: the run folder.
 
     Raises:
         UserError: a database or the checkpoint is missing or does not fit, or a key's value is impossible.
     """
 
-    def __init__(self, cfg: CfgNode, model: TCMR, body: BodyData, device: torch.device, folder: Path) -> None:
-        if cfg.LOSS.D_MOTION_LOSS_W > 0:
-            raise UserError(
-                f"LOSS.D_MOTION_LOSS_W is {cfg.LOSS.D_MOTION_LOSS_W}, but there is no motion discriminator "
-                "training yet: set it to 0.0, as every published configuration does"
-            )
-        self.cfg, self.body, self.device, self.folder = cfg, body, device, folder
+    def __init__(self, cfg: CfgNode, model: TCMR, body: BodyData, device: torch.device) -> None:
+        self.cfg, self.body, self.device = cfg, body, device
+        self.folder: Path | None = None
+        self.writer: SummaryWriter | None = None
         self.model = model.to(device)
         self.loss = TCMRLoss(
             e_loss_weight=cfg.LOSS.KP_2D_W,
@@ -75,61 +74,98 @@ class Trainer:
             e_shape_loss_weight=cfg.LOSS.SHAPE_W,
         )
         self.parameters = [p for p in model.parameters() if p.requires_grad]  # not the body model's
-        self.optimizer = build_optimizer(cfg, self.parameters, device)
-        self.learning_rate = LearningRate(
-            self.optimizer,
-            cfg.TRAIN.LR_SCHEDULE,
-            patience=cfg.TRAIN.LR_PATIENCE,
-            warmup=cfg.TRAIN.WARMUP_ITERS,
-            total=cfg.TRAIN.NUM_ITERS_PER_EPOCH * (cfg.TRAIN.END_EPOCH - cfg.TRAIN.START_EPOCH),
+        self.optimizer = build_optimizer(
+            cfg.TRAIN.GEN_OPTIM,
+            self.parameters,
+            lr=cfg.TRAIN.GEN_LR,
+            weight_decay=cfg.TRAIN.GEN_WD,
+            momentum=cfg.TRAIN.GEN_MOMENTUM,
         )
+        self.learning_rate = build_schedule(self.optimizer, cfg.TRAIN)
         self.validation_set = EvaluationSet(get_spec(cfg.TRAIN.DATASET_EVAL), "val", cfg, validation=True)
         self.epoch, self.step, self.best = cfg.TRAIN.START_EPOCH, 0, math.inf
         self.seed = cfg.SEED_VALUE if cfg.SEED_VALUE >= 0 else torch.seed() % 2**31
         resumed = self._load(Path(cfg.TRAIN.RESUME)) if cfg.TRAIN.RESUME else {}
+        self.seed = distributed.from_main(self.seed)
+        distributed.copy_from_main(self.model)
         self.datasets = open_datasets(cfg)
         self.streams = self._open_streams(resumed.get("loaders", {}))
+        self.adversary = None
+        if cfg.LOSS.D_MOTION_LOSS_W > 0:
+            self.adversary = MotionAdversary(
+                cfg, self.datasets, device, self.seed, resumed, source=cfg.TRAIN.RESUME
+            )
         if "rng" in resumed:
             set_rng_state(resumed["rng"])
 
-    def run(self) -> None:
+    def run(self, folder: Path | None) -> None:
         """Train to END_EPOCH; every epoch is validated and saved.
+
+        Args:
+            folder: the run folder; None in the processes that write nothing.
 
         Raises:
             UserError: the loss is no longer a finite number.
         """
-        self.start_logging()
+        self.start_logging(folder)
         try:
             for epoch in range(self.epoch, self.cfg.TRAIN.END_EPOCH):
                 self._train_epoch(epoch)
-                performance = self.validate(epoch)
+                performance = self.validate(epoch) if distributed.is_main() else math.nan
+                performance = distributed.from_main(performance)
                 self.learning_rate.after_epoch(performance)
-                self.writer.add_scalar("lr/gen_lr", self.learning_rate.value, epoch)
-                self._save(epoch, performance)
+                self._log("lr/gen_lr", self.learning_rate.value, epoch)
+                if self.adversary is not None:
+                    self.adversary.learning_rate.after_epoch(performance)
+                    self._log("lr/dis_lr", self.adversary.learning_rate.value, epoch)
+                if distributed.is_main():
+                    self._save(epoch, performance)
         finally:
-            self.writer.close()
+            if self.writer is not None:
+                self.writer.close()
 
-    def start_logging(self) -> None:
-        """Open the TensorBoard log."""
-        self.writer = SummaryWriter(str(self.folder))
+    def start_logging(self, folder: Path | None) -> None:
+        """Open the TensorBoard log in the run folder, tell what is trained on, and bring the best so far."""
+        if folder is None:
+            return
+        self.folder = folder
+        self.writer = SummaryWriter(str(folder))
         self.writer.add_text("config", f"```\n{dump_yaml(self.cfg)}```", 0)
+        for kind, dataset in self.datasets.items():
+            size = self.streams[kind].batch_size
+            logger.info("%s training windows: %d, %d per batch", kind.upper(), len(dataset), size)
+        if self.cfg.TRAIN.RESUME:
+            resumed = Path(self.cfg.TRAIN.RESUME)
+            for name in (BEST_CHECKPOINT, BEST_VALUE):
+                if (resumed.parent / name).is_file():
+                    shutil.copy2(resumed.parent / name, folder / name)
+            logger.info(
+                "resumed from %s: epoch %d comes next, best so far %.4f", resumed, self.epoch + 1, self.best
+            )
+
+    def _log(self, tag: str, value: float, step: int) -> None:
+        if self.writer is not None:
+            self.writer.add_scalar(tag, value, step)
 
     # ---------------------------------------------------------------------------- one epoch
 
     def _train_epoch(self, epoch: int) -> None:
         self.model.train()
+        if distributed.rank() > 0:  # process 0 keeps the one series of numbers that checkpoints hold
+            torch.manual_seed((self.seed * 1_000_003 + epoch * 1_009 + distributed.rank()) % 2**63)
         sums: dict[str, float] = defaultdict(float)
         counts: dict[str, int] = defaultdict(int)
         started, loading = time.perf_counter(), 0.0
         iterations = self.cfg.TRAIN.NUM_ITERS_PER_EPOCH
-        with tqdm(total=iterations, desc=f"epoch {epoch + 1}", disable=None) as bar:
+        hidden = None if distributed.is_main() else True  # None: where there is no terminal
+        with tqdm(total=iterations, desc=f"epoch {epoch + 1}", disable=hidden) as bar:
             for iteration in range(iterations):
                 fetching = time.perf_counter()
                 batches = {kind: next(stream) for kind, stream in self.streams.items()}
                 loading += time.perf_counter() - fetching
                 terms = self.train_step(batches)
                 for tag, value in terms.items():
-                    self.writer.add_scalar(f"train_loss/{tag}", value, self.step)
+                    self._log(f"train_loss/{tag}", value, self.step)
                     sums[tag] += value
                     counts[tag] += 1
                 self.step += 1
@@ -138,8 +174,8 @@ class Trainer:
                     bar.set_postfix({tag: f"{sums[tag] / counts[tag]:.3g}" for tag in sums}, refresh=False)
         seconds = time.perf_counter() - started
         samples = iterations * sum(stream.batch_size for stream in self.streams.values())
-        self.writer.add_scalar("throughput/samples_per_second", samples / seconds, epoch)
-        self.writer.add_scalar("throughput/loading_share", loading / seconds, epoch)
+        self._log("throughput/samples_per_second", samples / seconds, epoch)
+        self._log("throughput/loading_share", loading / seconds, epoch)
         means = ", ".join(f"{tag} {sums[tag] / counts[tag]:.4f}" for tag in sums)
         logger.info(
             "Epoch %d: %s; lr %.3g; %.1f samples/s, %.0f%% loading",
@@ -147,28 +183,42 @@ class Trainer:
         )  # fmt: skip
 
     def train_step(self, batches: dict[str, Batch]) -> dict[str, float]:
-        """One update of the weights; the weighted loss terms and their sum ``loss``."""
+        """One update of the weights from this process's part of a batch.
+
+        Returns:
+            the weighted loss terms of the whole batch, and ``loss``, the sum that the network minimises.
+
+        Raises:
+            UserError: the loss is not finite.
+        """
         self.learning_rate.before_iteration(self.step)
         batches = {
             kind: {key: values.to(self.device, non_blocking=True) for key, values in batch.items()}
             for kind, batch in batches.items()
         }
+        targets = batches.get("2d"), batches.get("3d")
         features = torch.cat([batch["features"] for batch in batches.values()])  # 2D samples come first
         predictions, _ = self.model(features, is_train=True, return_verts=False)
-        loss, terms = self.loss(predictions, batches.get("2d"), batches.get("3d"))
-        names = [*terms, "loss"]
-        values = dict(zip(names, torch.stack([*terms.values(), loss]).detach().tolist()))
+        loss, terms = self.loss(predictions, *targets, distributed.sum_over_processes(count_rows(*targets)))
+        if self.adversary is not None:
+            motions = self.adversary.predict(self.model)
+            terms["e_m_disc_loss"] = self.adversary.generator_term(motions)
+            loss = loss + terms["e_m_disc_loss"]
+        values = _to_numbers({**terms, "loss": loss})
         if not math.isfinite(values["loss"]):
             raise UserError(
                 f"the loss is {values['loss']} at step {self.step} (terms: {values}): training ends. Look at "
                 "the database's values, lower TRAIN.GEN_LR or set TRAIN.GRAD_CLIP; TRAIN.RESUME goes on "
-                f"from the last epoch saved in {self.folder}"
+                f"from the {CHECKPOINT} of the last epoch"
             )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        distributed.sum_gradients(self.parameters)
         if self.cfg.TRAIN.GRAD_CLIP > 0:
             nn.utils.clip_grad_norm_(self.parameters, self.cfg.TRAIN.GRAD_CLIP)
         self.optimizer.step()
+        if self.adversary is not None and (terms := self.adversary.update(motions, self.step)):
+            values.update(_to_numbers(terms))
         return values
 
     def validate(self, epoch: int) -> float:
@@ -183,7 +233,7 @@ class Trainer:
         errors = evaluation.summary()
         present = {key: tag for key, tag in _VALIDATION_TAGS.items() if key in errors}
         for key, tag in present.items():
-            self.writer.add_scalar(f"error/{tag}", errors[key], epoch)
+            self._log(f"error/{tag}", errors[key], epoch)
         text = " ".join(f"{tag.upper()}: {errors[key]:.4f}," for key, tag in present.items())
         logger.info("Epoch %d, %s", epoch, text)
         logger.info("Epoch %d performance: %.4f", epoch + 1, errors["mpjpe_pa"])
@@ -198,14 +248,15 @@ class Trainer:
         if len(sizes) == 2:
             sizes["2d"] = int(train.BATCH_SIZE * train.DATA_2D_RATIO)
             sizes["3d"] = train.BATCH_SIZE - sizes["2d"]
-        if min(sizes.values()) < 1:
+        world = distributed.world()
+        if min(sizes.values()) < world:
             raise UserError(
                 f"TRAIN.BATCH_SIZE {train.BATCH_SIZE} with TRAIN.DATA_2D_RATIO {train.DATA_2D_RATIO} gives "
-                f"batches of {sizes}: both must be at least 1, or one list of datasets empty"
+                f"batches of {sizes}: each must be at least {world}, the number of processes, or one list of "
+                "datasets empty"
             )
         streams = {}
         for number, (kind, dataset) in enumerate(self.datasets.items()):
-            logger.info("%s training windows: %d, %d per batch", kind.upper(), len(dataset), sizes[kind])
             streams[kind] = BatchStream(
                 dataset,
                 sizes[kind],
@@ -213,14 +264,19 @@ class Trainer:
                 start=positions.get(kind, 0),
                 workers=self.cfg.NUM_WORKERS,
                 pin_memory=self.device.type == "cuda",
+                rank=distributed.rank(),
+                world=world,
             )
         return streams
 
     # ---------------------------------------------------------------------------- checkpoints
 
     def _save(self, epoch: int, performance: float) -> None:
+        assert self.folder is not None
         improved = performance < self.best
         self.best = min(self.best, performance)
+        adversary = self.adversary
+        streams = {**self.streams, **(adversary.streams if adversary is not None else {})}
         checkpoint = {
             "epoch": epoch,
             "gen_state_dict": self.model.state_dict(),
@@ -230,10 +286,11 @@ class Trainer:
             "best": self.best,
             "step": self.step,
             "seed": self.seed,
-            "loaders": {kind: stream.position for kind, stream in self.streams.items()},
+            "loaders": {kind: stream.position for kind, stream in streams.items()},
             "rng": get_rng_state(),
             "config": to_dict(self.cfg),
             "body": self.body.kind,
+            **(adversary.state_dict() if adversary is not None else {}),
         }
         save_checkpoint(checkpoint, self.folder / CHECKPOINT)
         if improved:
@@ -252,10 +309,6 @@ class Trainer:
         self.seed = checkpoint.get("seed", self.seed)
         self.optimizer.load_state_dict(_without_frozen(checkpoint["gen_optimizer"], len(self.parameters)))
         self.learning_rate.load_state_dict(checkpoint.get("scheduler", {}))
-        for name in (BEST_CHECKPOINT, BEST_VALUE):
-            if (path.parent / name).is_file():
-                shutil.copy2(path.parent / name, self.folder / name)
-        logger.info("resumed from %s: epoch %d comes next, best so far %.4f", path, self.epoch + 1, self.best)
         return checkpoint
 
 
@@ -275,52 +328,13 @@ def open_datasets(cfg: CfgNode) -> dict[str, ConcatWindows]:
     return present
 
 
-def build_optimizer(cfg: CfgNode, parameters: list[nn.Parameter], device: torch.device) -> Optimizer:
-    """The optimiser that TRAIN.GEN_OPTIM names.
-
-    Raises:
-        UserError: it is neither Adam nor SGD.
-    """
-    train, kind = cfg.TRAIN, cfg.TRAIN.GEN_OPTIM.lower()
-    if kind == "adam":
-        fused = device.type in ("cpu", "cuda")
-        return Adam(parameters, lr=train.GEN_LR, weight_decay=train.GEN_WD, fused=fused)
-    if kind == "sgd":
-        return SGD(parameters, lr=train.GEN_LR, momentum=train.GEN_MOMENTUM, weight_decay=train.GEN_WD)
-    raise UserError(f"TRAIN.GEN_OPTIM is {train.GEN_OPTIM!r}: use Adam or SGD")
+def _to_numbers(terms: dict[str, torch.Tensor]) -> dict[str, float]:
+    """Scalars of this process, summed over all processes: together, as each copy from a GPU waits for it."""
+    summed = distributed.sum_over_processes(torch.stack(list(terms.values())).detach())
+    return dict(zip(terms, summed.tolist()))
 
 
 def _without_frozen(state: dict[str, Any], count: int) -> dict[str, Any]:
     """An optimiser state without the body model's parameters, which the original lists last."""
     groups = [{**group, "params": group["params"][:count]} for group in state["param_groups"]]
     return {"state": state["state"], "param_groups": groups}
-
-
-def seed_everything(seed: int) -> None:
-    """Fix the random numbers of Python, NumPy and torch."""
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - the global generator, for whoever draws from it
-    torch.manual_seed(seed)
-
-
-def get_rng_state() -> dict[str, Any]:
-    """The state of every random number generator, as plain values and tensors."""
-    name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
-    state = {
-        "python": random.getstate(),
-        "numpy": (name, torch.from_numpy(np.asarray(keys, np.int64)), *rest),
-        "torch": torch.get_rng_state(),
-    }
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state_all()
-    return state
-
-
-def set_rng_state(state: dict[str, Any]) -> None:
-    """Restore what :func:`get_rng_state` gave."""
-    random.setstate(state["python"])
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
-    torch.set_rng_state(state["torch"])
-    if "cuda" in state and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])

@@ -29,7 +29,7 @@ import torch
 from tqdm import tqdm
 
 from lib.data_utils.occlusion import load_occluders, occlude
-from lib.data_utils.raw import need_folder, read_image
+from lib.data_utils.raw import read_image
 from lib.models.body import BASE_DATA, load_body
 from lib.models.extractors import SpinExtractor, get_extractor
 from lib.utils.crops import crop_image
@@ -95,12 +95,16 @@ def image_clip(rows: Rows, scale: float) -> Clip:
 
 
 class FeatureStep:
-    """Static features of clips; networks and occluders are loaded when the first clip comes.
+    """Static features of clips; the network and the occluders are loaded on first use.
 
     Args:
         extractor: used instead of SPIN.
+        base_data: folder of SPIN's checkpoint.
+        device: see :func:`choose_device`.
         occluders: folder of Pascal VOC 2012, to paste its objects over the crops; None for none.
         seed: of the occlusion. Each video has its own random stream, whatever was done before it.
+        batch_size: crops that go through the network at once.
+        workers: threads that read and crop images.
     """
 
     def __init__(
@@ -196,12 +200,13 @@ def build_database(
     Raises:
         UserError: parts of a run with other settings are there, or no video has a usable frame.
     """
+    folder = path.with_name(f"{path.name}.parts")
     if path.exists():
         log.info("%s exists: left as it is; delete it to make it anew", path)
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped at the very end
         return
     if repeated := [name for name, count in Counter(video.name for video in videos).items() if count > 1]:
         raise UserError(f"two raw files give the same video name {repeated[0]!r}: rename one of them")
-    folder = path.with_name(f"{path.name}.parts")
     if features is not None:
         settings = {**settings, "extractor": features.extractor.name}
     _check_settings(folder, settings)
@@ -380,7 +385,10 @@ class Job:
                 workers=self.args.workers,
             )
         logging.basicConfig(level=logging.INFO, format="%(message)s")
-        need_folder(self.args.dir, "the raw dataset; name its folder with --dir")
+        if not self.args.dir.is_dir():
+            raise UserError(
+                f"--dir {self.args.dir} does not exist: expected the raw dataset (docs/data.md shows how)"
+            )
 
     def database(self, *name: str, suffix: str = ".pt") -> Path:
         """The output's path: the given parts of its name, then what the options change, then ``db``."""
@@ -403,7 +411,13 @@ class Job:
             shared["box_factor"] = self.args.box_factor
         if getattr(self.args, "occlude", None):
             shared |= {"occlude": str(self.args.occlude), "seed": self.args.seed}
-        build_database(path, videos, self.features, {**shared, **settings})
+        try:
+            build_database(path, videos, self.features, {**shared, **settings})
+        except OSError as error:
+            raise UserError(
+                f"{path} could not be made: {error}. Mend that and run the same command again: it goes on"
+                " where it stopped"
+            ) from error
 
 
 def number_label(value: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import mmap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -105,8 +106,11 @@ def read_mat(path: Path, fields: Iterable[str]) -> dict[str, np.ndarray]:
 
 def read_json(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
     """A JSON file's content. UserError if it is missing or damaged."""
-    with need_file(path, "a JSON file").open(encoding="utf-8") as source:
+    with need_file(path, "a JSON file").open("rb") as source:
         try:
-            return json.load(source, object_hook=object_hook)
+            # Mapped, since files of several hundred MB would otherwise be held as bytes and as text.
+            with mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                text = str(content, "utf-8")
+            return json.loads(text, object_hook=object_hook)
         except ValueError as error:
             raise UserError(f"{path} is no readable JSON file ({error}): get it again") from error

@@ -90,7 +90,8 @@ def _person(file: Path, raw: dict[str, Any], person: int, split: str, args: argp
     rotmat = axis_angle_to_rotmat(torch.from_numpy(pose[kept]).view(-1, 24, 3))
     joints = _joints(body, betas, rotmat, regressed=split != "train") + trans[kept, None]
     rotation, translation = camera[kept, :3, :3], camera[kept, None, :3, 3]
-    rotmat[:, 0] = torch.from_numpy(rotation) @ rotmat[:, 0]
+    pose = pose[kept]
+    pose[:, :3] = rotmat_to_axis_angle(torch.from_numpy(rotation) @ rotmat[:, 0]).numpy()
     images = [str(file.parents[2] / "imageFiles" / file.stem / f"image_{i:05d}.jpg") for i in kept]
     return {
         "vid_name": np.full(len(kept), f"{file.stem}_{person}"),
@@ -99,7 +100,7 @@ def _person(file: Path, raw: dict[str, Any], person: int, split: str, args: argp
         "joints3D": (joints @ rotation.transpose(0, 2, 1) + translation).astype(np.float32),
         "joints2D": joints2d[kept],
         "shape": np.tile(betas, (len(kept), 1)).astype(np.float32),
-        "pose": rotmat_to_axis_angle(rotmat).reshape(-1, 72).numpy().astype(np.float32),
+        "pose": pose.astype(np.float32),
         "gender": np.full(len(kept), gender),
         "bbox": params_to_bboxes(params, args.box_factor)[kept - start],
         "valid": valid[kept],

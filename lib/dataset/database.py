@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,23 @@ import numpy as np
 
 from lib.utils.errors import UserError
 from lib.utils.files import load_joblib
+
+_JOINTS = ((14, 3), (25, 3), (49, 3))
+_ROW_SHAPES: dict[str, tuple[tuple[int, ...], ...]] = {  # what a row of a field may look like
+    "vid_name": ((),),
+    "frame_id": ((),),
+    "img_name": ((),),
+    "gender": ((),),
+    "valid": ((), (1,)),
+    "valid_i": ((), (1,)),
+    "joints2D": _JOINTS,
+    "joints3D": _JOINTS,
+    "pose": ((72,),),
+    "shape": ((10,),),
+    "theta": ((82,),),
+    "bbox": ((4,),),
+}
+_SCAN_BYTES = 1 << 24  # of features looked at, at a time
 
 
 class H5Rows:
@@ -33,6 +50,18 @@ class H5Rows:
         runs = np.split(unique, np.flatnonzero(np.diff(unique) != 1) + 1)  # slices read far faster than lists
         return np.concatenate([self._data[run[0] : run[-1] + 1] for run in runs])[place.reshape(rows.shape)]
 
+    def whole(self) -> Any:
+        """Everything: the array, or the value of a data set that is a scalar."""
+        with h5py.File(self._path, "r") as file:
+            return file[self._key][()]
+
+    def blocks(self, rows: int) -> Iterator[np.ndarray]:
+        """The rows in order, that many at a time. The file is closed at the end: processes that are forked
+        afterwards must not find it open."""
+        with h5py.File(self._path, "r") as file:
+            for start in range(0, len(self), rows):
+                yield file[self._key][start : start + rows]
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_data": None, "_pid": -1}
 
@@ -43,15 +72,41 @@ Database = dict[str, Any]  # field -> np.ndarray, or H5Rows for the large fields
 def open_database(path: str | Path, fields: Iterable[str], optional: Iterable[str] = ()) -> Database:
     """Open a database and check it; large arrays stay on disk until their rows are read.
 
+    ``features`` are read once, block by block, to make sure that every number is finite. What the file holds
+    besides the fields asked for is neither read nor checked.
+
     Args:
         path: the file; ``.h5`` is HDF5, anything else a joblib dump of a dict.
         fields: what it must hold, each (N, ...).
-        optional: what is returned as well if it is there.
+        optional: what is returned as well if it is there; scalars may be among it.
 
     Raises:
-        UserError: the file is missing, is no database, lacks a field, or its fields differ in length.
+        UserError: the file is missing, is no database, lacks a field, a field's rows have an impossible
+            shape, fields differ in length, or a feature is not finite.
     """
     path, fields = Path(path), list(fields)
+    content = read_fields(path)
+    missing = [field for field in fields if field not in content]
+    if missing:
+        raise UserError(f"database {path} lacks {', '.join(missing)}; it holds {', '.join(content)}")
+    wanted = fields + [field for field in optional if field in content]
+    database = {field: _plain(path, field, content[field]) for field in wanted}
+    for field in fields:
+        _check_rows(path, field, database[field].shape)
+    lengths = {field: len(values) for field, values in database.items() if values.shape}
+    if len(set(lengths.values())) > 1:
+        raise UserError(f"database {path}: fields differ in length ({lengths}); make the file anew")
+    if "features" in database:
+        _check_finite(path, database["features"])
+    return database
+
+
+def read_fields(path: Path) -> dict[str, Any]:
+    """Every field of a database as it is stored, mapped where the file allows; unchecked.
+
+    Raises:
+        UserError: the file is missing or is no database.
+    """
     if not path.is_file():
         raise UserError(
             f"database {path} does not exist: make or download it (data/README.md says how), "
@@ -60,30 +115,65 @@ def open_database(path: str | Path, fields: Iterable[str], optional: Iterable[st
     content = _read_h5(path) if path.suffix == ".h5" else load_joblib(path)
     if not isinstance(content, dict):
         raise UserError(f"database {path} holds a {type(content).__name__}, expected a dict of arrays")
-    missing = [field for field in fields if field not in content]
-    if missing:
-        raise UserError(f"database {path} lacks {', '.join(missing)}; it holds {', '.join(content)}")
-    wanted = fields + [field for field in optional if field in content]
-    database = {field: _plain(content[field]) for field in wanted}
-    lengths = {field: len(values) for field, values in database.items()}
-    if len(set(lengths.values())) > 1:
-        raise UserError(f"database {path}: fields differ in length ({lengths}); make the file anew")
-    return database
+    return content
 
 
-def _plain(values: Any) -> Any:
+def blocks(values: np.ndarray | H5Rows, size: int = _SCAN_BYTES) -> Iterator[np.ndarray]:
+    """The rows of a field in order, about ``size`` bytes at a time."""
+    row = values.dtype.itemsize * int(np.prod(values.shape[1:], dtype=np.int64))
+    count = max(1, size // max(row, 1))
+    if isinstance(values, H5Rows):
+        yield from values.blocks(count)
+    else:
+        for start in range(0, len(values), count):
+            yield values[start : start + count]
+
+
+def _plain(path: Path, field: str, values: Any) -> Any:
+    if isinstance(values, H5Rows):
+        return values if field != "vid_name" and values.shape else np.asarray(values.whole())
+    if not isinstance(values, (np.ndarray, np.generic, list, tuple, str, int, float)):
+        raise UserError(f"database {path}: {field} is a {type(values).__name__}, expected an array")
     # a plain view indexes much faster than np.memmap and still reads from the file
-    return np.asarray(values) if isinstance(values, np.memmap) else values
+    return np.asarray(values)
+
+
+def _check_rows(path: Path, field: str, shape: tuple[int, ...]) -> None:
+    if not shape:
+        raise UserError(f"database {path}: {field} is a single value, expected one row per frame")
+    allowed = _ROW_SHAPES.get(field)
+    if allowed is not None and shape[1:] not in allowed:
+        raise UserError(
+            f"database {path}: rows of {field} have shape {shape[1:]}, "
+            f"expected {' or '.join(map(str, allowed))}; make the file anew"
+        )
+
+
+def _check_finite(path: Path, features: np.ndarray | H5Rows) -> None:
+    if len(features.shape) != 2 or features.dtype.kind not in "fiu":
+        raise UserError(
+            f"database {path}: features have shape {features.shape} and type {features.dtype}, "
+            "expected numbers of shape (frames, size)"
+        )
+    done = 0
+    for block in blocks(features):
+        # any number that is not finite spoils the sum; the sum of finite ones may overflow
+        with np.errstate(over="ignore", invalid="ignore"):
+            suspicious = not np.isfinite(block.sum())
+        if suspicious and (bad := np.flatnonzero(~np.isfinite(block).all(axis=1))).size:
+            raise UserError(
+                f"database {path}: the features of row {done + bad[0]} are not all finite numbers; "
+                "extract them anew"
+            )
+        done += len(block)
 
 
 def _read_h5(path: Path) -> dict[str, Any]:
     try:
         with h5py.File(path, "r") as file:
-            content: dict[str, Any] = {key: H5Rows(path, key) for key in file}
-            if "vid_name" in file:
-                content["vid_name"] = file["vid_name"][:]
+            keys = [key for key in file if isinstance(file[key], h5py.Dataset)]
+        return {key: H5Rows(path, key) for key in keys}
     except OSError as error:
         raise UserError(
             f"database {path} is not a readable HDF5 file ({error}); download it again"
         ) from error
-    return content

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +22,15 @@ BOX_SCALE = 1.2  # the network's crop is this much larger than the stored box
 OUTPUTS = 3  # past, future and integrated prediction share one target
 
 Batch = dict[str, torch.Tensor]
+
+
+class BatchDataset(Protocol):
+    """A dataset that gives whole batches."""
+
+    def __len__(self) -> int: ...
+
+    def __getitems__(self, indices: Sequence[int] | np.ndarray) -> Batch:
+        """The samples at ``indices``, stacked."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +69,13 @@ TITLES = (TABLE4_3DPW, TABLE4_H36M_MPII3D, TABLE6_3DPW, TABLE6_MPII3D, TABLE6_H3
 _FILES = {  # the same for every title
     "3dpw_val": "3dpw_val_db.pt",
     "3dpw_test": "3dpw_test_db.pt",
+    "3dpw_val_all": "3dpw_val_all_db.pt",  # with the frames in which few joints are seen, for drawing
+    "3dpw_test_all": "3dpw_test_all_db.pt",
     "mpii3d_val": "mpii3d_val_scale12_db.pt",
     "mpii3d_test": "mpii3d_val_scale12_db.pt",
     "insta_train": "insta_train_db.h5",
     "pennaction_train": "pennaction_train_scale12_db.pt",
+    "amass_train": "amass_db.pt",
     "open_train": "open_train_db.pt",
     "open_val": "open_val_db.pt",
     "open_test": "open_test_db.pt",
@@ -122,14 +134,17 @@ def database_path(spec: DatasetSpec, split: str, cfg: CfgNode) -> Path:
     Raises:
         UserError: neither says which file it is.
     """
-    key = f"{spec.key}_{split}"
+    return find_database(f"{spec.key}_{split}", cfg)
+
+
+def find_database(key: str, cfg: CfgNode) -> Path:
+    """:func:`database_path` by the key ``<dataset>_<split>`` of DATASET.FILES."""
     name = cfg.DATASET.FILES.get(key) or _FILES.get(key, "")
     if not name and cfg.TITLE in TITLES and key in _FILES_BY_TITLE:
         name = _FILES_BY_TITLE[key][TITLES.index(cfg.TITLE)]
     if not name:
         raise UserError(
-            f"no {split} database of {spec.name} belongs to TITLE {cfg.TITLE!r}: "
-            f"name its file in DATASET.FILES.{key}"
+            f"no database {key} belongs to TITLE {cfg.TITLE!r}: name its file in DATASET.FILES.{key}"
         )
     path = Path(name)
     return path if path.parent != Path() else Path(cfg.PATHS.PREPROCESSED) / path
@@ -216,7 +231,7 @@ class WindowDataset(Dataset):
 class ConcatWindows(Dataset):
     """Several datasets as one: batches mix them in proportion to their sizes. All give the same keys."""
 
-    def __init__(self, datasets: Sequence[WindowDataset]) -> None:
+    def __init__(self, datasets: Sequence[BatchDataset]) -> None:
         self.datasets = list(datasets)
         self._ends = np.cumsum([len(dataset) for dataset in self.datasets])
 
@@ -256,7 +271,7 @@ def training_set(names: Sequence[str], cfg: CfgNode, *, with_3d: bool) -> Concat
     Raises:
         UserError: a name is unknown or belongs in the other list, or a database is missing or does not fit.
     """
-    datasets = []
+    datasets: list[BatchDataset] = []
     for name in names:
         spec = get_spec(name)
         if with_3d and not spec.has_3d:

@@ -30,7 +30,7 @@ from lib.demo.viewer import show_video
 from lib.models.body import BASE_DATA, OPEN_DATA, BodyData, load_body
 from lib.models.build import build_model
 from lib.models.extractors import Extractor, PersonTrack, get_extractor
-from lib.models.predict import Borders, predict_sequence
+from lib.models.predict import Borders, predict_sequence, window_step
 from lib.models.smpl import SMPL
 from lib.models.tcmr import TCMR
 from lib.utils.crops import CROP_SCALE, crop_to_image
@@ -44,7 +44,6 @@ MIN_FRAMES = 25
 """People followed for fewer frames are left out."""
 OFFICIAL_CHECKPOINT = "tcmr_demo_model.pth.tar"
 OPEN_CHECKPOINT = "tcmr_open.pth.tar"
-TRAINING_FPS = 30
 _MESH_BLOCK = 32
 
 
@@ -220,7 +219,7 @@ def sequence_step(cfg: CfgNode, fps: float) -> int:
     """Frames from one frame of a window to the next, so that windows span the half second that TCMR was
     trained on, whatever the frame rate. The original protocol (COMPAT.STATIC_BORDERS) steps over none.
     """
-    return 1 if cfg.COMPAT.STATIC_BORDERS else max(1, round(fps / TRAINING_FPS))
+    return 1 if cfg.COMPAT.STATIC_BORDERS else window_step(fps)
 
 
 def reconstruct(

@@ -141,12 +141,13 @@ class _Tracker:
                 found = self._network(unknown, first.next_centre, first.next_scale_point)
                 if found.score < START_PRESENCE or not self._is_new(found, self._live):
                     continue
-                person = next((p for p in self._lost if _is_reunion(p.latest, found)), None)
-                if person is None:
+                missed = [p for p in self._lost if _is_reunion(p.latest, found)]
+                if missed:
+                    person = missed[0]
+                    self._lost.remove(person)
+                else:
                     person = _Person([], [])
                     self.everyone.append(person)
-                else:
-                    self._lost.remove(person)
                 person.add(frame_id, found)
                 self._live.append(person)
             if len(self._live) == known:

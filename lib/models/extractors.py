@@ -22,6 +22,7 @@ from lib.utils.crops import CROP_SCALE, crop_image, normalise_crop
 from lib.utils.errors import UserError
 from lib.utils.files import load_checkpoint
 from lib.utils.landmark_features import landmark_vector
+from lib.utils.landmark_flips import repair_flips
 
 SPIN_CHECKPOINT = "spin_model_checkpoint.pth.tar"
 LANDMARK_CHECKPOINT = "landmark_net.pth.tar"
@@ -120,7 +121,7 @@ class SpinExtractor:
 
 
 class LandmarkExtractor:
-    """The landmark network on the landmarks that tracking found; needs no image."""
+    """The landmark network on the landmarks that tracking found, front-back flips undone; needs no image."""
 
     name = "landmarks"
     needs_frames = False
@@ -139,7 +140,7 @@ class LandmarkExtractor:
     ) -> list[StaticFeatures]:
         result = []
         for track in tracks:
-            vectors, boxes = landmark_vector(track.xy, track.visibility, track.world)
+            vectors, boxes = landmark_vector(*repair_flips(track.xy, track.visibility, track.world))
             parts = [
                 self.net(part.to(self.device)).cpu()
                 for part in torch.from_numpy(vectors).split(_LANDMARK_BATCH)

@@ -14,6 +14,13 @@ from lib.utils.errors import UserError
 
 Borders = Literal["static", "edge"]
 
+TRAINING_FPS = 30.0
+
+
+def window_step(fps: float) -> int:
+    """Frames from one frame of a window to the next, so that a window spans the time it was trained on."""
+    return max(1, round(fps / TRAINING_FPS))
+
 
 def window_indices(n_frames: int, seqlen: int, borders: Borders = "static", step: int = 1) -> np.ndarray:
     """Frames (n_frames, seqlen) that each frame is predicted from; the frame itself is at ``seqlen // 2``.

@@ -1,0 +1,127 @@
+"""What a measurement was: everything that has to be known before two numbers are compared."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+ROOT_JOINTS = {"common": [2, 3], "mpii3d_test": [14]}  # their mean is the root that joints are compared about
+_ROOT_NAMES = {"common": "middle of the hips", "mpii3d_test": "joint hip"}
+GroundTruth = Literal["neutral", "gendered"]
+
+
+@dataclass(frozen=True)
+class FrameRate:
+    """Frames per second of a database (None if unknown), and how that is known."""
+
+    fps: float | None
+    source: str
+
+
+FRAME_RATES = {  # of databases that do not tell it; only Accel in m/s^2 depends on it
+    "3dpw": FrameRate(30, "3DPW's videos"),
+    "mpii3d": FrameRate(25, "assumed: the test videos were recorded at 25 or 50, the database does not say"),
+    "h36m": FrameRate(25, "assumed: the 25fps databases, every other frame of 50"),
+    "open": FrameRate(30, "the simulated camera"),
+}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How numbers were made.
+
+    Attributes:
+        title: TITLE of the configuration.
+        dataset, split: dataset key and split.
+        database: its file.
+        own_database: the file was named in DATASET.FILES.
+        part: only sequences whose name contains this.
+        body: kind of the body model.
+        ground_truth: which body gives the true vertices, and with ``gendered`` the true joints too.
+        joints: convention of the compared joints.
+        joint_count: how many they are.
+        seqlen: frames of a window.
+        borders: what the first and last frames of a sequence see, ``static`` or ``edge``.
+        smoothed: predicted rotations were filtered over time.
+        root_aligned_verts: MPVPE was measured with aligned roots, too.
+        frame_rate: for Accel in m/s^2.
+    """
+
+    title: str
+    dataset: str
+    split: str
+    database: str
+    own_database: bool
+    part: str
+    body: str
+    ground_truth: GroundTruth
+    joints: str
+    joint_count: int
+    seqlen: int
+    borders: str
+    smoothed: bool
+    root_aligned_verts: bool
+    frame_rate: FrameRate
+
+    @property
+    def benchmark(self) -> str:
+        """Its name; numbers of different benchmarks must not be compared."""
+        name = f"{self.dataset} {self.split}"
+        return name if self.ground_truth == "neutral" else f"{name}, gendered ground truth"
+
+    def deviations(self) -> list[str]:
+        """Why numbers are not made as the published ones are; empty if they are."""
+        reasons = {
+            "gendered ground truth is a different benchmark": self.ground_truth == "gendered",
+            f"the split is {self.split}": self.split != "test",
+            f"the database is {self.database}": self.own_database,
+            f"only sequences with {self.part!r} in their name": bool(self.part),
+            "rotations were smoothed": self.smoothed,
+            "the ends of sequences are padded with their border frames": self.borders != "static",
+            f"the body model is the {self.body} one": self.body != "smpl",
+        }
+        return [reason for reason, applies in reasons.items() if applies]
+
+    def card(self, with_mesh: bool) -> list[tuple[str, str]]:
+        """The protocol in words: subject and statement."""
+        bodies = {"neutral": "neutral", "gendered": "male or female, as the database's `gender` says"}
+        joint_truth = "the database's joints3D"
+        if self.ground_truth == "gendered":
+            joint_truth = "Human3.6M regressor on the gendered mesh (the database's joints3D are not used)"
+        rate = self.frame_rate
+        frames = "unknown" if rate.fps is None else f"{rate.fps:g} frames/s"
+        rows = [
+            ("benchmark", self.benchmark),
+            ("database", self.database),
+            ("body model", {"smpl": "SMPL", "open": "the open body (not SMPL)"}[self.body]),
+            ("prediction", "neutral body" + ", smoothed over time (slerp 0.3)" * self.smoothed),
+            ("true joints", joint_truth),
+            ("joint set", f"{self.joint_count} joints, convention `{self.joints}`"),
+            ("root", f"{_ROOT_NAMES[self.joints]}: subtracted from both, every frame, before all metrics"),
+            ("PA-MPJPE", "similarity alignment (scale, rotation, translation) of every frame by itself"),
+            ("Accel", f"second difference about the root, error; m/s² at {frames} ({rate.source})"),
+        ]
+        if with_mesh:
+            rows.append(("true vertices", f"{bodies[self.ground_truth]} body, the database's pose and shape"))
+            rows.append(("MPVPE", "vertices without translation, no alignment of roots"))
+        if self.root_aligned_verts:
+            rows.append(
+                ("MPVPE-root", "each mesh about the middle of its own J14 hips: another metric than MPVPE")
+            )
+        return [
+            *rows,
+            ("windows", f"{self.seqlen} frames, stride 1, one prediction per frame; {self._ends()}"),
+        ]
+
+    def _ends(self) -> str:
+        if self.borders == "edge":
+            return "border frames repeated, any length"
+        before, after = self.seqlen // 2, (self.seqlen - 1) // 2
+        return (
+            f"the first {before} and last {after} frames see themselves repeated, "
+            f"shorter sequences are skipped"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, with the deviations."""
+        return {**asdict(self), "benchmark": self.benchmark, "deviations": self.deviations()}

@@ -1,0 +1,139 @@
+"""Several processes train as one does, go on from each other's checkpoints, and fail together."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from yacs.config import CfgNode
+
+from lib.core import distributed
+from lib.core.config import dump_yaml
+from lib.models.body import BodyData
+from lib.utils.errors import UserError
+from lib.utils.files import dump_joblib, load_checkpoint, load_joblib
+from tests.trainer_tools import adversarial, logged, make_databases, tiny_config, train
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def databases(open_body: BodyData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some rows have no SMPL parameters, so that the processes' parts of a batch differ in their counts."""
+    folder = tmp_path_factory.mktemp("databases")
+    make_databases(folder, open_body)
+    database = {key: np.array(value) for key, value in load_joblib(folder / "open_train_db.pt").items()}
+    database["pose"][::3] = database["shape"][::3] = 0
+    dump_joblib(database, folder / "open_train_db.pt")
+    return folder
+
+
+def torchrun(command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", **environment}
+    return subprocess.run(
+        [*launcher, *command], cwd=ROOT, env=variables, capture_output=True, text=True, timeout=100
+    )
+
+
+def write_config(cfg: CfgNode, path: Path) -> list[str]:
+    path.write_text(dump_yaml(cfg))
+    return ["--cfg", str(path), "--device", "cpu"]
+
+
+def curves(folder: Path, steps: range) -> dict[str, list[float]]:
+    events = logged(folder)
+    return {
+        tag: [event.value for event in events.Scalars(tag) if event.step in steps]
+        for tag in events.Tags()["scalars"]
+        if tag.startswith("train_loss/")
+    }
+
+
+def test_two_processes_equal_one_and_either_goes_on(
+    databases: Path, open_body: BodyData, tmp_path: Path
+) -> None:
+    """One process for two epochs; two processes for the first and one for the second: the same run."""
+    opts = ["TRAIN.LR_SCHEDULE", "plateau", "TRAIN.GRAD_CLIP", "0.5", "TRAIN.BATCH_SIZE", "9", *adversarial()]
+    whole = train(tiny_config(databases, tmp_path / "one", *opts, "TRAIN.END_EPOCH", "2"), open_body)
+
+    cfg = tiny_config(databases, tmp_path / "two", *opts, "TRAIN.END_EPOCH", "1")
+    result = torchrun(["train.py", *write_config(cfg, tmp_path / "two.yaml")])
+    assert result.returncode == 0, result.stderr
+    (folder,) = (tmp_path / "two").iterdir()
+    assert {"checkpoint.pth.tar", "model_best.pth.tar", "best.txt", "config.yaml", "train_log.txt"} <= {
+        path.name for path in folder.iterdir()
+    }
+    assert len(list(folder.glob("events*"))) == 1
+    assert (folder / "train_log.txt").read_text().count("3D training windows") == 1
+
+    first, expected = curves(folder, range(7)), curves(whole.folder, range(7))
+    assert first.keys() == expected.keys()
+    assert {"train_loss/loss_shape", "train_loss/e_m_disc_loss", "train_loss/d_m_disc_loss"} <= first.keys()
+    for tag, values in expected.items():
+        np.testing.assert_allclose(first[tag], values, rtol=1e-5, err_msg=tag)
+
+    resume = ["TRAIN.RESUME", str(folder / "checkpoint.pth.tar"), "TRAIN.END_EPOCH", "2"]
+    resumed = train(tiny_config(databases, tmp_path / "rest", *opts, *resume), open_body)
+    a, b = (load_checkpoint(trainer.folder / "checkpoint.pth.tar") for trainer in (whole, resumed))
+    assert a["loaders"] == b["loaders"] == {"2d": 14 * 4, "3d": 14 * 5, "sequences": 14 * 3, "motions": 14 * 3}
+    for key in ("gen_state_dict", "disc_motion_state_dict"):
+        for name, value in a[key].items():
+            torch.testing.assert_close(b[key][name], value, rtol=1e-5, atol=1e-6, msg=lambda m: f"{name}: {m}")
+    assert b["performance"] == pytest.approx(a["performance"], rel=1e-5)
+    for tag, values in curves(whole.folder, range(7, 14)).items():
+        np.testing.assert_allclose(curves(resumed.folder, range(7, 14))[tag], values, rtol=1e-5, err_msg=tag)
+
+
+def test_a_failing_process_ends_the_others(databases: Path, tmp_path: Path) -> None:
+    script = tmp_path / "train_and_fail.py"
+    script.write_text(
+        "from lib.core.trainer import Trainer\n"
+        "import os, train\n"
+        "step = Trainer.train_step\n"
+        "def failing(self, batches):\n"
+        "    if os.environ['RANK'] == '1' and self.step == 3:\n"
+        "        raise RuntimeError('this process broke')\n"
+        "    return step(self, batches)\n"
+        "Trainer.train_step = failing\n"
+        "train.main()\n"
+    )
+    cfg = tiny_config(databases, tmp_path / "runs")
+    result = torchrun([str(script), *write_config(cfg, tmp_path / "c.yaml")], PYTHONPATH=str(ROOT))
+    assert result.returncode != 0
+    assert "this process broke" in result.stderr
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert not (folder / "checkpoint.pth.tar").exists()
+
+
+def test_a_process_takes_its_own_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert distributed.process_device(torch.device("cuda:1")) == torch.device("cuda:1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    assert distributed.process_device(torch.device("cpu")) == torch.device("cpu")
+    assert distributed.process_device(torch.device("cuda")) == torch.device("cuda:1")
+    assert chosen == [1]
+    with pytest.raises(UserError, match="cuda:0"):
+        distributed.process_device(torch.device("cuda:0"))
+    with pytest.raises(UserError, match="mps"):
+        distributed.process_device(torch.device("mps"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UserError, match="nproc_per_node 1"):
+        distributed.process_device(torch.device("cuda"))
