@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -42,17 +43,13 @@ def databases(open_body: BodyData, tmp_path_factory: pytest.TempPathFactory) -> 
     return folder
 
 
-def torchrun(command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+def torchrun_train(cfg: CfgNode, file: Path) -> None:
+    file.write_text(dump_yaml(cfg))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", **environment}
-    return subprocess.run(
-        [*launcher, *command], cwd=ROOT, env=variables, capture_output=True, text=True, timeout=100
-    )
-
-
-def write_config(cfg: CfgNode, path: Path) -> list[str]:
-    path.write_text(dump_yaml(cfg))
-    return ["--cfg", str(path), "--device", "cpu"]
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    command = [*launcher, "train.py", "--cfg", str(file), "--device", "cpu"]
+    result = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=100)
+    assert result.returncode == 0, result.stderr
 
 
 def curves(folder: Path, steps: range) -> dict[str, list[float]]:
@@ -72,8 +69,7 @@ def test_two_processes_equal_one_and_either_goes_on(
     whole = train(tiny_config(databases, tmp_path / "one", *opts, "TRAIN.END_EPOCH", "2"), open_body)
 
     cfg = tiny_config(databases, tmp_path / "two", *opts, "TRAIN.END_EPOCH", "1")
-    result = torchrun(["train.py", *write_config(cfg, tmp_path / "two.yaml")])
-    assert result.returncode == 0, result.stderr
+    torchrun_train(cfg, tmp_path / "two.yaml")
     (folder,) = (tmp_path / "two").iterdir()
     assert {"checkpoint.pth.tar", "model_best.pth.tar", "best.txt", "config.yaml", "train_log.txt"} <= {
         path.name for path in folder.iterdir()
@@ -90,34 +86,51 @@ def test_two_processes_equal_one_and_either_goes_on(
     resume = ["TRAIN.RESUME", str(folder / "checkpoint.pth.tar"), "TRAIN.END_EPOCH", "2"]
     resumed = train(tiny_config(databases, tmp_path / "rest", *opts, *resume), open_body)
     a, b = (load_checkpoint(trainer.folder / "checkpoint.pth.tar") for trainer in (whole, resumed))
-    assert a["loaders"] == b["loaders"] == {"2d": 14 * 4, "3d": 14 * 5, "sequences": 14 * 3, "motions": 14 * 3}
+    assert (
+        a["loaders"] == b["loaders"] == {"2d": 14 * 4, "3d": 14 * 5, "sequences": 14 * 3, "motions": 14 * 3}
+    )
     for key in ("gen_state_dict", "disc_motion_state_dict"):
         for name, value in a[key].items():
-            torch.testing.assert_close(b[key][name], value, rtol=1e-5, atol=1e-6, msg=lambda m: f"{name}: {m}")
+            torch.testing.assert_close(
+                b[key][name], value, rtol=1e-5, atol=1e-6, msg=lambda m: f"{name}: {m}"
+            )
     assert b["performance"] == pytest.approx(a["performance"], rel=1e-5)
     for tag, values in curves(whole.folder, range(7, 14)).items():
         np.testing.assert_allclose(curves(resumed.folder, range(7, 14))[tag], values, rtol=1e-5, err_msg=tag)
 
 
-def test_a_failing_process_ends_the_others(databases: Path, tmp_path: Path) -> None:
-    script = tmp_path / "train_and_fail.py"
+def test_a_failing_process_ends_the_others(tmp_path: Path) -> None:
+    """Even without torchrun, which ends what is left: process 0 waits for one that is gone."""
+    script = tmp_path / "fail.py"
     script.write_text(
-        "from lib.core.trainer import Trainer\n"
-        "import os, train\n"
-        "step = Trainer.train_step\n"
-        "def failing(self, batches):\n"
-        "    if os.environ['RANK'] == '1' and self.step == 3:\n"
+        "import torch\n"
+        "from lib.core import distributed\n"
+        "with distributed.process_group(torch.device('cpu')):\n"
+        "    assert distributed.sum_over_processes(torch.ones(1)) == 2\n"
+        "    if distributed.rank() == 1:\n"
         "        raise RuntimeError('this process broke')\n"
-        "    return step(self, batches)\n"
-        "Trainer.train_step = failing\n"
-        "train.main()\n"
+        "    distributed.from_main(None)\n"
+        "    distributed.sum_over_processes(torch.ones(1))\n"
     )
-    cfg = tiny_config(databases, tmp_path / "runs")
-    result = torchrun([str(script), *write_config(cfg, tmp_path / "c.yaml")], PYTHONPATH=str(ROOT))
-    assert result.returncode != 0
-    assert "this process broke" in result.stderr
-    (folder,) = (tmp_path / "runs").iterdir()
-    assert not (folder / "checkpoint.pth.tar").exists()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    variables = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "PYTHONPATH": str(ROOT)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(script)],
+            env={**os.environ, **variables, "RANK": rank},
+            stderr=subprocess.PIPE,
+        )
+        for rank in "01"
+    ]
+    try:
+        errors = [process.communicate(timeout=60)[1].decode() for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [1, 1]
+    assert "this process broke" in errors[1]
 
 
 def test_a_process_takes_its_own_device(monkeypatch: pytest.MonkeyPatch) -> None:

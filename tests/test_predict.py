@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter1d
 
 from lib.models.body import BodyData
 from lib.models.predict import predict_sequence, window_indices
@@ -65,7 +66,8 @@ def test_static_borders_are_the_published_protocol(model: TCMR, length: int) -> 
 )
 def test_edge_borders_repeat_the_ends(model: TCMR, length: int, step: int) -> None:
     features = _sequence(length)
-    expected = _explicit(model, features, _edge_windows(length, step), return_verts=False)
+    smooth = gaussian_filter1d(features, step / 2, axis=0, mode="nearest") if step > 1 else features
+    expected = _explicit(model, smooth, _edge_windows(length, step), return_verts=False)
     result = predict_sequence(model, features, return_verts=False, borders="edge", step=step, batch_size=16)
     _assert_same(result, expected)
 

@@ -75,9 +75,9 @@ def _accelerations(name: str, pred: np.ndarray, true: np.ndarray, fps: float | N
     )
     if fps is not None:
         factor = fps**2 / MM
-        second = axes.secondary_yaxis(
-            "right", functions=(lambda value: value * factor, lambda value: value / factor)
-        )
+        limits = axes.get_ylim()
+        second = axes.twinx()
+        second.set_ylim(limits[0] * factor, limits[1] * factor)
         second.set_ylabel(f"m/s² at {fps:g} frames/s")
     axes.legend()
     return figure
@@ -89,7 +89,7 @@ def _histogram(evaluation: Evaluation, name: str) -> Figure:
         "MPJPE": np.concatenate([s.mpjpe for s in evaluation.sequences]) * MM,
         "PA-MPJPE": np.concatenate([s.mpjpe_pa for s in evaluation.sequences]) * MM,
     }
-    bins = np.linspace(0, max(errors["MPJPE"].max(), 1.0), _BINS + 1)
+    bins = np.linspace(0, max(errors["MPJPE"].max(), 1.0), _BINS + 1).tolist()
     for (label, values), colour in zip(errors.items(), (_TRUE, _PRED)):
         axes.hist(values, bins, color=colour, alpha=0.6, label=f"{label}, mean {values.mean():.1f} mm")
     axes.set(title=name, xlabel="error of a frame (mm)", ylabel="frames")

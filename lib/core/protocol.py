@@ -24,6 +24,12 @@ FRAME_RATES = {  # of databases that do not tell it; only Accel in m/s^2 depends
     "h36m": FrameRate(25, "assumed: the 25fps databases, every other frame of 50"),
     "open": FrameRate(30, "the simulated camera"),
 }
+_FRAMES = {  # which of them count
+    "3dpw": "those not `valid` are removed, and the rest is taken as contiguous",
+    "mpii3d": "those with `valid_i` 0 do not count, but their neighbours see them, in windows and in Accel",
+    "h36m": "all",
+    "open": "all",
+}
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,7 @@ class Protocol:
             ("joint set", f"{self.joint_count} joints, convention `{self.joints}`"),
             ("root", f"{_ROOT_NAMES[self.joints]}: subtracted from both, every frame, before all metrics"),
             ("PA-MPJPE", "similarity alignment (scale, rotation, translation) of every frame by itself"),
+            ("frames", f"{_FRAMES[self.dataset]}; Accel: without the first and last of a sequence"),
             ("Accel", f"second difference about the root, error; m/s² at {frames} ({rate.source})"),
         ]
         if with_mesh:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lib.models.tcmr import TCMR
 from lib.utils.errors import UserError
+from lib.utils.smoothing import gaussian
 
 Borders = Literal["static", "edge"]
 
@@ -68,7 +69,8 @@ def predict_sequence(
         features: static features (T, F) of consecutive frames.
         J_regressor: (17, 6890), for the 14 evaluation joints instead of 49.
         return_verts: False leaves out ``verts`` and is several times faster.
-        borders, step: which frames a prediction sees, see :func:`window_indices`.
+        borders, step: which frames a prediction sees, see :func:`window_indices`. With a step the features are
+            smoothed by a Gaussian of half a step.
         batch_size: frames predicted at once; bounds the memory, does not change results.
         progress: called with the number of frames just finished, like ``tqdm.update``.
 
@@ -82,6 +84,8 @@ def predict_sequence(
     if isinstance(features, Tensor):
         features = features.detach().cpu().numpy()
     _check_features(features, model.feature_size)
+    if step > 1:  # windows of neighbouring frames share no frame: without a low-pass they would disagree
+        features = gaussian(features, step / 2)
     windows = window_indices(len(features), model.seqlen, borders, step)
     like = model.regressor.init_cam
     if J_regressor is not None:
