@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -15,13 +16,17 @@ import torch
 import evaluate as command
 from lib.core.config import load_config
 from lib.core.evaluator import EvaluationSet, evaluate
-from lib.core.report import results, table
+from lib.core.report import report, results
 from lib.dataset.datasets import get_spec
-from lib.models.body import BodyData
+from lib.demo.video import VideoFile
+from lib.models.body import BodyData, load_body
+from lib.models.predict import predict_sequence
+from lib.models.smpl import SMPL
 from lib.models.tcmr import TCMR
 from lib.utils.errors import UserError
 from lib.utils.files import dump_joblib, load_joblib
-from tests.golden_tools import GOLDEN, fill_by_recipe, load_golden
+from lib.utils.keypoints import H36M_TO_J14
+from tests.golden_tools import GOLDEN, fill_by_recipe, load_golden, write_base_data
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TABLE4 = {"3dpw": "repr_table4_3dpw_model"}
@@ -63,10 +68,18 @@ def config(dataset: str, *opts: str):
 
 
 def measure(
-    model: TCMR, body: BodyData, dataset: str, smooth: bool = False, folder: Path | None = None, part=""
+    model: TCMR,
+    body: BodyData,
+    dataset: str,
+    smooth: bool = False,
+    folder: Path | None = None,
+    part: str = "",
+    bodies: tuple[BodyData, BodyData] | None = None,
+    **options: bool,
 ):
     cfg = config(dataset, *(["PATHS.PREPROCESSED", str(folder)] if folder else []))
-    return evaluate(model, EvaluationSet(get_spec(dataset), "test", cfg, name_part=part), body, smooth=smooth)
+    data = EvaluationSet(get_spec(dataset), "test", cfg, name_part=part, gendered=bodies is not None)
+    return evaluate(model, data, body, smooth=smooth, gendered_bodies=bodies, **options)
 
 
 def changed_database(tmp_path: Path, name: str, change) -> Path:
@@ -118,9 +131,9 @@ def test_invalid_frames_are_removed_before_windows_are_cut(
     ]
     lengths = {s.name: (len(s.mpjpe), len(s.accel_err)) for s in with_flags.sequences}
     assert lengths["downtown_walk_00_4"] == (23, 21)  # 30 frames, 7 of them invalid
-    text = table(with_flags, "", "3dpw")
-    assert "left out of these sequences: 7 frames" in text
-    assert "skipped: 2 sequences, 30 frames" in text
+    text = report(with_flags)
+    assert "Left out of these sequences: 7 frames" in text
+    assert "Skipped: 2 sequences, 30 frames" in text
 
     folder = changed_database(tmp_path, "3dpw_test_db.pt", lambda database: database.pop("valid"))
     summary = measure(model, smpl_body, "3dpw", folder=folder).summary()
@@ -155,7 +168,7 @@ def test_mpii3d_counts_only_valid_frames(model: TCMR, smpl_body: BodyData, tmp_p
     evaluation = measure(model, smpl_body, "mpii3d", folder=folder)
     assert evaluation.num_poses == 1
     assert results(evaluation)["accel_err"] is None  # the first frame of a video has no acceleration
-    assert "Evaluated total 1 poses" in table(evaluation, "", "mpii3d")
+    assert "Evaluated total 1 poses" in report(evaluation)
 
 
 def test_edge_borders_take_short_videos(model: TCMR, smpl_body: BodyData) -> None:
@@ -165,21 +178,97 @@ def test_edge_borders_take_short_videos(model: TCMR, smpl_body: BodyData) -> Non
     assert evaluate(model, data, smpl_body, static_borders=False).num_poses == 12
 
 
-def test_table_shows_the_published_numbers(model: TCMR, smpl_body: BodyData) -> None:
-    evaluation = measure(model, smpl_body, "3dpw", part="downtown_walk_00_1")
-    text = table(evaluation, TABLE4["3dpw"], "3dpw").splitlines()
-    assert text[2].split() == [
-        "all",
-        "frames",
-        "17",
-        "133.81",
-        "211.98",
-        "189.23",
-        "56.27",
-        text[2].split()[-1],
-    ]
-    assert text[3].split()[-5:] == ["52.70", "86.50", "102.90", "6.80", "-"]
-    assert "published" not in table(evaluation, "mine", "3dpw")
+def give_genders(tmp_path: Path, male: object, female: object) -> Path:
+    """The 3DPW database with a gender: every other video's person is male."""
+
+    def add(database: dict[str, np.ndarray]) -> None:
+        odd = np.array([int(name[-1]) % 2 == 1 for name in database["vid_name"].tolist()])
+        database["gender"] = np.where(odd, male, female)
+
+    return changed_database(tmp_path, "3dpw_test_db.pt", add)
+
+
+def naive_errors(
+    model: TCMR, truth: BodyData, regressor: np.ndarray, database: dict[str, np.ndarray], name: str
+) -> dict[str, np.ndarray]:
+    """Errors of one video frame by frame, with the ground truth of one body, in mm."""
+    rows = np.flatnonzero((database["vid_name"] == name) & (database["valid"] != 0))
+    pred = predict_sequence(model, database["features"][rows])["verts"].astype(np.float64)
+    j14 = regressor[H36M_TO_J14].astype(np.float64)
+    errors: dict[str, list[float]] = {"mpjpe": [], "mpvpe": [], "mpvpe_root_aligned": []}
+    for verts, row in zip(pred, rows):
+        pose, shape = torch.from_numpy(database["pose"][row]), torch.from_numpy(database["shape"][row])
+        true = SMPL(truth)(shape[None], pose[None, 3:], pose[None, :3]).vertices[0].double().numpy()
+        root, true_root = ((j14 @ v)[[2, 3]].mean(axis=0) for v in (verts, true))
+        joints, true_joints = j14 @ verts - root, j14 @ true - true_root
+        for key, difference in (
+            ("mpjpe", joints - true_joints),
+            ("mpvpe", verts - true),
+            ("mpvpe_root_aligned", (verts - root) - (true - true_root)),
+        ):
+            errors[key].append(np.sqrt((difference**2).sum(axis=1)).mean() * 1000)
+    return {key: np.array(values) for key, values in errors.items()}
+
+
+def test_gendered_truth_and_aligned_vertices_equal_the_naive_way(
+    model: TCMR, smpl_body: BodyData, base_data: Path, tmp_path: Path
+) -> None:
+    bodies = load_body(base_data, "male"), load_body(base_data, "female")
+    folder = give_genders(tmp_path, "m", "f")
+    evaluation = measure(
+        model, smpl_body, "3dpw", folder=folder, part="walk_00", bodies=bodies, root_align_verts=True
+    )
+    database = load_joblib(folder / "3dpw_test_db.pt")
+    for sequence, truth in ((evaluation.sequences[1], bodies[0]), (evaluation.sequences[2], bodies[1])):
+        naive = naive_errors(model, truth, smpl_body.J_regressor_h36m, database, sequence.name)
+        for key, values in naive.items():
+            np.testing.assert_allclose(getattr(sequence, key) * 1000, values, atol=0.01)
+    assert evaluation.protocol.benchmark == "3dpw test, gendered ground truth"
+    content = results(evaluation)
+    assert content["benchmark"] == "3dpw test, gendered ground truth"
+    assert content["published"] == {}
+    assert "published" not in report(evaluation).split("## Protocol")[0]
+
+    folder = give_genders(tmp_path / "words", "male", "female")
+    again = measure(model, smpl_body, "3dpw", folder=folder, bodies=bodies)
+    expected = {key: value for key, value in evaluation.summary().items() if key != "mpvpe_root_aligned"}
+    assert again.summary() == pytest.approx(expected)
+
+
+def test_aligned_vertices_leave_the_published_metric_alone(model: TCMR, smpl_body: BodyData) -> None:
+    part = "downtown_walk_00_1"
+    plain = measure(model, smpl_body, "3dpw", part=part).summary()
+    both = measure(model, smpl_body, "3dpw", part=part, root_align_verts=True)
+    assert both.summary().keys() - plain.keys() == {"mpvpe_root_aligned"}
+    assert plain == {key: value for key, value in both.summary().items() if key in plain}
+    database = load_joblib(GOLDEN / "data" / "3dpw_test_db.pt")
+    naive = naive_errors(model, smpl_body, smpl_body.J_regressor_h36m, database, part)
+    for key in ("mpvpe", "mpvpe_root_aligned"):
+        np.testing.assert_allclose(getattr(both.sequences[0], key) * 1000, naive[key], atol=0.01)
+
+
+def test_gendered_truth_explains_what_it_needs(model: TCMR, smpl_body: BodyData, tmp_path: Path) -> None:
+    bodies = smpl_body, smpl_body
+    with pytest.raises(UserError, match=r"no field `gender`.*python -m lib.data_utils.threedpw --set test"):
+        measure(model, smpl_body, "3dpw", bodies=bodies)
+    with pytest.raises(UserError, match="not of h36m"):
+        measure(model, smpl_body, "h36m", bodies=bodies)
+    with pytest.raises(UserError, match="gender is 'x'"):
+        measure(model, smpl_body, "3dpw", folder=give_genders(tmp_path, "x", "f"), bodies=bodies)
+    with pytest.raises(UserError, match="h36m has no vertices"):
+        measure(model, smpl_body, "h36m", root_align_verts=True)
+
+
+@pytest.mark.parametrize(
+    ("fps", "expected"), [(50, 50.0), (np.full(166, 24.0), 24.0), (np.arange(166), None), (None, 30.0)]
+)
+def test_frame_rate_comes_from_the_database(tmp_path: Path, fps, expected: float | None) -> None:
+    def add(database: dict[str, np.ndarray]) -> None:
+        database.update({} if fps is None else {"fps": np.asarray(fps)}, crop_scale=np.array(1.2))
+
+    folder = changed_database(tmp_path, "3dpw_test_db.pt", add)
+    data = EvaluationSet(get_spec("3dpw"), "test", config("3dpw", "PATHS.PREPROCESSED", str(folder)))
+    assert data.frame_rate.fps == expected
 
 
 def arguments(base_data: Path, checkpoint: Path, *more: str) -> list[str]:
@@ -205,12 +294,63 @@ def test_command_writes_json(
     assert "Evaluated total 17 poses" in capsys.readouterr().out
 
 
+def test_command_draws_and_plots(
+    base_data: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    def with_images(database: dict[str, np.ndarray]) -> None:
+        numbers = database["frame_id"].tolist()
+        database["img_name"] = np.array([str(tmp_path / f"image_{number:05d}.png") for number in numbers])
+        database["bbox"][:] = [60, 50, 60, 60]
+
+    changed_database(tmp_path, "3dpw_test_db.pt", with_images)
+    (tmp_path / "3dpw_test_db.pt").rename(tmp_path / "3dpw_test_all_db.pt")
+    for number in range(60):
+        cv2.imwrite(str(tmp_path / f"image_{number:05d}.png"), np.full((100, 121, 3), 4 * number, np.uint8))
+    database = load_joblib(tmp_path / "3dpw_test_all_db.pt")
+    part = "downtown_walk_00_4"
+    numbers = database["frame_id"][(database["vid_name"] == part) & (database["valid"] != 0)]
+    first = int(numbers[-5])
+    markdown = tmp_path / "report.md"
+    more = ["--seq", part, "--plot", "--render", "--frame", str(first), "--markdown", str(markdown)]
+    argv = arguments(base_data, checkpoint, *more)
+    argv[argv.index("PATHS.PREPROCESSED") + 1] = str(tmp_path)
+    monkeypatch.setattr(sys, "argv", argv)
+    monkeypatch.chdir(tmp_path)
+    command.main()
+    folder = tmp_path / "output" / "3dpw_test_output"
+    video = VideoFile(folder / "video" / f"tcmr_{part}_{first}.mp4")
+    frames = list(video)
+    assert (video.info.width, video.info.height, video.info.fps) == (60, 50, 30)
+    assert [round(frame[0, 0].mean() / 4) for frame in frames] == numbers[-5:].tolist()
+    assert {path.name for path in (folder / "plot").iterdir()} == {
+        *(f"accel_{part}.png", f"accel_{part}.npy", "error_histogram.png", "joint_errors.png")
+    }
+    printed = capsys.readouterr().out
+    assert printed.strip() == markdown.read_text(encoding="utf-8").strip()
+    assert "Not made as the published numbers were: the split is test_all; only sequences" in printed
+
+
+def test_command_needs_both_gendered_bodies(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_base_data(tmp_path / "base", ["NEUTRAL", "MALE"])
+    argv = arguments(tmp_path / "base", checkpoint, "--gender", "gendered")
+    argv[argv.index("PATHS.PREPROCESSED") + 1] = str(give_genders(tmp_path, "m", "f"))
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(UserError, match=r"SMPL_FEMALE\.pkl, which does not exist"):
+        command.main()
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         (["--seq", "nobody"], "no sequence of .* 'nobody'"),
         (["--split", "val", "--dataset", "h36m"], "h36m_val_db.pt does not exist"),
         (["--dataset", "h36m"], "DATASET.FILES.h36m_test"),
+        (["--frame", "3"], "--frame 3: .* --render"),
+        (["--render", "--frame", "-1"], "--frame -1"),
+        (["--render"], r"3dpw_test_all_db.pt does not exist: .* --set test --all-frames"),
+        (["--gender", "gendered"], "no field `gender`"),
         (["--device", "tpu9"], "tpu9"),
         (["--device", "cuda:9"], "--device cuda:9"),
     ],

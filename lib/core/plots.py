@@ -64,8 +64,8 @@ def joint_distances(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
 def _accelerations(name: str, pred: np.ndarray, true: np.ndarray, fps: float | None) -> Figure:
     figure, axes = _figure(15, 6)
     frames = np.arange(1, len(pred) + 1)
-    axes.plot(frames, true, color=_TRUE, label="ground truth", linewidth=1)
-    axes.plot(frames, pred, color=_PRED, label="prediction", linewidth=1.5)
+    axes.plot(frames, true, color=_TRUE, label="ground truth", linewidth=1, marker=".", markersize=3)
+    axes.plot(frames, pred, color=_PRED, label="prediction", linewidth=1.5, marker=".", markersize=3)
     axes.set(
         title=name,
         xlabel="frame (of those predicted, from 0)",

@@ -199,7 +199,7 @@ class Trainer:
         targets = batches.get("2d"), batches.get("3d")
         features = torch.cat([batch["features"] for batch in batches.values()])  # 2D samples come first
         predictions, _ = self.model(features, is_train=True, return_verts=False)
-        loss, terms = self.loss(predictions, *targets, count_rows(*targets))
+        loss, terms = self.loss(predictions, *targets, distributed.sum_over_processes(count_rows(*targets)))
         if self.adversary is not None:
             motions = self.adversary.predict(self.model)
             terms["e_m_disc_loss"] = self.adversary.generator_term(motions)
