@@ -13,6 +13,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from lib.core.config import get_cfg_defaults, to_dict
 from lib.utils.errors import UserError, run_command
 from lib.utils.files import load_checkpoint, save_checkpoint
 
@@ -25,7 +26,10 @@ def slim(checkpoint: dict[str, Any], half: bool) -> dict[str, Any]:
     weights = {k: v for k, v in checkpoint["gen_state_dict"].items() if not k.startswith(_BODY_MODEL)}
     if half:
         weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
-    return {"gen_state_dict": weights, **{key: checkpoint[key] for key in _KEPT}}
+    kept = {key: checkpoint[key] for key in _KEPT}
+    defaults = to_dict(get_cfg_defaults())  # where one machine keeps its files is nobody else's business
+    kept["config"] = checkpoint["config"] | {key: defaults[key] for key in ("PATHS", "OUTPUT_DIR", "LOGDIR")}
+    return {"gen_state_dict": weights, **kept}
 
 
 def main() -> None:

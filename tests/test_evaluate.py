@@ -194,11 +194,11 @@ def naive_errors(
     """Errors of one video frame by frame, with the ground truth of one body, in mm."""
     rows = np.flatnonzero((database["vid_name"] == name) & (database["valid"] != 0))
     pred = predict_sequence(model, database["features"][rows])["verts"].astype(np.float64)
-    j14 = regressor[H36M_TO_J14].astype(np.float64)
+    j14, smpl = regressor[H36M_TO_J14].astype(np.float64), SMPL(truth)
     errors: dict[str, list[float]] = {"mpjpe": [], "mpvpe": [], "mpvpe_root_aligned": []}
     for verts, row in zip(pred, rows):
-        pose, shape = torch.from_numpy(database["pose"][row]), torch.from_numpy(database["shape"][row])
-        true = SMPL(truth)(shape[None], pose[None, 3:], pose[None, :3]).vertices[0].double().numpy()
+        pose, shape = torch.tensor(database["pose"][row]), torch.tensor(database["shape"][row])
+        true = smpl(shape[None], pose[None, 3:], pose[None, :3]).vertices[0].double().numpy()
         root, true_root = ((j14 @ v)[[2, 3]].mean(axis=0) for v in (verts, true))
         joints, true_joints = j14 @ verts - root, j14 @ true - true_root
         for key, difference in (

@@ -51,7 +51,8 @@ def make_motion_database(path: Path, lengths: list[int], seed: int) -> None:
     """Smooth random motions in the layout of AMASS."""
     random, n = np.random.default_rng(seed), sum(lengths)
     theta = np.cumsum(random.normal(0, 0.02, (n, 82)), axis=0)
-    dump_joblib({"vid_name": np.repeat([f"m{i}" for i in range(len(lengths))], lengths), "theta": theta}, path)
+    names = np.repeat([f"m{i}" for i in range(len(lengths))], lengths)
+    dump_joblib({"vid_name": names, "theta": theta}, path)
 
 
 def make_databases(folder: Path, body: BodyData) -> None:

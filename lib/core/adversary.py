@@ -119,9 +119,9 @@ class MotionAdversary:
         Returns:
             its loss terms, or nothing if it is not its turn.
         """
+        self.learning_rate.before_iteration(step)
         if step % self.update_steps:
             return {}
-        self.learning_rate.before_iteration(step)
         self.discriminator.train().requires_grad_(True)
         real = self.discriminator(self._next("motions", "theta")[..., BODY_POSE])
         fake = self.discriminator(motions.detach())

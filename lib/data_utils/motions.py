@@ -114,8 +114,8 @@ def open_motions(folder: str | Path) -> dict[str, list[Motion]]:
     if not folder:
         return {
             "train": procedural_motions(160, seed=1),
-            "val": procedural_motions(12, seed=2),
-            "test": procedural_motions(12, seed=3),
+            "val": procedural_motions(6, seed=2),
+            "test": procedural_motions(6, seed=3),
         }
     split: dict[str, list[Motion]] = {"train": [], "val": [], "test": []}
     for motion in load_motions(folder):
