@@ -9,6 +9,7 @@ joints of the network come through ``predict_sequence`` as everywhere. Prints a 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import logging
 import sys
@@ -23,13 +24,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from lib.models.body import load_body
 from lib.models.build import load_model
 from lib.models.extractors import load_landmark_net
-from lib.models.predict import predict_sequence, window_step
+from lib.models.predict import Borders, predict_sequence, window_step
 from lib.models.regressor import Regressor
 from lib.models.weights import load_weights, per_frame_weights
 from lib.utils import metrics
 from lib.utils.errors import UserError, run_command
 from lib.utils.files import atomic_write, load_checkpoint, load_joblib
-from lib.utils.landmark_features import CROP_SCALE, LIMB_JOINTS, LIMB_LANDMARKS, landmark_vector, torso_frame
+from lib.utils.landmark_features import CROP_SCALE, LIMB_JOINTS, LIMB_LANDMARKS, landmark_vector
 from lib.utils.landmark_flips import repair_flips
 from lib.utils.smoothing import gaussian
 
@@ -53,8 +54,10 @@ def heading(joints: np.ndarray) -> np.ndarray:
     return np.arctan2(line[:, 2], line[:, 0])
 
 
-def measure(joints: np.ndarray, pixels: np.ndarray | None, video: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Per-frame errors (mm, mm/frame², %) of one video's limb joints (n, 12, 3) and their image (n, 12, 2)."""
+def measure(
+    joints: np.ndarray, pixels: np.ndarray | None, video: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Per-frame errors (mm, mm/frame², %) of one video's joints (n, 12, 3) and their image (n, 12, 2)."""
     target = video["joints3D"][:, LIMB_JOINTS]
     target = target - target[:, HIPS].mean(1, keepdims=True)
     joints = joints - joints[:, HIPS].mean(1, keepdims=True)
@@ -97,7 +100,7 @@ class Methods:
         with torch.inference_mode():
             features = self.net(torch.from_numpy(vectors))
             frame = self.regressor(features, return_verts=False)[0]
-        borders = "static" if self.cfg.COMPAT.STATIC_BORDERS else "edge"
+        borders: Borders = "static" if self.cfg.COMPAT.STATIC_BORDERS else "edge"
         result = predict_sequence(
             self.model, features.numpy(), return_verts=False, borders=borders, step=step
         )
@@ -118,13 +121,17 @@ def videos(path: Path) -> list[dict[str, np.ndarray]]:
     """The videos of a database that holds landmarks, with frame step (for 30 fps windows) and body height."""
     database = load_joblib(path)
     if "landmarks" not in database:
-        raise UserError(f"{path}: has no landmarks; make it with scripts/make_open_db.py or make_pose2sim_db.py")
+        raise UserError(
+            f"{path}: has no landmarks; make it with scripts/make_open_db.py or make_pose2sim_db.py"
+        )
     names = np.asarray(database["vid_name"])
     edges = np.flatnonzero(np.r_[True, names[1:] != names[:-1], True])
     step = window_step(float(database.get("fps", 30.0)))
     out = []
-    for start, end in zip(edges[:-1], edges[1:]):
-        rows = {key: np.asarray(database[key][start:end]) for key in ("joints3D", "joints2D", "landmarks", "bbox")}
+    for start, end in itertools.pairwise(edges):
+        rows = {
+            key: np.asarray(database[key][start:end]) for key in ("joints3D", "joints2D", "landmarks", "bbox")
+        }
         pixels = rows["joints2D"][:, :, :2]
         scale = rows["bbox"][:, 2]
         out.append(rows | {"step": np.array(step), "height": scale, "pixels": pixels})
@@ -156,8 +163,12 @@ def markdown(table: dict[str, dict[str, float]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", action="append", required=True, help="open, pose2sim_full or pose2sim_heavy")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--dataset", action="append", required=True, help="open, pose2sim_full or pose2sim_heavy"
+    )
     parser.add_argument("--preprocessed", type=Path, default=Path("data/preprocessed_data"))
     parser.add_argument("--extractor", type=Path, default=Path("data/open/landmark_net.pth.tar"))
     parser.add_argument("--checkpoint", type=Path, default=Path("data/open/tcmr_open.pth.tar"))

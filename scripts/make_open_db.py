@@ -88,14 +88,18 @@ def held_out_rows(
         for start in range(0, len(motion.rotmat) - 24, TEST_LENGTH):
             piece = slice(start, min(start + TEST_LENGTH, len(motion.rotmat)))
             betas = torch.as_tensor(rng.normal(0, 0.8, (1, 10)), dtype=torch.float32).clamp(-2, 2)
-            parts.append(rows(simulator(motion.rotmat[None, piece], motion.trans[None, piece], betas), net, True))
+            parts.append(
+                rows(simulator(motion.rotmat[None, piece], motion.trans[None, piece], betas), net, True)
+            )
             names.append(f"{motion.name}_{start:05d}")
             lengths.append(len(parts[-1]["pose"]))
     return finish(parts, names, lengths)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--motions", default="", help="folder of motion files; default: procedural motions")
     parser.add_argument("--frames", type=int, default=600_000, help="frames of the training database")
     parser.add_argument("--extractor", type=Path, default=Path("data/open/landmark_net.pth.tar"))

@@ -1,7 +1,7 @@
 """Make a database of real video with 3D targets: one person filmed by four calibrated cameras.
 
     python -m lib.data_utils.open_assets --views --heavy
-    python scripts/make_pose2sim_db.py [--network full] [--out data/preprocessed_data/pose2sim_full_test_db.pt]
+    python scripts/make_pose2sim_db.py [--network full] [--out FILE]
 
 Each camera is one video. The targets are the landmarks of all four views, triangulated and smoothed: a pseudo
 ground truth (good to about 1-2 cm; limb lengths vary by 1 cm) that depends on the same kind of network as the
@@ -131,7 +131,9 @@ def main() -> None:
         "--network", choices=("full", "heavy"), default="full", help="landmarks that are input"
     )
     parser.add_argument("--extractor", type=Path, default=Path("data/open/landmark_net.pth.tar"))
-    parser.add_argument("--out", type=Path, help="default: data/preprocessed_data/pose2sim_{network}_test_db.pt")
+    parser.add_argument(
+        "--out", type=Path, help="default: data/preprocessed_data/pose2sim_{network}_test_db.pt"
+    )
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of the landmark network")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -36,7 +36,7 @@ CLIP_LENGTH, CLIPS = 16, 28
 
 
 class PerFrameModel(nn.Module):
-    """Landmark vector -> static feature -> SMPL, with a linear read-out that keeps the feature informative."""
+    """Landmark vector -> static feature -> SMPL, and a linear read-out that keeps the feature rich."""
 
     def __init__(self, body: BodyData, hidden_size: int) -> None:
         super().__init__()
@@ -113,7 +113,9 @@ def initialise(model: PerFrameModel, batch: dict[str, torch.Tensor]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--motions", default="", help="folder of motion files; default: procedural motions")
     parser.add_argument("--minutes", type=float, default=40.0, help="training time")
     parser.add_argument("--lr", type=float, default=1e-3)
@@ -142,7 +144,8 @@ def main() -> None:
         model.regressor.load_state_dict(own, strict=False)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=args.lr)
-    start, step, smooth = time.monotonic(), 0, {}
+    start, step = time.monotonic(), 0
+    smooth: dict[str, float] = {}
     with tqdm(total=round(args.minutes * 60), unit="s", desc="per-frame network") as bar:
         while (elapsed := time.monotonic() - start) < args.minutes * 60:
             share = elapsed / (args.minutes * 60)
@@ -151,7 +154,7 @@ def main() -> None:
                 group["lr"] = rate
             terms = losses(model, examples(sampler, simulator, CLIPS))
             optimizer.zero_grad()
-            sum(terms.values()).backward()
+            torch.stack(list(terms.values())).sum().backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             step += 1

@@ -45,6 +45,7 @@ from lib.utils.crops import crop_image, normalise_crop
 from lib.utils.errors import UserError
 from lib.utils.files import load_joblib, save_checkpoint
 from lib.utils.landmark_features import landmark_vector
+from lib.utils.landmark_flips import repair_flips
 from tests.golden_tools import GOLDEN, fill_by_recipe, load_golden
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -337,7 +338,7 @@ def test_landmark_features(open_dir):
     net = load_landmark_net(open_dir / "landmark_net.pth.tar")
     track = make_track()
     (static,) = LandmarkExtractor(net)([], [track])
-    vectors, boxes = landmark_vector(track.xy, track.visibility, track.world)
+    vectors, boxes = landmark_vector(*repair_flips(track.xy, track.visibility, track.world))
     with torch.no_grad():
         np.testing.assert_allclose(static.values, net(torch.from_numpy(vectors)).numpy(), atol=1e-6)
     np.testing.assert_array_equal(static.bboxes, boxes)

@@ -32,7 +32,7 @@ def test_boxes_are_tight_squares(person) -> None:
 def test_vector_ignores_image_position_scale_and_world_origin(person) -> None:
     xy, visibility, world = person
     expected, boxes = landmark_vector(xy, visibility, world)
-    moved, moved_boxes = landmark_vector(2.5 * xy + [100, -40], visibility, world + [0.3, 5, -2])
+    moved, moved_boxes = landmark_vector(2.5 * xy + [100, -40], visibility, world + np.array([0.3, 5, -2]))
     assert expected.shape == (5, VECTOR_SIZE)
     assert expected.dtype == np.float32
     np.testing.assert_allclose(moved, expected, atol=1e-5)
@@ -62,7 +62,7 @@ def test_torso_frame_is_a_rotation_with_left_and_up(person) -> None:
 
 def test_flip_is_an_involution_and_limb_lists_agree() -> None:
     assert [LANDMARK_FLIP[i] for i in LANDMARK_FLIP] == list(range(33))
-    assert LIMB_JOINTS == list(range(25, 37))
+    assert list(range(25, 37)) == LIMB_JOINTS
     # right ankle, knee, hip, left hip, knee, ankle, right wrist, elbow, shoulder, left shoulder, elbow, wrist
     assert LIMB_LANDMARKS == [28, 26, 24, 23, 25, 27, 16, 14, 12, 11, 13, 15]
 

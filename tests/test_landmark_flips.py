@@ -18,7 +18,9 @@ SILENT = NoiseModel(**{f.name: 0.0 for f in fields(NoiseModel)} | {"slow_frames"
 def tracks() -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Clean landmark tracks of 60 frames."""
     clips = MotionSampler(procedural_motions(6, seed=1), np.random.default_rng(3)).sample(8, 60)
-    seen = Simulator(load_body(base_data=""), SILENT, torch.Generator().manual_seed(0))(*clips, torch.zeros(8, 10))
+    seen = Simulator(load_body(base_data=""), SILENT, torch.Generator().manual_seed(0))(
+        *clips, torch.zeros(8, 10)
+    )
     return [tuple(part.numpy() for part in clip) for clip in zip(seen.xy, seen.visibility, seen.world)]
 
 
@@ -39,7 +41,7 @@ def test_clean_tracks_stay_as_they_are(tracks) -> None:
         assert not find_flips(track[2]).any()
 
 
-@pytest.mark.parametrize("frames", [[20], [0], [59], [10, 12, 13, 30], list(range(25, 50)), list(range(0, 20))])
+@pytest.mark.parametrize("frames", [[20], [0], [59], [10, 12, 13, 30], list(range(25, 50)), list(range(20))])
 def test_flipped_minorities_are_undone(tracks, frames: list[int]) -> None:
     for track in tracks:
         bad = flip_frames(track, frames)

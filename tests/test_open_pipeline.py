@@ -1,4 +1,4 @@
-"""The way to the open weights, end to end at toy size: per-frame network, databases, TCMR, evaluation, table."""
+"""The way to the open weights, end to end at toy size: network, databases, TCMR, evaluation, table."""
 
 import json
 import subprocess
@@ -31,8 +31,24 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run("scripts/train_landmark_net.py", "--minutes", 0.08, "--threads", 1, "--out", extractor)
     run("scripts/make_open_db.py", "--frames", 1500, "--extractor", extractor, "--out", folder)
     options = [
-        *("PATHS.PREPROCESSED", folder, "TRAIN.PRETRAINED_REGRESSOR", extractor, "OUTPUT_DIR", folder / "runs"),
-        *("TRAIN.NUM_ITERS_PER_EPOCH", 8, "TRAIN.END_EPOCH", 1, "TRAIN.BATCH_SIZE", 8, "MODEL.TGRU.HIDDEN_SIZE", 32),
+        *(
+            "PATHS.PREPROCESSED",
+            folder,
+            "TRAIN.PRETRAINED_REGRESSOR",
+            extractor,
+            "OUTPUT_DIR",
+            folder / "runs",
+        ),
+        *(
+            "TRAIN.NUM_ITERS_PER_EPOCH",
+            8,
+            "TRAIN.END_EPOCH",
+            1,
+            "TRAIN.BATCH_SIZE",
+            8,
+            "MODEL.TGRU.HIDDEN_SIZE",
+            32,
+        ),
     ]
     run("train.py", "--cfg", "configs/open.yaml", "--device", "cpu", "--opts", *options)
     (checkpoint,) = (folder / "runs").glob("*/checkpoint.pth.tar")
@@ -73,12 +89,27 @@ def test_shipped_form_is_small_and_keeps_no_paths(made: Path) -> None:
 
 
 def test_evaluation_and_table(made: Path) -> None:
-    options = ["PATHS.PREPROCESSED", made, "TRAIN.PRETRAINED", made / "tcmr.pth.tar", "MODEL.TGRU.HIDDEN_SIZE", 32]
+    options = [
+        "PATHS.PREPROCESSED",
+        made,
+        "TRAIN.PRETRAINED",
+        made / "tcmr.pth.tar",
+        "MODEL.TGRU.HIDDEN_SIZE",
+        32,
+    ]
     evaluate = ["evaluate.py", "--dataset", "open", "--cfg", "configs/open.yaml", "--device", "cpu"]
     run(*evaluate, "--json", made / "open.json", "--opts", *options)
     numbers = json.loads((made / "open.json").read_text())
     assert 0 < numbers["mpjpe_pa"] < numbers["mpjpe"] < 2000
-    command = ["scripts/compare_open.py", "--dataset", "open", "--preprocessed", made, "--json", made / "table.json"]
+    command = [
+        "scripts/compare_open.py",
+        "--dataset",
+        "open",
+        "--preprocessed",
+        made,
+        "--json",
+        made / "table.json",
+    ]
     printed = run(*command, "--extractor", made / "net.pth.tar", "--checkpoint", made / "tcmr.pth.tar")
     table = json.loads((made / "table.json").read_text())["open"]
     assert list(table) == [

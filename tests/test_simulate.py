@@ -39,14 +39,18 @@ def test_joints_and_landmarks_are_those_of_the_whole_mesh(body) -> None:
     mesh = SMPL(body)(betas, rotmat[:, 1:], rotmat[:, :1], pose2rot=False)
     torch.testing.assert_close(joints, mesh.joints, atol=1e-5, rtol=0)
     torch.testing.assert_close(landmarks[:, 0], mesh.vertices[:, 332], atol=1e-5, rtol=0)
-    torch.testing.assert_close(landmarks[:, LIMB_LANDMARKS[4:]], mesh.joints[:, LIMB_JOINTS[4:]], atol=2e-5, rtol=0)
+    torch.testing.assert_close(
+        landmarks[:, LIMB_LANDMARKS[4:]], mesh.joints[:, LIMB_JOINTS[4:]], atol=2e-5, rtol=0
+    )
 
 
 def test_without_noise_the_landmarks_are_the_truth(body, clips) -> None:
     seen = simulate(body, clips, SILENT)
     torch.testing.assert_close(seen.world, seen.true_world, atol=1e-5, rtol=0)
     # the image shows the limb joints where the landmarks are
-    torch.testing.assert_close(seen.xy[:, :, LIMB_LANDMARKS[4:]], seen.joints2d[:, :, LIMB_JOINTS[4:]], atol=0.05, rtol=0)
+    torch.testing.assert_close(
+        seen.xy[:, :, LIMB_LANDMARKS[4:]], seen.joints2d[:, :, LIMB_JOINTS[4:]], atol=0.05, rtol=0
+    )
 
 
 def test_people_stand_upright_in_the_image(body, clips) -> None:

@@ -15,7 +15,8 @@ import yaml
 from torch import nn
 from torch.optim import SGD
 
-from lib.core.config import load_config
+import train as train_command
+from lib.core.config import dump_yaml, load_config
 from lib.core.optimizer import build_optimizer
 from lib.core.schedule import LearningRate
 from lib.core.trainer import Trainer
@@ -263,6 +264,17 @@ def test_mistakes_are_explained(
     cfg = tiny_config(databases, tmp_path, *opts)
     with pytest.raises(UserError, match=message):
         Trainer(cfg, build_model(cfg, open_body), open_body, CPU)
+
+
+def test_a_refused_database_leaves_no_run_folder(
+    databases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = tiny_config(databases, tmp_path / "runs", "DATASET.FILES.open_train", "none.pt")
+    (tmp_path / "c.yaml").write_text(dump_yaml(cfg))
+    monkeypatch.setattr(sys, "argv", ["train.py", "--cfg", str(tmp_path / "c.yaml"), "--device", "cpu"])
+    with pytest.raises(UserError, match=r"none\.pt does not exist"):
+        train_command.main()
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("half", [False, True])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from lib.dataset.sequences import RealMotions, sequence_windows, video_sequences
 from lib.models.motion_discriminator import MotionDiscriminator
 from lib.models.tcmr import TCMR
 from lib.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 BODY_POSE = slice(6, 75)  # of theta: axis-angle of all joints but the root
 
@@ -80,6 +83,8 @@ class MotionAdversary:
             self._load_weights(state["disc_motion_state_dict"], source)
             self.optimizer.load_state_dict(state["disc_motion_optimizer"])
             self.learning_rate.load_state_dict(state.get("disc_motion_scheduler", {}))
+        elif state:
+            logger.info("%s holds no motion discriminator: training starts a fresh one", source)
         distributed.copy_from_main(self.discriminator)
 
         seqlen, positions = cfg.DATASET.SEQLEN, state.get("loaders", {})
@@ -123,8 +128,8 @@ class MotionAdversary:
         if step % self.update_steps:
             return {}
         self.discriminator.train().requires_grad_(True)
-        real = self.discriminator(self._next("motions", "theta")[..., BODY_POSE])
-        fake = self.discriminator(motions.detach())
+        real_motions = self._next("motions", "theta")[..., BODY_POSE]
+        real, fake = self.discriminator(torch.cat((real_motions, motions.detach()))).chunk(2)
         terms = [self.weight * term for term in lsgan_discriminator_loss(real, fake, self.sequences)]
         self.optimizer.zero_grad(set_to_none=True)
         terms[-1].backward()

@@ -68,7 +68,7 @@ def _load_motion(path: Path, performer: str) -> Motion:
         or fps <= 0
     ):
         raise UserError(
-            f"{path}: poses {poses.shape}, trans {trans.shape}, fps {fps}; expected (T,72), (T,3), T>=2, fps>0"
+            f"{path}: poses {poses.shape}, trans {trans.shape}, fps {fps}; expected (T,72), (T,3), T>1, fps>0"
         )
     if not (np.isfinite(poses).all() and np.isfinite(trans).all()):
         raise UserError(f"{path}: poses or trans hold NaN or infinite numbers")

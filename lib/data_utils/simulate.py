@@ -67,7 +67,7 @@ class NoiseModel:
 
 
 class LandmarkBody:
-    """A body that yields the 49 joints and the 33 landmarks of poses, at the cost of some hundred vertices."""
+    """A body that yields the 49 joints and the 33 landmarks of poses, at the cost of a few vertices."""
 
     def __init__(self, body: BodyData) -> None:
         self.smpl = SMPL(body)

@@ -91,8 +91,9 @@ def open_database(path: str | Path, fields: Iterable[str], optional: Iterable[st
         raise UserError(f"database {path} lacks {', '.join(missing)}; it holds {', '.join(content)}")
     wanted = fields + [field for field in optional if field in content]
     database = {field: _plain(path, field, content[field]) for field in wanted}
-    for field in fields:
-        _check_rows(path, field, database[field].shape)
+    for field, values in database.items():
+        if values.shape or field in fields:
+            _check_rows(path, field, values.shape)
     lengths = {field: len(values) for field, values in database.items() if values.shape}
     if len(set(lengths.values())) > 1:
         raise UserError(f"database {path}: fields differ in length ({lengths}); make the file anew")

@@ -84,7 +84,7 @@ class VideoSequences(Dataset):
 
 
 def sequence_windows(count: int, seqlen: int, device: torch.device | None = None) -> torch.Tensor:
-    """The rows (count * L, L) that each frame's window sees, of :class:`VideoSequences` samples end to end."""
+    """The rows (count * L, L) that each frame's window sees of :class:`VideoSequences` samples end to end."""
     steps = torch.arange(seqlen, device=device)
     first = torch.arange(count, device=device) * (2 * seqlen - 1)
     return (first[:, None, None] + steps[:, None] + steps).flatten(0, 1)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from lib.models.recurrence import AnyProduct, Layers, layers_of, output_at, prepare
 
 _ATTENTION_SIZE = 256
 _BRANCHES = 3
+
+EncoderLayers = tuple[Layers, Layers, Layers]  # past, current, future
+FirstGates = Callable[[AnyProduct, slice], Sequence[Tensor]]  # see output_at
 
 
 class _BranchAttention(nn.Module):
@@ -62,32 +68,65 @@ class PoseForecast(nn.Module):
             the integrated feature (N, F), or with ``is_train`` the features (N, 3, F) of past, future and
             integrated; and the attention scores (N, 3) of past, current, future.
         """
-        frames = x.transpose(0, 1)
-        middle = self.mid_frame
-        current = self.gru_cur(frames)[0][middle]
-        before = self.gru_bef(frames[:middle])[0][-1]
-        after = self.gru_aft(frames[middle + 1 :].flip(0))[0][-1]
-        return self._integrate(before, current, after, is_train)
+        frames, middle = x.transpose(0, 1), self.mid_frame
+        if x.is_cuda:  # cuDNN does all steps of a layer in one call
+            current = self.gru_cur(frames)[0][middle]
+            before = self.gru_bef(frames[:middle])[0][-1]
+            after = self.gru_aft(frames[middle + 1 :].flip(0))[0][-1]
+            return self._integrate(before, current, after, is_train)
 
-    def encode_windows(self, frames: Tensor, windows: Tensor) -> tuple[Tensor, Tensor]:
+        def gates_of(part: Tensor) -> FirstGates:
+            return lambda product, steps: product(part[steps])
+
+        frames = frames.contiguous()
+        parts = gates_of(frames[:middle]), gates_of(frames), gates_of(frames[middle + 1 :].flip(0))
+        return self._integrate(*self._states(self.layers(), parts, len(frames)), is_train)
+
+    def encode_windows(
+        self, frames: Tensor, windows: Tensor, layers: EncoderLayers | None = None
+    ) -> tuple[Tensor, Tensor]:
         """:meth:`forward` of ``frames[windows]``, with the work that overlapping windows share done once.
 
-        The first layer's input products are computed per frame rather than per window, and steps of the last
-        layer that do not reach the middle frame are skipped. Results equal up to rounding.
+        The first layer's input products are computed per frame rather than per window. Results equal up to
+        rounding.
 
         Args:
             frames: (U, F).
             windows: (N, T) indices of frames.
+            layers: :meth:`prepared_layers` for many calls without gradient.
 
         Returns:
             the integrated feature (N, F) and the attention scores (N, 3).
         """
         middle, order = self.mid_frame, windows.T
-        after_order = order[middle + 1 :].flip(0)
-        current = _last_state(self.gru_cur, frames, order, middle)
-        before = _last_state(self.gru_bef, frames, order[:middle], middle - 1)
-        after = _last_state(self.gru_aft, frames, after_order, len(after_order) - 1)
-        return self._integrate(before, current, after, is_train=False)
+
+        def gates_of(part: Tensor) -> FirstGates:
+            def gates(product: AnyProduct, steps: slice) -> list[Tensor]:
+                per_frame = product(frames)
+                return [per_frame[indices] for indices in part[steps]]
+
+            return gates
+
+        parts = gates_of(order[:middle]), gates_of(order), gates_of(order[middle + 1 :].flip(0))
+        states = self._states(self.layers() if layers is None else layers, parts, len(order))
+        return self._integrate(*states, is_train=False)
+
+    def layers(self) -> EncoderLayers:
+        """The weights of the past, the current and the future branch."""
+        return layers_of(self.gru_bef), layers_of(self.gru_cur), layers_of(self.gru_aft)
+
+    def prepared_layers(self, dtype: torch.dtype, rows: int) -> EncoderLayers:
+        """Copies of :meth:`layers` in a precision, for many calls with about ``rows`` windows."""
+        past, current, future = self.layers()
+        return prepare(past, dtype, rows), prepare(current, dtype, rows), prepare(future, dtype, rows)
+
+    def _states(
+        self, layers: EncoderLayers, parts: tuple[FirstGates, FirstGates, FirstGates], length: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What the branches say about the middle frame: (N, H), (N, 2 H), (N, H)."""
+        ends = self.mid_frame - 1, self.mid_frame, length - self.mid_frame - 2
+        past, current, future = (output_at(*branch) for branch in zip(layers, parts, ends))
+        return past, current, future
 
     def _integrate(
         self, before: Tensor, current: Tensor, after: Tensor, is_train: bool
@@ -102,42 +141,3 @@ class PoseForecast(nn.Module):
         if is_train:
             return torch.stack((f_bef, f_aft, integrated), dim=1), scores
         return integrated, scores
-
-
-def _last_state(gru: nn.GRU, frames: Tensor, order: Tensor, step: int) -> Tensor:
-    """Output (N, H or 2 H) of ``gru(frames[order])`` at ``step``; ``frames`` (U, F), ``order`` (T, N)."""
-    directions = ("", "_reverse") if gru.bidirectional else ("",)
-    states = None
-    for layer in range(gru.num_layers):
-        outputs = []
-        for direction in directions:
-            weight, bias = (getattr(gru, f"{name}_ih_l{layer}{direction}") for name in ("weight", "bias"))
-            steps = slice(None)
-            if layer == gru.num_layers - 1:
-                steps = slice(step, None) if direction else slice(step + 1)
-            if states is None:
-                per_frame = functional.linear(frames, weight, bias)
-                gates = [per_frame[indices] for indices in order[steps]]
-            else:
-                gates = list(functional.linear(states[steps], weight, bias))
-            hidden = _recur(gru, f"_l{layer}{direction}", gates[::-1] if direction else gates)
-            outputs.append(torch.stack(hidden[::-1] if direction else hidden))
-        if layer == gru.num_layers - 1:
-            return torch.cat((outputs[0][-1], *(backward[0] for backward in outputs[1:])), dim=-1)
-        states = torch.cat(outputs, dim=-1)
-    raise ValueError("a GRU has at least one layer")
-
-
-def _recur(gru: nn.GRU, suffix: str, gates: list[Tensor]) -> list[Tensor]:
-    """States (N, H) after each step, from input products (N, 3 H) in PyTorch's order reset, update, new."""
-    weight, bias = getattr(gru, f"weight_hh{suffix}"), getattr(gru, f"bias_hh{suffix}")
-    split = [2 * gru.hidden_size, gru.hidden_size]
-    state = gates[0].new_zeros(len(gates[0]), gru.hidden_size)
-    states = []
-    for gate in gates:
-        from_input, from_state = gate.split(split, 1), functional.linear(state, weight, bias).split(split, 1)
-        reset, update = (from_input[0] + from_state[0]).sigmoid().chunk(2, dim=1)
-        new = (from_input[1] + reset * from_state[1]).tanh()
-        state = new + update * (state - new)
-        states.append(state)
-    return states

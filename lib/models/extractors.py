@@ -7,7 +7,7 @@ configuration holds in ``MODEL.EXTRACTOR``: ``spin`` (ResNet-50 on image crops, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -18,11 +18,13 @@ import torch
 from lib.models.body import BASE_DATA, OPEN_DATA, BodyData
 from lib.models.hmr import HMR, load_hmr
 from lib.models.landmark_net import LandmarkNet
+from lib.models.resnet import FoldedResNet50
 from lib.utils.crops import CROP_SCALE, crop_image, normalise_crop
 from lib.utils.errors import UserError
 from lib.utils.files import load_checkpoint
 from lib.utils.landmark_features import landmark_vector
 from lib.utils.landmark_flips import repair_flips
+from lib.utils.prefetch import prefetch
 
 SPIN_CHECKPOINT = "spin_model_checkpoint.pth.tar"
 LANDMARK_CHECKPOINT = "landmark_net.pth.tar"
@@ -69,15 +71,21 @@ class Extractor(Protocol):
 
 
 class SpinExtractor:
-    """SPIN's ResNet-50 on crops of 1.2 x box."""
+    """SPIN's ResNet-50 on crops of 1.2 x box. A thread decodes and crops while the network runs.
+
+    Args:
+        hmr: the network, left as it is.
+        bf16: compute in bfloat16: several times faster on recent processors and GPUs; features change by about
+            0.5 % (relative norm).
+    """
 
     name = "spin"
     feature_size = 2048
     needs_frames = True
 
-    def __init__(self, hmr: HMR, device: torch.device | str = "cpu") -> None:
+    def __init__(self, hmr: HMR, device: torch.device | str = "cpu", *, bf16: bool = False) -> None:
         self.device = torch.device(device)
-        self.hmr = hmr.to(self.device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self._trunk = FoldedResNet50(hmr.eval(), torch.bfloat16 if bf16 else torch.float32).to(self.device)
 
     def __call__(
         self,
@@ -86,38 +94,39 @@ class SpinExtractor:
         progress: Callable[[int], object] | None = None,
     ) -> list[StaticFeatures]:
         values = [np.zeros((len(t.frame_ids), self.feature_size), np.float32) for t in tracks]
-        wanted: dict[int, list[tuple[int, int]]] = {}
-        for person, track in enumerate(tracks):
-            for row, frame_id in enumerate(track.frame_ids):
-                wanted.setdefault(int(frame_id), []).append((person, row))
-        last = max(wanted, default=-1)
-
-        crops: list[np.ndarray] = []
-        targets: list[tuple[int, int]] = []
-
-        def flush() -> None:
-            if crops:
-                for (person, row), feature in zip(targets, self.features(np.stack(crops))):
+        with prefetch(_crop_batches(frames, tracks), ahead=1) as batches:
+            for crops, targets in batches:
+                for (person, row), feature in zip(targets, self.features(crops)):
                     values[person][row] = feature
                 if progress is not None:
                     progress(len(crops))
-                crops.clear()
-                targets.clear()
-
-        for frame_id, frame in enumerate(islice(frames, last + 1)):
-            for person, row in wanted.get(frame_id, ()):
-                crops.append(crop_image(frame, tracks[person].bboxes[row], CROP_SCALE))
-                targets.append((person, row))
-                if len(crops) == _CROP_BATCH:
-                    flush()
-        flush()
         return [StaticFeatures(v, t.bboxes) for v, t in zip(values, tracks)]
 
     @torch.inference_mode()
     def features(self, crops: np.ndarray) -> np.ndarray:
         """(n, 224, 224, 3) uint8 RGB crops -> (n, 2048) float32."""
-        batch = normalise_crop(crops).to(self.device).contiguous(memory_format=torch.channels_last)
-        return self.hmr.feature_extractor(batch).cpu().numpy()
+        return self._trunk(normalise_crop(crops, self.device)).cpu().numpy()
+
+
+def _crop_batches(
+    frames: Iterable[np.ndarray], tracks: Sequence[PersonTrack]
+) -> Iterator[tuple[np.ndarray, list[tuple[int, int]]]]:
+    """Crops (n, 224, 224, 3) of everybody, frame by frame, and the (track, row) that each belongs to."""
+    wanted: dict[int, list[tuple[int, int]]] = {}
+    for person, track in enumerate(tracks):
+        for row, frame_id in enumerate(track.frame_ids):
+            wanted.setdefault(int(frame_id), []).append((person, row))
+    crops: list[np.ndarray] = []
+    targets: list[tuple[int, int]] = []
+    for frame_id, frame in enumerate(islice(frames, max(wanted, default=-1) + 1)):
+        for person, row in wanted.get(frame_id, ()):
+            crops.append(crop_image(frame, tracks[person].bboxes[row], CROP_SCALE))
+            targets.append((person, row))
+            if len(crops) == _CROP_BATCH:
+                yield np.stack(crops), targets
+                crops, targets = [], []
+    if crops:
+        yield np.stack(crops), targets
 
 
 class LandmarkExtractor:
@@ -179,13 +188,16 @@ def get_extractor(
     base_data: str | Path = BASE_DATA,
     open_dir: str | Path = OPEN_DATA,
     device: torch.device | str = "cpu",
+    bf16: bool = False,
 ) -> Extractor:
     """The extractor of that name with its weights, on ``device``.
+
+    ``bf16``: see :class:`SpinExtractor`; the landmark network is too small to gain from it.
 
     Raises UserError for an unknown name and when the weights are missing.
     """
     if name == SpinExtractor.name:
-        return SpinExtractor(load_hmr(Path(base_data) / SPIN_CHECKPOINT, body), device)
+        return SpinExtractor(load_hmr(Path(base_data) / SPIN_CHECKPOINT, body), device, bf16=bf16)
     if name == LandmarkExtractor.name:
         return LandmarkExtractor(load_landmark_net(Path(open_dir) / LANDMARK_CHECKPOINT), device)
     raise UserError(f"MODEL.EXTRACTOR is {name!r}; expected {SpinExtractor.name} or {LandmarkExtractor.name}")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from lib.models.body import BodyData
 from lib.models.regressor import Regressor
-from lib.models.resnet import add_resnet50
+from lib.models.resnet import add_resnet50, resnet50_features
 from lib.models.weights import load_weights, per_frame_weights
 from lib.utils.files import load_checkpoint
 
@@ -22,24 +22,13 @@ class HMR(Regressor):
         body: the body model.
     """
 
-    conv1: nn.Module
-    bn1: nn.Module
-    relu: nn.Module
-    maxpool: nn.Module
-    layer1: nn.Module
-    layer2: nn.Module
-    layer3: nn.Module
-    layer4: nn.Module
-
     def __init__(self, body: BodyData) -> None:
         super().__init__(body, feature_size=2048)
         add_resnet50(self)
 
     def feature_extractor(self, x: Tensor) -> Tensor:
         """Static features (n, 2048) of images (n, 3, 224, 224)."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return x.mean(dim=(2, 3))
+        return resnet50_features(self, x)
 
     def forward(  # type: ignore[override]
         self,

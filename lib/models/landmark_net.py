@@ -16,6 +16,9 @@ class LandmarkNet(nn.Module):
     cannot throw the network far out of what it has seen.
     """
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(
         self, input_size: int = VECTOR_SIZE, width: int = 768, feature_size: int = 256, blocks: int = 3
     ) -> None:

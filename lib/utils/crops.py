@@ -45,13 +45,12 @@ def crop_image(
     return cv2.warpAffine(image, crop_matrix(bbox, scale, size), (size, size), flags=cv2.INTER_LINEAR)
 
 
-def normalise_crop(crops: np.ndarray) -> torch.Tensor:
-    """ImageNet-normalise crops: (h, w, 3) or (n, h, w, 3) uint8 RGB -> (n, 3, h, w) float32, contiguous."""
+def normalise_crop(crops: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
+    """ImageNet-normalise crops: (h, w, 3) or (n, h, w, 3) uint8 RGB -> (n, 3, h, w) float32, channels last."""
     batch = crops[None] if crops.ndim == 3 else crops
-    pixels = torch.from_numpy(np.ascontiguousarray(batch)).permute(0, 3, 1, 2).float() / 255.0
-    mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
-    std = torch.tensor(IMAGENET_STD).view(3, 1, 1)
-    return ((pixels - mean) / std).contiguous()
+    pixels = torch.from_numpy(np.ascontiguousarray(batch)).to(device).permute(0, 3, 1, 2).float()
+    mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    return pixels.div_(255).sub_(mean).div_(std)
 
 
 def transform_keypoints(kp_2d: np.ndarray, bbox: np.ndarray, scale: float = CROP_SCALE) -> np.ndarray:

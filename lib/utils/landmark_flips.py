@@ -1,7 +1,8 @@
 """Undo front-back flips of landmark tracks: the network takes a back for a front for some frames.
 
-Nobody turns round between two frames. Each frame therefore has two readings, as seen and flipped back (names of
-the sides exchanged, depth reversed), and the sequence of readings that moves least is found by dynamic programming.
+Nobody turns round between two frames. Each frame therefore has two readings, as seen and flipped back (names
+of the sides exchanged, depth reversed), and the sequence of readings that moves least is found by dynamic
+programming.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ def flip_back(xy: np.ndarray, visibility: np.ndarray, world: np.ndarray) -> tupl
     return (
         xy[..., LANDMARK_FLIP, :],
         visibility[..., LANDMARK_FLIP],
-        world[..., LANDMARK_FLIP, :] * np.float32([1, 1, -1]),
+        world[..., LANDMARK_FLIP, :] * np.array([1, 1, -1], np.float32),
     )
 
 
 def find_flips(world: np.ndarray) -> np.ndarray:
-    """(T, 33, 3) metric landmarks of consecutive frames -> (T,) bool, frames that are better read as flipped."""
+    """(T, 33, 3) metric landmarks of consecutive frames -> (T,) bool, frames better read as flipped."""
     hips = world[:, 23:25].mean(1, keepdims=True)
     other = flip_back(world[..., :2], world[..., 0], world - hips)[2]
     readings = np.stack([world - hips, other])[:, :, LIMB_LANDMARKS]  # (2, T, 12, 3)
@@ -34,7 +35,7 @@ def find_flips(world: np.ndarray) -> np.ndarray:
         step = np.linalg.norm(readings[:, None, t - 1] - readings[None, :, t], axis=-1)
         total = cost[:, None] + np.minimum(step, FAR).mean(-1)  # from reading i to reading j
         came_from[t] = total.argmin(0)
-        cost = total.min(0) + [0.0, FLIP_COST]
+        cost = total.min(0) + np.array([0.0, FLIP_COST])
     reading = int(cost.argmin())
     flipped = np.zeros(len(world), bool)
     for t in range(len(world) - 1, -1, -1):

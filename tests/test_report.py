@@ -1,0 +1,196 @@
+"""Reports, JSON and plots of evaluations that are made up here, so that every number is known."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from lib.core.evaluator import Evaluation, SequenceErrors
+from lib.core.plots import acceleration_curves, joint_distances, write_plots
+from lib.core.protocol import FRAME_RATES, FrameRate, Protocol
+from lib.core.published import published
+from lib.core.report import report, results, write_json, write_report
+from lib.dataset.datasets import DATASETS, TITLES
+
+TABLE4 = "repr_table4_3dpw_model"
+PROTOCOL = Protocol(
+    title=TABLE4,
+    dataset="3dpw",
+    split="test",
+    database="data/preprocessed_data/3dpw_test_db.pt",
+    own_database=False,
+    part="",
+    body="smpl",
+    ground_truth="neutral",
+    joints="common",
+    joint_count=14,
+    seqlen=16,
+    borders="static",
+    smoothed=False,
+    root_aligned_verts=False,
+    frame_rate=FRAME_RATES["3dpw"],
+)
+
+
+def sequence(name: str, n: int, **changes: Any) -> SequenceErrors:
+    rng = np.random.default_rng(n)
+    values = {
+        "pred": rng.normal(size=(n, 14, 3)),
+        "target": rng.normal(size=(n, 14, 3)),
+        "counted": np.ones(n, bool),
+        "mpjpe": np.full(n, 0.1),
+        "mpjpe_pa": np.full(n, 0.05),
+        "accel": np.full(n - 2, 0.002),
+        "accel_err": np.full(n - 2, 0.01),
+        "mpvpe": np.full(n, 0.12),
+        "mpvpe_root_aligned": None,
+        "left_out": 0,
+    }
+    return SequenceErrors(name, **{**values, **changes})
+
+
+def evaluation(**protocol: Any) -> Evaluation:
+    sequences = [sequence("walk_0", 20), sequence("walk_1", 30, mpjpe=np.full(30, 0.2), left_out=4)]
+    return Evaluation(
+        sequences, [("short_0", 9, "9 valid frames, fewer than 16")], replace(PROTOCOL, **protocol)
+    )
+
+
+def test_frames_not_sequences_are_averaged_and_units_follow_the_frame_rate() -> None:
+    content = results(evaluation(), "weights.pth.tar")
+    assert content["mpjpe"] == pytest.approx((20 * 100 + 30 * 200) / 50)
+    assert content["accel_err"] == pytest.approx(10.0)
+    assert content["accel_err_m_s2"] == pytest.approx(9.0)  # 10 mm in (1/30 s)^2
+    assert content["num_poses"] == 50
+    assert content["per_sequence"]["walk_1"]["mpjpe"] == pytest.approx(200)
+    assert content["per_sequence"]["walk_1"]["num_poses"] == 30
+    assert results(evaluation(frame_rate=FrameRate(25, "")))["accel_err_m_s2"] == pytest.approx(6.25)
+    assert "accel_err_m_s2" not in results(evaluation(frame_rate=FrameRate(None, "several")))
+    assert set(FRAME_RATES) == {spec.key for spec in DATASETS.values() if spec.eval_joints}
+
+
+def test_published_numbers_belong_to_one_title_and_dataset() -> None:
+    text = report(evaluation()).splitlines()
+    ours, theirs = (next(line for line in text if line.startswith(f"| {name}")) for name in ("this", "TCMR"))
+    assert re.findall(r"[\d.]+|–", ours) == ["50.00", "160.00", "120.00", "10.00", "9.00", "2.00"]
+    assert re.findall(r"[\d.]+|–", theirs) == ["52.70", "86.50", "102.90", "6.80", "–", "–"]
+    assert results(evaluation())["published"]["table"] == "table 4"
+    for other in ({"title": "mine"}, {"dataset": "h36m"}, {"split": "val"}, {"ground_truth": "gendered"}):
+        content = evaluation(**other)
+        assert results(content)["published"] == {}
+        assert ", published" not in report(content)
+    counts = {title: sum(bool(published(title, key)[0]) for key in FRAME_RATES) for title in TITLES}
+    assert sorted(counts.values()) == [1, 1, 1, 1, 2]  # table 4's second model has two datasets
+    table6 = published("repr_table6_h36m_model", "h36m")[1]
+    assert table6["TCMR"] == {"mpjpe_pa": 41.1, "mpjpe": 62.3, "accel_err": 5.3}
+    assert table6["HKMR (image)"] == {"mpjpe_pa": None, "mpjpe": 59.6, "accel_err": None}
+    assert "Doersch et al." not in table6
+    assert published("repr_table6_mpii3d_model", "mpii3d")[1]["VIBE"]["accel_err"] == 29.0
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"part": "walk"}, "'walk' in their name"),
+        ({"smoothed": True}, "smoothed"),
+        ({"borders": "edge"}, "border frames"),
+        ({"own_database": True}, "the database is"),
+        ({"split": "test_all"}, "the split is test_all"),
+    ],
+)
+def test_departures_from_the_published_protocol_are_said(change: dict[str, Any], reason: str) -> None:
+    assert "Not made as" not in report(evaluation())
+    text = report(evaluation(**change))
+    assert re.search(f"Not made as the published numbers were: .*{reason}", text)
+    assert len(results(evaluation(**change))["protocol"]["deviations"]) == 1
+
+
+def test_other_benchmarks_are_labelled() -> None:
+    gendered = evaluation(ground_truth="gendered")
+    assert report(gendered).startswith("# 3dpw test, gendered ground truth\n")
+    assert results(gendered)["benchmark"] == "3dpw test, gendered ground truth"
+    assert "male or female" in report(gendered)
+    aligned = evaluation(root_aligned_verts=True)
+    sequences = [replace(s, mpvpe_root_aligned=s.mpvpe / 2) for s in aligned.sequences]
+    aligned = replace(aligned, sequences=sequences)
+    assert results(aligned)["mpvpe"] == pytest.approx(120)
+    assert results(aligned)["mpvpe_root_aligned"] == pytest.approx(60)
+    assert "another metric than MPVPE" in report(aligned)
+
+
+@pytest.mark.parametrize("borders", ["static", "edge"])
+@pytest.mark.parametrize("dataset", ["3dpw", "mpii3d", "h36m", "open"])
+def test_every_table_is_well_formed(dataset: str, borders: str) -> None:
+    joints = "mpii3d_test" if dataset == "mpii3d" else "common"
+    content = evaluation(dataset=dataset, joints=joints, borders=borders, body="open")
+    content.skipped.append(("odd|name", 3, "3 valid frames"))
+    sequences = [replace(s, name="a|" + s.name) for s in content.sequences]
+    tables, previous = 0, ""
+    for line in report(replace(content, sequences=sequences), "a.pth.tar").splitlines():
+        if line.startswith("|"):
+            cells = len(re.findall(r"(?<!\\)\|", line))
+            assert not previous.startswith("|") or cells == len(re.findall(r"(?<!\\)\|", previous))
+            tables += not previous.startswith("|")
+        previous = line
+    assert tables == 3
+    assert previous == "Evaluated total 50 poses"
+
+
+def test_files_hold_what_is_reported(tmp_path: Path) -> None:
+    content = evaluation()
+    content.sequences[0] = sequence("one", 3, accel=np.zeros(0), accel_err=np.zeros(0))
+    write_json(content, tmp_path / "a" / "b.json", "weights")
+    read = json.loads((tmp_path / "a" / "b.json").read_text())
+    assert read == results(content, "weights")
+    assert read["per_sequence"]["one"]["accel_err"] is None  # NaN is no JSON
+    assert read["checkpoint"] == "weights"
+    write_report(content, tmp_path / "report.md", "weights")
+    assert (tmp_path / "report.md").read_text(encoding="utf-8") == report(content, "weights") + "\n"
+    assert "short_0 (9 frames): 9 valid frames, fewer than 16" in report(content)
+
+
+def test_acceleration_curves_are_magnitudes_in_mm_per_frame_squared() -> None:
+    steady = np.zeros((6, 14, 3))
+    steady[:, :, 0] = 0.001 * np.arange(6)[:, None] ** 2  # second difference 2 mm
+    counted = np.array([True, True, False, True, True, True])
+    pred, true = acceleration_curves(sequence("a", 6, pred=steady, target=3 * steady, counted=counted))
+    np.testing.assert_allclose(pred, [2, np.nan, 2, 2])
+    np.testing.assert_allclose(true, [6, np.nan, 6, 6])
+
+
+def test_joint_distances_average_to_the_metrics() -> None:
+    content = evaluation()
+    counted = np.arange(30) % 3 == 0
+    content.sequences[1] = replace(content.sequences[1], counted=counted)
+    plain, aligned = joint_distances(content)
+    assert plain.shape == aligned.shape == (30, 14)
+    first = content.sequences[1]
+    expected = [1000 * np.linalg.norm(first.pred[3, j] - first.target[3, j]) for j in range(14)]
+    np.testing.assert_allclose(plain[21], expected)
+    assert (aligned.mean(axis=1) < plain.mean(axis=1)).all()
+
+
+def test_plots_are_images_named_after_their_sequences(tmp_path: Path) -> None:
+    content = evaluation()
+    single = np.zeros(30, bool)
+    single[0] = True
+    content.sequences[1] = replace(content.sequences[1], name="data/h36m/s 09:1", counted=single)
+    files = write_plots(content, tmp_path / "plot")
+    assert sorted(files) == sorted((tmp_path / "plot").iterdir())
+    assert [file.name for file in files] == [
+        *("accel_walk_0.png", "accel_walk_0.npy", "accel_data_h36m_s_09_1.png", "accel_data_h36m_s_09_1.npy"),
+        *("error_histogram.png", "joint_errors.png"),
+    ]
+    for file in files:
+        if file.suffix == ".png":
+            image = cv2.imread(str(file))
+            assert image.shape[0] > 400
+            assert image.std() > 5
+    np.testing.assert_array_equal(np.load(files[1]), acceleration_curves(content.sequences[0]))
