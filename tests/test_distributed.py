@@ -48,7 +48,7 @@ def torchrun_train(cfg: CfgNode, file: Path) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     command = [*launcher, "train.py", "--cfg", str(file), "--device", "cpu"]
-    result = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=100)
+    result = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=240)
     assert result.returncode == 0, result.stderr
 
 

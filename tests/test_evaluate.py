@@ -345,7 +345,7 @@ def test_command_needs_both_gendered_bodies(
     ("more", "message"),
     [
         (["--seq", "nobody"], "no sequence of .* 'nobody'"),
-        (["--split", "val", "--dataset", "h36m"], "h36m_val_db.pt does not exist"),
+        (["--split", "val", "--dataset", "open"], "open_val_db.pt does not exist"),
         (["--dataset", "h36m"], "DATASET.FILES.h36m_test"),
         (["--frame", "3"], "--frame 3: .* --render"),
         (["--render", "--frame", "-1"], "--frame -1"),

@@ -117,6 +117,19 @@ def peak(action: Any) -> int:
         tracemalloc.stop()
 
 
+def test_big_compressed_files_are_described_without_loading_them(tmp_path: Path) -> None:
+    path = tmp_path / "small.pt"
+    names, features = np.array(["a"] * 40_000), np.ones((40_000, 512), np.float32)
+    joblib.dump({"features": features, "fps": np.array(25.0), "vid_name": names}, path, compress=1)
+    assert path.stat().st_size < MB
+    assert peak(lambda: describe(path)) < 10 * MB
+    assert "features  float32   (40000, 512)" in describe(path)
+    assert "fps       float64   = 25.0" in describe(path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(UserError, match=r"small\.pt"):
+        describe(path)
+
+
 @pytest.mark.parametrize("suffix", [".pt", ".h5"])
 def test_big_files_are_not_loaded(tmp_path: Path, suffix: str) -> None:
     fields = {"vid_name": np.repeat(["a", "b"], 20_000), "features": np.ones((40_000, 512), np.float32)}

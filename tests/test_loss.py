@@ -36,7 +36,7 @@ def _blank(n: int) -> tuple[dict, dict, dict]:
     return pred, {"kp_2d": torch.zeros(n, 3, 49, 3)}, target_3d
 
 
-@pytest.mark.parametrize("case", ["mixed", "mixed_w3d", "no_2d_no_smpl"])
+@pytest.mark.parametrize("case", ["mixed", "mixed_w3d", "no_2d", "no_smpl", "no_2d_no_smpl"])
 @pytest.mark.parametrize("with_rotmat", [False, True])
 def test_values_and_gradients_equal_the_original(case: str, with_rotmat: bool) -> None:
     golden = load_golden(f"loss/tcmr_loss_{case}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -220,11 +221,12 @@ class Commands:
 @pytest.fixture
 def commands(
     tmp_path: Path, base_data: Path, spin_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str, Path], Commands]:
+) -> Iterator[Callable[[str, Path], Commands]]:
     monkeypatch.chdir(tmp_path)
-    return lambda title, databases: Commands(
+    yield lambda title, databases: Commands(
         title, tmp_path, databases, base_data, spin_checkpoint, monkeypatch
     )
+    shutil.rmtree(tmp_path / "experiments", ignore_errors=True)  # checkpoints hold the body: 20 MB each
 
 
 # --------------------------------------------------------------------------------
@@ -265,8 +267,7 @@ def test_train_go_on_and_evaluate(
     events = logged(second)
     assert [event.step for event in events.Scalars("train_loss/loss")] == [2, 3]
     assert [event.step for event in events.Scalars("error/pa-mpjpe")] == [1]
-    with_smpl = title != TABLE4_3DPW or "3dpw_train_occ_db.pt" in sets_3d
-    assert ("train_loss/loss_pose" in events.Tags()["scalars"]) == with_smpl
+    assert {"train_loss/loss_pose", "train_loss/loss_shape"} <= set(events.Tags()["scalars"])
     log = (second / "train_log.txt").read_text()
     assert "resumed from" in log and "epoch 2 comes next" in log
     assert "2D training windows" in log and "19 per batch" in log and "13 per batch" in log

@@ -126,10 +126,12 @@ def test_an_error_in_a_stage_ends_all_stages():
         return i
 
     source = Counting()
-    with pytest.raises(OSError, match="disk full"):
-        with prefetch(source, 2) as numbers, prefetch(map(fail, numbers), 2) as checked:
-            for _ in checked:
-                pass
+    with (
+        pytest.raises(OSError, match="disk full"),
+        prefetch(source, 2) as numbers,
+        prefetch(map(fail, numbers), 2) as checked,
+    ):
+        list(checked)
     taken = source.taken
     time.sleep(0.02)
     assert source.taken == taken

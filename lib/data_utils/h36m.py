@@ -111,7 +111,7 @@ def _clip(folder: Path, args: argparse.Namespace) -> Clip:
         "shape": smpl[kept, 72:].astype(np.float32),
         "bbox": params_to_bboxes(params, args.box_factor)[kept - start],
     }
-    return image_clip(rows, args.scale)
+    return image_clip(rows, args.scale, args.reduced_jpeg)
 
 
 def _entry(table: dict[Any, Any], keys: tuple[int, ...], problem: str) -> Any:

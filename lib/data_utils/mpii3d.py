@@ -178,7 +178,7 @@ def _clip(
     rows |= {key: values[kept] for key, values in (more or {}).items()}
     if args.keep_outside:
         rows["inside"] = inside
-    return image_clip(rows, args.scale)
+    return image_clip(rows, args.scale, args.reduced_jpeg)
 
 
 def _segments(kept: np.ndarray) -> np.ndarray:

@@ -52,7 +52,7 @@ def _clip(label: Path, args: argparse.Namespace) -> Clip:
         "joints2D": convert_kps(joints, "pennaction", "common"),
         "bbox": _boxes(label, joints, args.box_factor),
     }
-    return image_clip(rows, args.scale)
+    return image_clip(rows, args.scale, args.reduced_jpeg)
 
 
 def _boxes(label: Path, joints: np.ndarray, factor: float) -> np.ndarray:

@@ -60,7 +60,11 @@ def _clip(file: Path, args: argparse.Namespace) -> Clip:
         ) from error
     if not parts:
         return Clip({})
-    return image_clip({key: np.concatenate([part[key] for part in parts]) for key in parts[0]}, args.scale)
+    return image_clip(
+        {key: np.concatenate([part[key] for part in parts]) for key in parts[0]},
+        args.scale,
+        args.reduced_jpeg,
+    )
 
 
 def _track(

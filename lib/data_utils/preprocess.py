@@ -13,11 +13,11 @@ import json
 import logging
 import shutil
 import zlib
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, cast
 from urllib.parse import quote
@@ -32,14 +32,16 @@ from lib.data_utils.occlusion import load_occluders, occlude
 from lib.data_utils.raw import read_image
 from lib.models.body import BASE_DATA, load_body
 from lib.models.extractors import SpinExtractor, get_extractor
-from lib.utils.crops import crop_image
+from lib.utils.crops import CROP_SIZE, crop_image
 from lib.utils.errors import UserError
 from lib.utils.files import atomic_write, dump_joblib, load_joblib
+from lib.utils.prefetch import map_ahead
 
 log = logging.getLogger(__name__)
 
 PREPROCESSED = Path("data/preprocessed_data")
-_RECORDED = ("crop_scale", "box_factor", "extractor")
+_RECORDED = ("crop_scale", "box_factor", "extractor", "bf16", "reduced_jpeg")
+_JPEG_SUFFIXES = (".jpg", ".jpeg")
 Rows = dict[str, np.ndarray]
 
 
@@ -81,13 +83,28 @@ class Video:
     load: Callable[[], Clip]
 
 
-def image_clip(rows: Rows, scale: float) -> Clip:
-    """A clip whose crops are ``scale`` times ``bbox`` of the files ``img_name``."""
+def image_clip(rows: Rows, scale: float, reduced_jpeg: bool = False) -> Clip:
+    """A clip whose crops are ``scale`` times ``bbox`` of the files ``img_name``.
+
+    ``reduced_jpeg``: decode JPEGs at 1/2, 1/4 or 1/8 of their size where the crop is no larger than that.
+    """
 
     def crop(row: int) -> np.ndarray:
-        return crop_image(read_image(Path(rows["img_name"][row])), rows["bbox"][row], scale)
+        path = Path(rows["img_name"][row])
+        bbox = np.asarray(rows["bbox"][row], np.float64)
+        reduction = _reduction(bbox, scale) if reduced_jpeg and path.suffix.lower() in _JPEG_SUFFIXES else 1
+        image = read_image(path, reduction)
+        if reduction > 1:
+            bbox = np.concatenate([(bbox[:2] + 0.5) / reduction - 0.5, bbox[2:] / reduction])
+        return crop_image(image, bbox, scale)
 
     return Clip(rows, crop)
+
+
+def _reduction(bbox: np.ndarray, scale: float) -> int:
+    """The largest of 8, 4, 2, 1 at which the crop still has a pixel of its own for each pixel."""
+    pixels = bbox[2:].min() * scale / CROP_SIZE
+    return next((factor for factor in (8, 4, 2) if factor <= pixels), 1)
 
 
 # --------------------------------------------------------------------------------
@@ -104,7 +121,8 @@ class FeatureStep:
         occluders: folder of Pascal VOC 2012, to paste its objects over the crops; None for none.
         seed: of the occlusion. Each video has its own random stream, whatever was done before it.
         batch_size: crops that go through the network at once.
-        workers: threads that read and crop images.
+        workers: threads that read and crop images while the network runs.
+        bf16: run SPIN in bfloat16.
     """
 
     def __init__(
@@ -117,8 +135,9 @@ class FeatureStep:
         seed: int = 1,
         batch_size: int = 64,
         workers: int = 4,
+        bf16: bool = False,
     ) -> None:
-        self._given, self._base_data, self._device = extractor, base_data, device
+        self._given, self._base_data, self._device, self._bf16 = extractor, base_data, device, bf16
         self._voc, self._seed, self._batch_size, self._workers = occluders, seed, batch_size, workers
 
     @cached_property
@@ -128,7 +147,11 @@ class FeatureStep:
             return self._given
         device = choose_device(self._device)
         spin = get_extractor(
-            SpinExtractor.name, load_body(self._base_data), base_data=self._base_data, device=device
+            SpinExtractor.name,
+            load_body(self._base_data),
+            base_data=self._base_data,
+            device=device,
+            bf16=self._bf16,
         )
         return cast(SpinExtractor, spin)
 
@@ -138,30 +161,23 @@ class FeatureStep:
 
     def __call__(self, video: str, clip: Clip) -> np.ndarray:
         """(n, F) float32 features of a clip of the video of that name."""
+        assert clip.crop is not None
         features = np.empty((len(clip), self.extractor.feature_size), np.float32)
         rng = np.random.default_rng([self._seed, zlib.crc32(video.encode())])
         done = 0
-        with tqdm(total=len(clip), desc=video[-40:], unit="frame", leave=False) as progress:
-            for crops in self._batches(clip):
+        with (
+            tqdm(total=len(clip), desc=video[-40:], unit="frame", leave=False) as progress,
+            map_ahead(
+                clip.crop, range(len(clip)), workers=self._workers, ahead=self._batch_size + self._workers
+            ) as every,
+        ):
+            while crops := list(islice(every, self._batch_size)):
                 if self._occluders:
-                    crops = np.stack([occlude(crop, self._occluders, rng) for crop in crops])
-                features[done : done + len(crops)] = self.extractor.features(crops)
+                    crops = [occlude(crop, self._occluders, rng) for crop in crops]
+                features[done : done + len(crops)] = self.extractor.features(np.stack(crops))
                 done += len(crops)
                 progress.update(len(crops))
         return features
-
-    def _batches(self, clip: Clip) -> Iterator[np.ndarray]:
-        """Stacked crops in order; the next batch is read by threads while one is used."""
-        assert clip.crop is not None
-        started: deque[list[Future[np.ndarray]]] = deque()
-        with ThreadPoolExecutor(self._workers) as pool:
-            for start in range(0, len(clip), self._batch_size):
-                rows = range(start, min(start + self._batch_size, len(clip)))
-                started.append([pool.submit(clip.crop, row) for row in rows])
-                if len(started) > 1:
-                    yield np.stack([crop.result() for crop in started.popleft()])
-            for batch in started:
-                yield np.stack([crop.result() for crop in batch])
 
 
 def choose_device(name: str) -> torch.device:
@@ -194,8 +210,8 @@ def build_database(
         path: ``.h5`` gives HDF5, anything else an uncompressed joblib dump.
         features: fills the field ``features``; None for a database without.
         settings: everything that the result depends on, plain values. A run that was stopped is continued
-            only with the same ones. ``crop_scale``, ``box_factor`` and ``extractor`` become scalar fields of
-            the file.
+            only with the same ones. What the features depend on (``crop_scale``, ``extractor``, ...) becomes
+            scalar fields of the file.
 
     Raises:
         UserError: parts of a run with other settings are there, or no video has a usable frame.
@@ -345,6 +361,15 @@ def make_parser(
             "--workers", type=positive_integer, default=4, help="threads that read images (%(default)s)"
         )
         parser.add_argument(
+            "--bf16", action="store_true", help="SPIN in bfloat16: faster, features change by about 0.5 %%"
+        )
+        if scale is not None:
+            parser.add_argument(
+                "--reduced-jpeg",
+                action="store_true",
+                help="decode JPEGs at 1/2, 1/4 or 1/8 size where the crop is no larger: faster, not exact",
+            )
+        parser.add_argument(
             "--occlude", type=Path, metavar="VOC", help="paste objects of Pascal VOC 2012 over the crops"
         )
         parser.add_argument("--seed", type=positive_integer, default=1, help="of the occlusion (%(default)s)")
@@ -383,6 +408,7 @@ class Job:
                 seed=self.args.seed,
                 batch_size=self.args.batch_size,
                 workers=self.args.workers,
+                bf16=self.args.bf16,
             )
         logging.basicConfig(level=logging.INFO, format="%(message)s")
         if not self.args.dir.is_dir():
@@ -411,6 +437,7 @@ class Job:
             shared["box_factor"] = self.args.box_factor
         if getattr(self.args, "occlude", None):
             shared |= {"occlude": str(self.args.occlude), "seed": self.args.seed}
+        shared |= {key: True for key in ("bf16", "reduced_jpeg") if getattr(self.args, key, False)}
         try:
             build_database(path, videos, self.features, {**shared, **settings})
         except OSError as error:

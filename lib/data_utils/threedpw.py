@@ -60,7 +60,7 @@ def _clip(file: Path, split: str, args: argparse.Namespace) -> Clip:
     raw = load_pickle(file, "3DPW sequence")
     people = [_person(file, raw, p, split, args) for p in range(len(_field(raw, "poses", file)))]
     rows = {key: np.concatenate([person[key] for person in people]) for key in people[0]}
-    return image_clip(rows, args.scale)
+    return image_clip(rows, args.scale, args.reduced_jpeg)
 
 
 def _person(file: Path, raw: dict[str, Any], person: int, split: str, args: argparse.Namespace) -> Rows:

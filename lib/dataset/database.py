@@ -102,8 +102,11 @@ def open_database(path: str | Path, fields: Iterable[str], optional: Iterable[st
     return database
 
 
-def read_fields(path: Path) -> dict[str, Any]:
+def read_fields(path: Path, numbers: bool = True) -> dict[str, Any]:
     """Every field of a database as it is stored, mapped where the file allows; unchecked.
+
+    Args:
+        numbers: False gives zeros for the large numeric arrays of a compressed file, which cannot be mapped.
 
     Raises:
         UserError: the file is missing or is no database.
@@ -113,7 +116,7 @@ def read_fields(path: Path) -> dict[str, Any]:
             f"database {path} does not exist: make or download it (data/README.md says how), "
             "or name another file in DATASET.FILES"
         )
-    content = _read_h5(path) if path.suffix == ".h5" else load_joblib(path)
+    content = _read_h5(path) if path.suffix == ".h5" else load_joblib(path, numbers=numbers)
     if not isinstance(content, dict):
         raise UserError(f"database {path} holds a {type(content).__name__}, expected a dict of arrays")
     return content

@@ -1,6 +1,6 @@
 """What databases hold: ``python -m lib.dataset.info FILE...`` prints fields, videos and lengths.
 
-Arrays of uncompressed joblib files and of HDF5 files are not read, except ``vid_name``, in blocks.
+Arrays of numbers are not read into memory, so a file may be larger than it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def describe(path: Path) -> str:
     Raises:
         UserError: the file is missing, damaged or no database.
     """
-    fields = read_fields(path)
+    fields = read_fields(path, numbers=False)
     lines = [f"{path}: {path.stat().st_size / 1e6:.1f} MB, {_storage(path, fields)}"]
     arrays = {key: values for key, values in fields.items() if _shape(values)}
     lengths = {len(values) for values in arrays.values()}
@@ -99,7 +99,7 @@ def _storage(path: Path, fields: dict[str, Any]) -> str:
     if path.suffix == ".h5":
         return "HDF5"
     mapped = any(isinstance(values, np.memmap) for values in fields.values())
-    return "joblib" if mapped else "compressed joblib (has to be read whole)"
+    return "joblib" if mapped else "compressed joblib, which cannot be mapped"
 
 
 def _shape(values: Any) -> tuple[int, ...]:

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -37,6 +39,7 @@ from lib.utils.crops import CROP_SCALE, crop_to_image
 from lib.utils.errors import UserError
 from lib.utils.files import atomic_write, load_checkpoint
 from lib.utils.geometry import crop_cam_to_image_cam
+from lib.utils.prefetch import map_ahead, prefetch
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +48,9 @@ MIN_FRAMES = 25
 OFFICIAL_CHECKPOINT = "tcmr_demo_model.pth.tar"
 OPEN_CHECKPOINT = "tcmr_open.pth.tar"
 _MESH_BLOCK = 32
+_DRAWING_THREADS = 2
+_FRAMES_AHEAD = 4
+"""Frames that a stage of a pass over the video (decoding, drawing, ...) may be ahead of the next stage."""
 
 
 @dataclass(frozen=True)
@@ -89,14 +95,15 @@ class Stopwatch:
 
 class Meshes:
     """The vertices of one person's frames, posed in blocks when they are asked for, so that a long video does
-    not fill the memory: 80 kB per frame and person."""
+    not fill the memory: 80 kB per frame and person. Threads may share it."""
 
     def __init__(self, smpl: SMPL, rotmat: np.ndarray, betas: np.ndarray) -> None:
         """``rotmat`` (n, 24, 3, 3), ``betas`` (n, 10)."""
         self._smpl = smpl
         self._rotmat, self._betas = rotmat, betas
-        self._start = -1
-        self._block = np.zeros((0, 0, 3), np.float32)
+        # Two blocks, because frames that are drawn at the same time may lie on both sides of a border.
+        self._block = lru_cache(maxsize=2)(self._pose)
+        self._lock = Lock()
 
     def __len__(self) -> int:
         return len(self._rotmat)
@@ -104,9 +111,8 @@ class Meshes:
     def __getitem__(self, row: int) -> np.ndarray:
         """(V, 3) metres, camera axes."""
         start = row - row % _MESH_BLOCK
-        if start != self._start:
-            self._block, self._start = self._pose(start), start
-        return self._block[row - start]
+        with self._lock:
+            return self._block(start)[row - start]
 
     def all(self) -> np.ndarray:
         """(n, V, 3)."""
@@ -351,8 +357,12 @@ def run_demo(options: DemoOptions) -> list[Path]:
     log.info("model: %s (%s features, %s body)", checkpoint, models.extractor.name, models.body.kind)
 
     moments: list[Fraction] = []
-    with stopwatch("tracking"), _bar(info.frames, "tracking") as bar:
-        frames = _noting_times(source, moments, bar.update)
+    with (
+        stopwatch("tracking"),
+        _bar(info.frames, "tracking") as bar,
+        prefetch(source.timed(), _FRAMES_AHEAD) as timed,
+    ):
+        frames = _noting_times(timed, moments, bar.update)
         tracks = track_people(frames, detector, landmarks, min_frames=MIN_FRAMES)
     n_frames = len(moments)
     if not tracks:
@@ -405,10 +415,10 @@ def summary(people: Sequence[Person], n_frames: int, stopwatch: Stopwatch, files
         lines.append(f"  person {person.person_id}: frames {ids[0]} to {ids[-1]} ({len(ids)})")
     seconds = stopwatch.seconds
     total = sum(seconds.values())
-    lines += ["", f"{'stage':<12}{'seconds':>9}{'ms/frame':>10}"]
+    lines += ["", f"{'stage':<12}{'seconds':>9}{'share':>8}{'ms/frame':>10}"]
     for stage, value in [*seconds.items(), ("total", total)]:
         per_frame = "" if stage == "loading" else f"{1000 * value / n_frames:10.1f}"
-        lines.append(f"{stage:<12}{value:9.2f}{per_frame}")
+        lines.append(f"{stage:<12}{value:9.2f}{value / total:8.0%}{per_frame}")
     lines += ["", f"TCMR FPS (features and TCMR): {n_frames / (seconds['features'] + seconds['TCMR']):.2f}"]
     lines += [f"Total FPS (including model loading): {n_frames / total:.2f}", "", "written:"]
     return "\n".join([*lines, *(f"  {path}" for path in files)])
@@ -442,7 +452,10 @@ def _write_videos(
     options: DemoOptions,
     progress: Callable[[int], object],
 ) -> list[Path]:
-    """Draw all frames; returns the output video, the input video and, with ``save_obj``, the meshes."""
+    """Draw all frames; returns the output video, the input video and, with ``save_obj``, the meshes.
+
+    Decoding, drawing and encoding run side by side.
+    """
     output = folder / f"tcmr_{source.name}_output.mp4"
     input_copy = folder / f"tcmr_{source.name}_input.mp4"
     info = source.info
@@ -456,7 +469,11 @@ def _write_videos(
         if options.save_obj:
             objects = stack.enter_context(ObjWriter(folder / "meshes", models.body.faces))
             written.append(objects.folder)
-        for frame_id, (moment, frame) in enumerate(source.timed()):
+
+        def draw(
+            numbered: tuple[int, tuple[Fraction, np.ndarray]],
+        ) -> tuple[Fraction, np.ndarray, np.ndarray]:
+            frame_id, (moment, frame) = numbered
             image = draw_frame(
                 renderer,
                 frame,
@@ -466,6 +483,13 @@ def _write_videos(
                 sideview=options.sideview,
                 render_plain=options.render_plain,
             )
+            return moment, frame, image
+
+        timed = stack.enter_context(prefetch(source.timed(), _FRAMES_AHEAD))
+        drawn = stack.enter_context(
+            map_ahead(draw, enumerate(timed), workers=_DRAWING_THREADS, ahead=_FRAMES_AHEAD)
+        )
+        for frame_id, (moment, frame, image) in enumerate(drawn):
             writer.write(image, moment)
             if input_writer is not None:
                 input_writer.write(frame, moment)
@@ -484,10 +508,10 @@ def _bar(total: int | None, stage: str) -> tqdm:
 
 
 def _noting_times(
-    source: FrameSource, moments: list[Fraction], progress: Callable[[int], object]
+    timed: Iterable[tuple[Fraction, np.ndarray]], moments: list[Fraction], progress: Callable[[int], object]
 ) -> Iterator[np.ndarray]:
     """The frames; their times are appended to ``moments``."""
-    for moment, frame in source.timed():
+    for moment, frame in timed:
         moments.append(moment)
         yield frame
         progress(1)

@@ -162,10 +162,10 @@ class Renderer:
         height, width = window.shape[:2]
         samples, buffer = self._rasterise(pixels, depth, colours, width, height)
         surface = cv2.resize(samples, (width, height), interpolation=cv2.INTER_AREA)
-        hit = (buffer < 0.99 * _FAR).astype(np.float32)
-        covered = cv2.resize(hit, (width, height), interpolation=cv2.INTER_AREA)
-        blended = 255 * surface + window * (1 - covered[..., None])
-        window[:] = np.clip(blended + 0.5, 0, 255).astype(np.uint8)
+        missed = (buffer >= 0.99 * _FAR).astype(np.uint8) * 255
+        background = cv2.resize(missed, (width, height), interpolation=cv2.INTER_AREA)
+        kept = cv2.multiply(window, cv2.merge([background] * 3), scale=1 / 255)
+        window[:] = cv2.add(kept, cv2.convertScaleAbs(surface, alpha=255))
 
     def _draw_edges(
         self, window: np.ndarray, pixels: np.ndarray, verts: np.ndarray, colours: np.ndarray

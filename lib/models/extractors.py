@@ -75,8 +75,8 @@ class SpinExtractor:
 
     Args:
         hmr: the network, left as it is.
-        bf16: compute in bfloat16: several times faster on recent processors and GPUs; features change by about
-            0.5 % (relative norm).
+        bf16: compute in bfloat16: several times faster on recent processors and GPUs; features change by
+            about 0.5 % (relative norm).
     """
 
     name = "spin"
@@ -85,7 +85,7 @@ class SpinExtractor:
 
     def __init__(self, hmr: HMR, device: torch.device | str = "cpu", *, bf16: bool = False) -> None:
         self.device = torch.device(device)
-        self._trunk = FoldedResNet50(hmr.eval(), torch.bfloat16 if bf16 else torch.float32).to(self.device)
+        self._trunk = FoldedResNet50(hmr, torch.bfloat16 if bf16 else torch.float32).to(self.device)
 
     def __call__(
         self,

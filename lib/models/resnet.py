@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +64,7 @@ def add_resnet50(module: nn.Module) -> None:
             nn.init.normal_(layer.weight, 0, math.sqrt(2 / size))
 
 
-def resnet50_features(module: nn.Module, images: Tensor) -> Tensor:
+def resnet50_features(module: Any, images: Tensor) -> Tensor:
     """Features (n, 2048) float32 of images (n, 3, H, W) by the layers that :func:`add_resnet50` gave."""
     x = module.maxpool(module.relu(module.bn1(module.conv1(images))))
     x = module.layer4(module.layer3(module.layer2(module.layer1(x))))
@@ -73,11 +74,11 @@ def resnet50_features(module: nn.Module, images: Tensor) -> Tensor:
 class FoldedResNet50(nn.Module):
     """A copy of a module's trunk for inference: images (n, 3, H, W) -> features (n, 2048) float32.
 
-    Each BatchNorm is folded into the convolution before it, which changes results by rounding only (about 3e-7
-    of their size), and weights are kept in channels-last order, which CPUs and GPUs work faster on.
+    Each BatchNorm, as in evaluation mode, is folded into the convolution before it, which changes results by
+    rounding only (about 3e-7 of their size). Weights are in channels-last order, which processors prefer.
 
     Args:
-        module: in evaluation mode, with the layers of :func:`add_resnet50`; it is left as it is.
+        module: has the layers of :func:`add_resnet50`; it is left as it is.
         dtype: of weights and activations. bfloat16 is several times faster where the processor knows it, with
             errors of about 0.4 % of the largest feature.
     """
@@ -86,6 +87,7 @@ class FoldedResNet50(nn.Module):
         super().__init__()
         for name in _LAYERS:
             setattr(self, name, copy.deepcopy(getattr(module, name)))
+        self.eval()
         _fold(self, "conv1", "bn1")
         for block in [layer for layer in self.modules() if isinstance(layer, Bottleneck)]:
             for number in (1, 2, 3):

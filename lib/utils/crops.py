@@ -46,7 +46,8 @@ def crop_image(
 
 
 def normalise_crop(crops: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
-    """ImageNet-normalise crops: (h, w, 3) or (n, h, w, 3) uint8 RGB -> (n, 3, h, w) float32, channels last."""
+    """ImageNet-normalise crops: (h, w, 3) or (n, h, w, 3) uint8 RGB -> (n, 3, h, w) float32 on ``device``,
+    in channels-last order."""
     batch = crops[None] if crops.ndim == 3 else crops
     pixels = torch.from_numpy(np.ascontiguousarray(batch)).to(device).permute(0, 3, 1, 2).float()
     mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))

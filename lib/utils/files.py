@@ -226,6 +226,9 @@ def load_smpl_pickle(path: str | Path) -> dict[str, Any]:
 # joblib dumps
 
 
+_SMALL = 1 << 16  # bytes of an array that is always read
+
+
 class _JoblibArray:
     """Stand-in for joblib's array wrapper: the array's bytes follow it in the file."""
 
@@ -235,7 +238,7 @@ class _JoblibArray:
     allow_mmap: bool
     numpy_array_alignment_bytes: int | None = None
 
-    def read(self, source: BinaryIO, mapped: Path | None) -> np.ndarray:
+    def read(self, source: BinaryIO, mapped: Path | None, numbers: bool) -> np.ndarray:
         if self.dtype.hasobject:
             return _RestrictedUnpickler(source).load()
         if self.numpy_array_alignment_bytes is not None:
@@ -248,6 +251,9 @@ class _JoblibArray:
                 raise EOFError("the file ends inside an array")
             source.seek(size, os.SEEK_CUR)
             return np.memmap(mapped, self.dtype, "r", offset, self.shape, "F" if self.order == "F" else "C")
+        if not numbers and size > _SMALL and self.dtype.kind not in "SU":
+            _skip(source, size)
+            return np.broadcast_to(np.zeros((), self.dtype), self.shape)
         array = np.empty(count, self.dtype)
         view = array.view(np.uint8).data if size else memoryview(b"")
         filled = 0
@@ -260,6 +266,14 @@ class _JoblibArray:
         return array.reshape(self.shape, order="F" if self.order == "F" else "C")
 
 
+def _skip(source: BinaryIO, size: int) -> None:
+    while size:
+        block = source.read(min(size, 1 << 20))
+        if not block:
+            raise EOFError("the file ends inside an array")
+        size -= len(block)
+
+
 # joblib puts raw array bytes between pickle instructions. The C unpickler reads ahead, this one does not.
 _PythonUnpickler: Any = pickle._Unpickler
 
@@ -267,9 +281,9 @@ _PythonUnpickler: Any = pickle._Unpickler
 class _JoblibUnpickler(_PythonUnpickler):
     dispatch = _PythonUnpickler.dispatch.copy()
 
-    def __init__(self, source: BinaryIO, mapped: Path | None) -> None:
+    def __init__(self, source: BinaryIO, mapped: Path | None, numbers: bool) -> None:
         super().__init__(source)
-        self.source, self.mapped = source, mapped
+        self.source, self.mapped, self.numbers = source, mapped, numbers
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("joblib.numpy_pickle", "NumpyArrayWrapper"):
@@ -279,17 +293,19 @@ class _JoblibUnpickler(_PythonUnpickler):
     def load_build(self) -> None:
         _PythonUnpickler.load_build(self)
         if isinstance(self.stack[-1], _JoblibArray):
-            self.stack[-1] = self.stack[-1].read(self.source, self.mapped)
+            self.stack[-1] = self.stack[-1].read(self.source, self.mapped, self.numbers)
 
     dispatch[pickle.BUILD[0]] = load_build
 
 
-def load_joblib(path: str | Path, mmap: bool = True) -> Any:
+def load_joblib(path: str | Path, mmap: bool = True, numbers: bool = True) -> Any:
     """Open a joblib dump of numpy arrays and plain containers without running its code.
 
     Args:
         path: a file written by ``joblib.dump``, uncompressed or compressed with zlib or gzip.
         mmap: map the arrays of an uncompressed file read-only instead of reading them.
+        numbers: False puts zeros that take no memory in the place of large numeric arrays that would have to
+            be read, to see what a compressed file holds.
 
     Raises:
         UserError: the file is missing, damaged, or refers to anything but arrays and plain containers.
@@ -299,10 +315,10 @@ def load_joblib(path: str | Path, mmap: bool = True) -> Any:
         start = raw.read(2)
         raw.seek(0)
         if start == b"\x1f\x8b":
-            return _JoblibUnpickler(gzip.open(raw), None).load()  # type: ignore[arg-type]
+            return _JoblibUnpickler(gzip.open(raw), None, numbers).load()  # type: ignore[arg-type]
         if start[:1] == b"\x78":
-            return _JoblibUnpickler(io.BufferedReader(BinaryZlibFile(raw, "rb")), None).load()
-        return _JoblibUnpickler(raw, path if mmap else None).load()
+            return _JoblibUnpickler(io.BufferedReader(BinaryZlibFile(raw, "rb")), None, numbers).load()
+        return _JoblibUnpickler(raw, path if mmap else None, numbers).load()
 
 
 def dump_joblib(obj: Any, path: str | Path) -> None:

@@ -1,9 +1,9 @@
 """Work ahead in threads: the next items are made while the present one is used.
 
-Decoding, cropping, networks, drawing and encoding all run outside Python's global lock, so threads suffice and
-nothing is copied between processes. Both functions keep the order of the items, hold a bounded number of them,
-raise what a worker raised at the item where it happened, and leave no thread behind when their ``with`` block
-ends, be it by an error or Ctrl-C.
+Decoding, cropping, networks, drawing and encoding all run outside Python's global lock, so threads suffice
+and nothing is copied between processes. Both functions keep the order of the items, hold a bounded number of
+them, raise what a worker raised at the item where it happened, and leave no thread behind when their ``with``
+block ends, be it by an error or Ctrl-C.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def _slerp(start: np.ndarray, end: np.ndarray, ratio: float) -> np.ndarray:
     end = np.where(dot < 0, -end, end)
     dot = np.abs(dot)
     angle = np.arccos(np.minimum(dot, 1))
-    same = np.abs(dot - 1) < _EPS
+    same = dot > 1 - _EPS  # rounding may lift it above 1
     sine = np.where(same, 1, np.sin(angle))
     mixed = (np.sin((1 - ratio) * angle) * start + np.sin(ratio * angle) * end) / sine
     return np.where(same, start, mixed / np.linalg.norm(np.where(same, 1, mixed), axis=-1, keepdims=True))
