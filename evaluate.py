@@ -16,8 +16,8 @@ from lib.core.evaluator import EvaluationSet, evaluate
 from lib.core.plots import write_plots
 from lib.core.report import report, write_json, write_report
 from lib.core.run_folder import log_to_console
-from lib.core.sequence_video import write_videos
 from lib.dataset.datasets import DATASETS, database_path, get_spec
+from lib.demo.sequence_video import write_videos
 from lib.models.body import BodyData, load_body
 from lib.models.build import load_model
 from lib.utils.errors import UserError, run_command

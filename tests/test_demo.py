@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
@@ -140,9 +144,14 @@ def golden() -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def spin(smpl_body) -> SpinExtractor:
-    hmr = HMR(smpl_body)
+def hmr(smpl_body) -> HMR:
+    hmr = HMR(smpl_body).eval()
     fill_by_recipe(hmr)
+    return hmr
+
+
+@pytest.fixture(scope="module")
+def spin(hmr) -> SpinExtractor:
     return SpinExtractor(hmr)
 
 
@@ -178,6 +187,30 @@ def test_features_of_spin_crops(spin):
     crops = np.stack([read_rgb(GOLDEN / "hmr" / f"img{i}.png") for i in range(2)])
     expected = load_golden("hmr/hmr_forward")["features"]
     np.testing.assert_allclose(spin.features(crops), expected, rtol=1e-4, atol=5e-5)
+
+
+def test_features_in_bfloat16(hmr, spin):
+    crops = np.stack([read_rgb(GOLDEN / "hmr" / f"img{i}.png") for i in range(2)])
+    exact, rough = spin.features(crops), SpinExtractor(hmr, bf16=True).features(crops)
+    assert rough.dtype == np.float32
+    assert 1e-4 < np.linalg.norm(rough - exact) / np.linalg.norm(exact) < 0.02
+
+
+def test_working_ahead_changes_no_feature(spin, monkeypatch):
+    """Two people in 5 frames, batches of 3 crops: the last of frame 1 goes with the first of frame 2."""
+    monkeypatch.setattr("lib.models.extractors._CROP_BATCH", 3)
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (5, H, W, 3), dtype=np.uint8)
+    tracks = [make_track(1, n=4), make_track(2, start=1, n=4)]
+    order = sorted((f, k) for k, track in enumerate(tracks) for f in track.frame_ids)
+    crops = np.stack([crop_image(frames[f], tracks[k].bboxes[f - tracks[k].frame_ids[0]]) for f, k in order])
+    expected = np.concatenate([spin.features(crops[i : i + 3]) for i in range(0, len(crops), 3)])
+    threads = threading.active_count()
+    statics = spin(frames, tracks)
+    assert threading.active_count() == threads
+    for k, static in enumerate(statics):
+        rows = [i for i, (_, person) in enumerate(order) if person == k]
+        np.testing.assert_array_equal(static.values, expected[rows])
 
 
 class StoredFeatures:
@@ -277,14 +310,14 @@ def test_official_architecture():
     assert cfg.COMPAT.STATIC_BORDERS
 
 
-def test_official_files(base_data, smpl_body, spin, golden_tcmr, golden, tmp_path, monkeypatch):
+def test_official_files(base_data, smpl_body, hmr, golden_tcmr, golden, tmp_path, monkeypatch):
     """Official names and layout, no configuration in the checkpoint (here of a smaller network)."""
     cfg = official_config()
     cfg.MODEL.TGRU.HIDDEN_SIZE = 64
     monkeypatch.setattr(pipeline, "official_config", lambda: cfg)
     for file in base_data.iterdir():
         (tmp_path / file.name).symlink_to(file)
-    torch.save({"model": spin.hmr.state_dict()}, tmp_path / "spin_model_checkpoint.pth.tar")
+    torch.save({"model": hmr.state_dict()}, tmp_path / "spin_model_checkpoint.pth.tar")
     checkpoint = {"epoch": 1, "gen_state_dict": golden_tcmr.state_dict(), "performance": np.float32(50)}
     torch.save(checkpoint, tmp_path / "tcmr_demo_model.pth.tar")
 
@@ -304,6 +337,11 @@ def test_open_checkpoint_brings_its_body_and_features(open_models, open_body):
     assert open_models.extractor.name == "landmarks"
     assert open_models.body.kind == "open"
     np.testing.assert_array_equal(open_models.body.v_template, open_body.v_template)
+
+
+def test_bf16_is_for_images(open_dir, caplog):
+    load_models(open_dir / "tcmr_open.pth.tar", open_dir=open_dir, bf16=True)
+    assert "--bf16 has no effect" in caplog.text
 
 
 def test_open_checkpoint_beside_official_smpl(open_dir, base_data):
@@ -508,6 +546,66 @@ def test_failure_while_rendering_leaves_nothing(video, open_dir, tmp_path, track
     with pytest.raises(RuntimeError, match="disk full"):
         run_demo(options)
     assert files_in(tmp_path / "out") == []
+
+
+def test_drawing_side_by_side_changes_no_frame(video, open_dir, tmp_path, tracked, monkeypatch):
+    """What goes to the encoder is what drawing one frame after the other gives, bit by bit."""
+    written, everybody = [], []
+    write, take = VideoWriter.write, pipeline.reconstruct
+    monkeypatch.setattr(VideoWriter, "write", lambda s, *a: written.append(a) or write(s, *a))
+    monkeypatch.setattr(pipeline, "reconstruct", lambda *a, **k: everybody.extend(take(*a, **k)) or everybody)
+    threads = threading.active_count()
+    run_demo(DemoOptions(vid_file=str(video), output_folder=str(tmp_path), open_dir=str(open_dir)))
+    assert threading.active_count() == threads
+    renderer = Renderer(load_models(open_dir / "tcmr_open.pth.tar", open_dir=open_dir).body.faces, W, H)
+    timed = list(VideoFile(video).timed())
+    assert [moment for _, moment in written] == [moment for moment, _ in timed]
+    for i, ((_, frame), (image, _)) in enumerate(zip(timed, written)):
+        np.testing.assert_array_equal(image, draw_frame(renderer, frame, i, everybody))
+
+
+def test_meshes_may_be_shared_by_threads(open_models):
+    (person,) = people_at(open_models, make_track(n=100))
+    rows = np.random.default_rng(0).permutation(100)
+    with ThreadPoolExecutor(4) as pool:
+        verts = list(pool.map(person.meshes.__getitem__, rows.tolist()))
+    np.testing.assert_array_equal(np.stack(verts), person.meshes.all()[rows])
+
+
+def test_damaged_image_in_the_middle(open_dir, tmp_path, monkeypatch):
+    """The decoding thread's error reaches the user as it is, from each pass over the frames."""
+    for i in range(N):
+        cv2.imwrite(str(tmp_path / f"{i:03d}.png"), np.full((H, W, 3), 128, np.uint8))
+    (tmp_path / "020.png").write_text("not an image")
+    monkeypatch.setattr(pipeline, "_load_tracker", lambda detector: (None, None))
+    monkeypatch.setattr(pipeline, "track_people", lambda frames, *a, **k: list(frames))
+    options = DemoOptions(img_dir=str(tmp_path), output_folder=str(tmp_path / "out"), open_dir=str(open_dir))
+    with pytest.raises(UserError, match=r"020\.png: cannot be read"):
+        run_demo(options)
+    monkeypatch.setattr(pipeline, "track_people", lambda *a, **k: [make_track()])
+    threads = threading.active_count()
+    with pytest.raises(UserError, match=r"020\.png: cannot be read"):
+        run_demo(options)
+    assert threading.active_count() == threads
+    assert not files_in(tmp_path / "out")
+
+
+def test_ctrl_c_while_drawing_leaves_nothing(video, open_dir, tmp_path, tracked, monkeypatch):
+    threads = threading.active_count()
+    timer = threading.Timer(0, signal.raise_signal, [signal.SIGINT])
+
+    def write(self, image, moment):
+        if moment > 0 and timer.ident is None:
+            timer.start()
+        time.sleep(0.02)
+
+    monkeypatch.setattr(VideoWriter, "write", write)
+    options = DemoOptions(vid_file=str(video), output_folder=str(tmp_path / "out"), open_dir=str(open_dir))
+    with pytest.raises(KeyboardInterrupt):
+        run_demo(options)
+    timer.join()
+    assert threading.active_count() == threads
+    assert not files_in(tmp_path / "out")
 
 
 def test_meshes_of_an_earlier_run_do_not_mix_in(tmp_path):

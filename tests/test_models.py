@@ -17,6 +17,7 @@ from lib.models.encoder import PoseForecast
 from lib.models.hmr import HMR, load_hmr
 from lib.models.motion_discriminator import MotionDiscriminator
 from lib.models.regressor import Regressor
+from lib.models.resnet import FoldedResNet50
 from lib.models.tcmr import TCMR
 from lib.utils.errors import UserError
 from tests.golden_tools import GOLDEN, fill_by_recipe, load_golden
@@ -199,6 +200,27 @@ def test_hmr_equals_the_original_and_loads_from_a_spin_checkpoint(
     torch.save({"state": weights}, tmp_path / "other.pth.tar")
     with pytest.raises(UserError, match="no entry 'model'"):
         load_hmr(tmp_path / "other.pth.tar", smpl_body)
+
+
+def test_folded_trunk_equals_the_trunk(smpl_body: BodyData) -> None:
+    """BatchNorm is folded into a copy, whatever mode the model is in; the model keeps its weights."""
+    model = HMR(smpl_body).eval()
+    fill_by_recipe(model)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    images = _images()
+    with torch.inference_mode():
+        expected = model.feature_extractor(images)
+        features = FoldedResNet50(model.train())(images)
+        rough = FoldedResNet50(model, torch.bfloat16)(images)
+    assert (features - expected).abs().max() <= 1e-5 * expected.abs().max()
+    torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().mean()))
+    golden = load_golden("hmr/hmr_forward")["features"]
+    np.testing.assert_allclose(features.numpy(), golden, rtol=1e-4, atol=5e-5)
+    assert rough.dtype == torch.float32 and (rough - expected).norm() < 0.02 * expected.norm()
+    folded = FoldedResNet50(model)
+    assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in folded.modules())
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0, msg=name)
 
 
 @pytest.mark.parametrize("case", _DISCRIMINATORS)

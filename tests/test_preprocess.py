@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lib.data_utils import penn_action, raw
-from lib.data_utils.preprocess import Clip, FeatureStep, Job, Video, build_database, make_parser
+from lib.data_utils.preprocess import Clip, FeatureStep, Job, Video, build_database, image_clip, make_parser
 from lib.dataset.database import open_database
 from lib.models.body import load_body
 from lib.models.hmr import HMR
@@ -270,6 +270,30 @@ def test_a_missing_image_is_named_and_the_rest_is_kept(tmp_path):
     np.testing.assert_allclose(
         database["features"], naive_features(database["img_name"], database["bbox"], 1.2), atol=0.5
     )
+
+
+def test_reduced_jpegs_give_nearly_the_same_crops(tmp_path):
+    """A box of 1000 px is read at a quarter of the size, one of 300 px as it is, and a PNG always so."""
+    path = tmp_path / "i.jpg"
+    write_images([path, tmp_path / "i.png"], size=(1501, 1203))
+    names = np.array([str(path), str(path), str(tmp_path / "i.png")])
+    boxes = np.array([[740.0, 600, 1000, 1000], [700.0, 500, 300, 300], [740.0, 600, 1000, 1000]])
+    rows = {"img_name": names, "bbox": boxes}
+    whole, reduced = image_clip(rows, 1.0), image_clip(rows, 1.0, reduced_jpeg=True)
+    exact, rough = (np.stack([clip.crop(k) for k in range(3)]).astype(int) for clip in (whole, reduced))
+    difference = np.abs(rough - exact)
+    assert difference[1:].max() == 0
+    assert 0 < difference[0].mean() < 1.5
+    # a shift of one pixel of the crop would be seen
+    assert difference[0][:, :-1].mean() < 0.5 * np.abs(exact[0][:, 1:] - exact[0][:, :-1]).mean()
+
+
+def test_options_that_change_features_are_in_the_file(tmp_path):
+    write_penn(tmp_path / "raw", [2])
+    argv = ["--dir", str(tmp_path / "raw"), "--out", str(tmp_path)]
+    penn_action.main([*argv, "--reduced-jpeg"], FakeExtractor())
+    database = read(tmp_path / "pennaction_train_scale12_db.pt")
+    assert database["reduced_jpeg"] and "bf16" not in database
 
 
 def test_features_of_spin(tmp_path, base_data):

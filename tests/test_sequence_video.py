@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lib.core.evaluator import Bodies, SequenceErrors
-from lib.core.sequence_video import frame_numbers, write_videos
+from lib.demo.sequence_video import frame_numbers, write_videos
 from lib.demo.video import VideoFile
 from lib.models.body import BodyData
 from lib.models.smpl import SMPL

@@ -70,6 +70,7 @@ class DemoOptions:
     gender: str = "neutral"
     detector: str = "full"
     device: str = "auto"
+    bf16: bool = False
     wireframe: bool = False
     sideview: bool = False
     render_plain: bool = False
@@ -189,11 +190,12 @@ def load_models(
     open_dir: str | Path = OPEN_DATA,
     gender: str = "neutral",
     device: torch.device | str = "cpu",
+    bf16: bool = False,
 ) -> Models:
     """Everything that turns tracked people into meshes.
 
     The checkpoint says which body and which features it was trained with. ``gender`` only changes the body
-    that meshes and joints are made with.
+    that meshes and joints are made with, ``bf16`` how SPIN's features are computed.
 
     Raises:
         UserError: a file is missing or does not fit.
@@ -211,8 +213,10 @@ def load_models(
     tcmr = build_model(cfg, body)
     tcmr.load_weights(checkpoint["gen_state_dict"], checkpoint.get("body"), checkpoint_path)
     extractor = get_extractor(
-        cfg.MODEL.EXTRACTOR, body, base_data=base_data, open_dir=open_dir, device=device
+        cfg.MODEL.EXTRACTOR, body, base_data=base_data, open_dir=open_dir, device=device, bf16=bf16
     )
+    if bf16 and not extractor.needs_frames:
+        log.warning("--bf16 has no effect: %s features need no large network", extractor.name)
     if gender != "neutral":
         if body.kind == "open":
             log.warning("--gender %s: the open body has one shape for all; it is used", gender)
@@ -353,6 +357,7 @@ def run_demo(options: DemoOptions) -> list[Path]:
             open_dir=options.open_dir,
             gender=options.gender,
             device=device,
+            bf16=options.bf16,
         )
     log.info("model: %s (%s features, %s body)", checkpoint, models.extractor.name, models.body.kind)
 
