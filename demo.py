@@ -59,7 +59,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     model.add_argument(
         "--bf16",
         action="store_true",
-        help="image features in bfloat16: faster, features change by about 0.5 %%",
+        help="image features in bfloat16: faster, features change by about 0.3 %%",
     )
     model.add_argument("--gpu", default=None, help="value for CUDA_VISIBLE_DEVICES")
 

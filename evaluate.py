@@ -73,6 +73,7 @@ def main() -> None:
         smooth=args.filter,
         gendered_bodies=gendered_bodies,
         root_align_verts=args.root_align_verts,
+        precision=cfg.MODEL.PRECISION,
         progress=True,
     )
     print(report(evaluation, cfg.TRAIN.PRETRAINED))

@@ -6,6 +6,7 @@ are written for plainness, from the published protocol; weights come from the pr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from smplx.lbs import lbs
 from torch import Tensor
 from torch.optim import Adam
 
+from lib.dataset.datasets import DatasetSpec
 from lib.models.body import BodyData
 from lib.models.encoder import PoseForecast
 from lib.models.regressor import Regressor
@@ -64,8 +66,8 @@ def regress(regressor: Regressor, features: Tensor, J_regressor: Tensor | None =
 def mesh(smpl: SMPL, betas: Tensor, rotmat: Tensor) -> tuple[Tensor, Tensor]:
     """Vertices (n, V, 3) and the 49 joints (n, 49, 3) by smplx's linear blend skinning."""
     vertices, joints = lbs(
-        betas, rotmat, smpl.v_template, smpl.shapedirs, smpl.posedirs, smpl.J_regressor, smpl.parents,
-        smpl.lbs_weights, pose2rot=False,
+        betas, rotmat.contiguous(), smpl.v_template, smpl.shapedirs, smpl.posedirs, smpl.J_regressor,
+        smpl.parents, smpl.lbs_weights, pose2rot=False,
     )  # fmt: skip
     picked = vertices[:, smpl.vertex_joint_selector.extra_joints_idxs]
     pool = torch.cat((joints, picked, smpl.J_regressor_extra @ vertices), dim=1)
@@ -95,7 +97,9 @@ def predict(
     parts: list[dict[str, Tensor]] = []
     for start in range(0, len(windows), WINDOW_BATCH):
         chosen = [features[window] for window in windows[start : start + WINDOW_BATCH]]
-        encoded, scores = encode(model.encoder, torch.from_numpy(np.stack(chosen)).to(model.regressor.init_cam))
+        encoded, scores = encode(
+            model.encoder, torch.from_numpy(np.stack(chosen)).to(model.regressor.init_cam)
+        )
         parts.append({**regress(model.regressor, encoded, J_regressor), "scores": scores})
     return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
 
@@ -122,28 +126,31 @@ def adam(model: TCMR, learning_rate: float) -> Adam:
     return Adam(parameters, lr=learning_rate, foreach=False, fused=False)
 
 
-def sample(database: dict[str, np.ndarray], window: list[int], joints2d: str | None) -> dict[str, Tensor]:
-    """One training sample with 3D, the targets of every frame computed in turn and only the middle's used.
-
-    ``joints2d`` is the convention of the stored 2D joints, None for SPIN's.
-    """
+def sample(database: Mapping[str, Any], window: list[int], spec: DatasetSpec) -> dict[str, Tensor]:
+    """One training sample: the targets of every frame computed in turn, and only the middle's used."""
     features = np.array([database["features"][frame] for frame in window], np.float32)
     kp_2d = np.zeros((len(window), 49, 3), np.float16)
     kp_3d = np.zeros((len(window), 49, 3), np.float16)
     theta = np.zeros((len(window), 85), np.float16)
     for row, frame in enumerate(window):
-        joints = database["joints2D"][frame : frame + 1].copy()
-        joints = joints[0] if joints2d is None else convert_kps(joints, joints2d, "spin")[0]
-        cx, cy, width, height = database["bbox"][frame]
+        joints = convert_kps(database["joints2D"][frame : frame + 1], spec.joints2d, "spin")[0]
         for joint in range(len(joints)):
             x, y = joints[joint, :2]
-            x, y = (x - cx) * 224 / (1.2 * width) + 112, (y - cy) * 224 / (1.2 * height) + 112
+            if not spec.crop_pixels:
+                cx, cy, width, height = database["bbox"][frame]
+                x, y = (x - cx) * 224 / (1.2 * width) + 112, (y - cy) * 224 / (1.2 * height) + 112
             joints[joint, :2] = 2 * x / 224 - 1, 2 * y / 224 - 1
-        kp_2d[row], kp_3d[row] = joints, database["joints3D"][frame]
-        theta[row] = np.concatenate([[1, 0, 0], database["pose"][frame], database["shape"][frame]])
+        kp_2d[row] = joints
+        if spec.has_3d:
+            kp_3d[row] = database["joints3D"][frame]
+        theta[row, 0] = 1
+        if spec.has_smpl:
+            theta[row, 3:] = np.concatenate([database["pose"][frame], database["shape"][frame]])
     middle = len(window) // 2
-    targets = {"kp_2d": kp_2d[middle], "kp_3d": kp_3d[middle], "theta": theta[middle]}
-    targets |= {"w_3d": np.ones(()), "w_smpl": np.ones(())}
+    targets = {"kp_2d": kp_2d[middle]}
+    if spec.has_3d:
+        targets |= {"kp_3d": kp_3d[middle], "theta": theta[middle]}
+        targets |= {"w_3d": np.ones(()), "w_smpl": np.full((), float(spec.has_smpl))}
     repeated = {name: np.stack([value] * 3).astype(np.float32) for name, value in targets.items()}
     return {name: torch.from_numpy(value) for name, value in {"features": features, **repeated}.items()}
 
@@ -184,7 +191,9 @@ def vertex_error(body: BodyData, pred: np.ndarray, pose: np.ndarray, betas: np.n
     all its meshes are held."""
     smpl = SMPL(body)
     rotmat = axis_angle_to_rotmat(torch.from_numpy(pose).reshape(-1, 24, 3))
-    truth = torch.cat([mesh(smpl, *part)[0] for part in zip(torch.from_numpy(betas).split(5000), rotmat.split(5000))])
+    truth = torch.cat(
+        [mesh(smpl, *part)[0] for part in zip(torch.from_numpy(betas).split(5000), rotmat.split(5000))]
+    )
     return np.linalg.norm(pred - truth.numpy(), axis=2).mean(axis=1)
 
 

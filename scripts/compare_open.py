@@ -28,14 +28,14 @@ from lib.models.predict import Borders, predict_sequence, window_step
 from lib.models.regressor import Regressor
 from lib.models.weights import load_weights, per_frame_weights
 from lib.utils import metrics
+from lib.utils.crops import crop_to_image
 from lib.utils.errors import UserError, run_command
 from lib.utils.files import atomic_write, load_checkpoint, load_joblib
-from lib.utils.landmark_features import CROP_SCALE, LIMB_JOINTS, LIMB_LANDMARKS, landmark_vector
+from lib.utils.landmark_features import LIMB_JOINTS, LIMB_LANDMARKS, landmark_vector
 from lib.utils.landmark_flips import repair_flips
 from lib.utils.smoothing import gaussian
 
 HIPS = [LIMB_JOINTS.index(27), LIMB_JOINTS.index(28)]
-SHOULDERS = [LIMB_JOINTS.index(33), LIMB_JOINTS.index(34)]
 SIGMA = 2.0  # of the Gaussian baselines, in frames at 30 fps
 JUMP = 40.0  # degrees of hip yaw between frames 1/30 s apart
 COLUMNS = {
@@ -43,7 +43,7 @@ COLUMNS = {
     "mpjpe_pa": "PA-MPJPE mm",
     "accel": "Accel mm/frame²",
     "accel_err": "Accel error mm/frame²",
-    "overlay": "overlay % of height",
+    "overlay": "overlay % of box",
     "yaw_jumps": "yaw jumps > 40°",
 }
 
@@ -73,13 +73,8 @@ def measure(
     }
     if pixels is not None:
         away = np.linalg.norm(pixels - video["joints2D"][:, LIMB_JOINTS, :2], axis=-1).mean(1)
-        result["overlay"] = 100 * away / video["height"]
+        result["overlay"] = 100 * away / video["side"]
     return result
-
-
-def to_pixels(kp_2d: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Crop coordinates (n, J, 2) in [-1, 1] -> image pixels."""
-    return kp_2d * (CROP_SCALE * boxes[:, None, 2:] / 2) + boxes[:, None, :2]
 
 
 class Methods:
@@ -106,19 +101,19 @@ class Methods:
         )
         raw = world[:, LIMB_LANDMARKS]
         single = frame["kp_3d"].numpy()[:, LIMB_JOINTS]
-        single2d = to_pixels(frame["kp_2d"].numpy(), boxes)[:, LIMB_JOINTS]
+        single2d = crop_to_image(frame["kp_2d"].numpy(), boxes)[:, LIMB_JOINTS]
         sigma = SIGMA * step
         return {
             "raw landmarks": (raw, xy[:, LIMB_LANDMARKS]),
             "raw landmarks + Gaussian": (gaussian(raw, sigma), gaussian(xy[:, LIMB_LANDMARKS], sigma)),
             "per-frame network": (single, single2d),
             "per-frame network + Gaussian": (gaussian(single, sigma), gaussian(single2d, sigma)),
-            "TCMR": (result["kp_3d"][:, LIMB_JOINTS], to_pixels(result["kp_2d"], boxes)[:, LIMB_JOINTS]),
+            "TCMR": (result["kp_3d"][:, LIMB_JOINTS], crop_to_image(result["kp_2d"], boxes)[:, LIMB_JOINTS]),
         }
 
 
 def videos(path: Path) -> list[dict[str, np.ndarray]]:
-    """The videos of a database that holds landmarks, with frame step (for 30 fps windows) and body height."""
+    """The videos of a database that holds landmarks, with frame step (for 30 fps windows) and box side."""
     database = load_joblib(path)
     if "landmarks" not in database:
         raise UserError(
@@ -132,9 +127,7 @@ def videos(path: Path) -> list[dict[str, np.ndarray]]:
         rows = {
             key: np.asarray(database[key][start:end]) for key in ("joints3D", "joints2D", "landmarks", "bbox")
         }
-        pixels = rows["joints2D"][:, :, :2]
-        scale = rows["bbox"][:, 2]
-        out.append(rows | {"step": np.array(step), "height": scale, "pixels": pixels})
+        out.append(rows | {"step": np.array(step), "side": rows["bbox"][:, 2]})
     return out
 
 

@@ -19,6 +19,7 @@ from lib.utils.files import load_checkpoint, save_checkpoint
 
 _BODY_MODEL = "regressor.smpl."
 _KEPT = ("epoch", "performance", "config", "body")
+_TRAIN_PATHS = ("PRETRAINED", "PRETRAINED_REGRESSOR", "RESUME")
 
 
 def slim(checkpoint: dict[str, Any], half: bool) -> dict[str, Any]:
@@ -29,6 +30,7 @@ def slim(checkpoint: dict[str, Any], half: bool) -> dict[str, Any]:
     kept = {key: checkpoint[key] for key in _KEPT}
     defaults = to_dict(get_cfg_defaults())  # where one machine keeps its files is nobody else's business
     kept["config"] = checkpoint["config"] | {key: defaults[key] for key in ("PATHS", "OUTPUT_DIR", "LOGDIR")}
+    kept["config"]["TRAIN"] = checkpoint["config"].get("TRAIN", {}) | dict.fromkeys(_TRAIN_PATHS, "")
     return {"gen_state_dict": weights, **kept}
 
 
@@ -40,6 +42,7 @@ def main() -> None:
     args = parser.parse_args()
     checkpoint = load_checkpoint(args.source)
     missing = [key for key in ("gen_state_dict", *_KEPT) if key not in checkpoint]
+    missing += [key for key in ("gen_state_dict", "config") if not isinstance(checkpoint.get(key, {}), dict)]
     if missing:
         raise UserError(f"{args.source} lacks {', '.join(missing)}: give a checkpoint that train.py wrote")
     before = args.source.stat().st_size

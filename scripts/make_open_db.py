@@ -19,6 +19,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib.data_utils.motions import Motion, MotionSampler, open_motions
+from lib.data_utils.preprocess import positive_integer
 from lib.data_utils.simulate import NoiseModel, Simulation, Simulator
 from lib.models.body import load_body
 from lib.models.extractors import load_landmark_net
@@ -93,6 +94,8 @@ def held_out_rows(
             )
             names.append(f"{motion.name}_{start:05d}")
             lengths.append(len(parts[-1]["pose"]))
+    if not parts:
+        raise UserError(f"the {split} split has no clip of 24 frames or more: give motions of its performers")
     return finish(parts, names, lengths)
 
 
@@ -101,13 +104,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--motions", default="", help="folder of motion files; default: procedural motions")
-    parser.add_argument("--frames", type=int, default=600_000, help="frames of the training database")
+    parser.add_argument(
+        "--frames", type=positive_integer, default=600_000, help="frames of the training database"
+    )
     parser.add_argument("--extractor", type=Path, default=Path("data/open/landmark_net.pth.tar"))
     parser.add_argument("--out", type=Path, default=Path("data/preprocessed_data"))
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=positive_integer, default=1)
     args = parser.parse_args()
-    if args.frames < 1:
-        raise UserError(f"--frames {args.frames}: expected a positive number")
     body, net = load_body(base_data=""), load_landmark_net(args.extractor)
     splits = open_motions(args.motions)
     for k, split in enumerate(("val", "test", "train")):

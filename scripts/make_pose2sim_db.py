@@ -31,6 +31,7 @@ from lib.data_utils.multiview import (
     triangulate,
 )
 from lib.data_utils.open_assets import asset_path
+from lib.data_utils.preprocess import positive_integer
 from lib.demo.tracking import Track, track_people
 from lib.demo.video import VideoFile
 from lib.models.extractors import Extractor, LandmarkExtractor, load_landmark_net
@@ -134,7 +135,9 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, help="default: data/preprocessed_data/pose2sim_{network}_test_db.pt"
     )
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads of the landmark network")
+    parser.add_argument(
+        "--threads", type=positive_integer, default=2, help="CPU threads of the landmark network"
+    )
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     extractor = LandmarkExtractor(load_landmark_net(args.extractor))

@@ -23,11 +23,13 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib.data_utils.motions import MotionSampler, open_motions
+from lib.data_utils.preprocess import positive_integer, positive_number
 from lib.data_utils.simulate import NoiseModel, Simulation, Simulator
 from lib.models.body import BodyData, load_body
 from lib.models.landmark_net import LandmarkNet
 from lib.models.regressor import Regressor
-from lib.utils.errors import UserError, run_command
+from lib.models.weights import load_weights, per_frame_weights
+from lib.utils.errors import run_command
 from lib.utils.files import load_checkpoint, save_checkpoint
 from lib.utils.geometry import rotmat_to_rot6d
 from lib.utils.landmark_features import CROP_SCALE, landmark_vector
@@ -117,14 +119,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--motions", default="", help="folder of motion files; default: procedural motions")
-    parser.add_argument("--minutes", type=float, default=40.0, help="training time")
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--minutes", type=positive_number, default=40.0, help="training time")
+    parser.add_argument("--lr", type=positive_number, default=1e-3)
     parser.add_argument("--init", default="", help="checkpoint of this script to start from")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=positive_integer, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, default=Path("data/open/landmark_net.pth.tar"))
     args = parser.parse_args()
-    if args.minutes <= 0:
-        raise UserError(f"--minutes {args.minutes}: expected a positive time")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(args.threads)
     torch.manual_seed(1)
@@ -138,10 +138,12 @@ def main() -> None:
     validation = [examples(held_out, Simulator(body, NoiseModel(), generator), 64) for _ in range(4)]
     initialise(model, examples(sampler, simulator, 128))
     if args.init:
-        weights = load_checkpoint(args.init)["model"]
-        model.extractor.load_state_dict({k[10:]: v for k, v in weights.items() if k.startswith("extractor.")})
-        own = {k: v for k, v in weights.items() if not k.startswith("extractor.")}
-        model.regressor.load_state_dict(own, strict=False)
+        weights = per_frame_weights(load_checkpoint(args.init), args.init)
+        extractor = {
+            k.removeprefix("extractor."): v for k, v in weights.items() if k.startswith("extractor.")
+        }
+        load_weights(model.extractor, extractor, args.init)
+        load_weights(model.regressor, weights, args.init, "smpl.", allow_more=True)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=args.lr)
     start, step = time.monotonic(), 0

@@ -39,9 +39,9 @@ def skeleton(shapes: dict[str, list[int]]) -> nn.Module:
         *path, name = key.split(".")
         module = root
         for part in path:
-            if part not in module._modules:
+            if not hasattr(module, part):
                 module.add_module(part, nn.Module())
-            module = module._modules[part]
+            module = module.get_submodule(part)
         dtype = torch.int64 if name in INTEGERS else torch.float32
         module.register_buffer(name, torch.zeros(shape, dtype=dtype))
     return root
@@ -147,6 +147,34 @@ def test_missing_and_unexpected_entries_are_named(
         load_model(tmp_path / "whole.pth.tar", config("MODEL.TGRU.HIDDEN_SIZE", "32"), smpl_body)
 
 
+@pytest.mark.parametrize(
+    ("change", "opts", "message"),
+    [
+        ({"gen_optimizer": None}, [], r"lacks gen_optimizer: give a checkpoint\.pth\.tar"),
+        ({"gen_state_dict": None, "performance": None}, [], "lacks gen_state_dict, performance"),
+        ({}, ["TRAIN.GEN_OPTIM", "SGD"], "optimiser state does not fit TRAIN.GEN_OPTIM SGD"),
+        (
+            {"gen_optimizer": {"state": {}, "param_groups": [{"betas": (0.9, 0.999), "params": [0]}]}},
+            *([], "optimiser state does not fit"),
+        ),
+        ({}, ["TRAIN.END_EPOCH", "29"], "has finished 29 epochs, and TRAIN.END_EPOCH is 29"),
+    ],
+)
+def test_a_checkpoint_that_training_cannot_go_on_from(
+    released: dict[str, Any],
+    tmp_path: Path,
+    smpl_body: BodyData,
+    change: dict[str, Any],
+    opts: list[str],
+    message: str,
+) -> None:
+    content = {key: value for key, value in {**released, **change}.items() if value is not None}
+    torch.save(content, tmp_path / "x.pth.tar")
+    cfg = config("TRAIN.RESUME", str(tmp_path / "x.pth.tar"), *opts)
+    with pytest.raises(UserError, match=rf"x\.pth\.tar.*{message}"):
+        Trainer(cfg, build_model(cfg, smpl_body), smpl_body, CPU)
+
+
 class Evil:
     """Unpickling creates a file."""
 
@@ -204,7 +232,7 @@ def test_our_file_opens_without_our_code(released_file: Path, smpl_body: BodyDat
     cfg = config("TRAIN.RESUME", str(released_file), "TRAIN.NUM_ITERS_PER_EPOCH", "1")
     trainer = Trainer(cfg, build_model(cfg, smpl_body), smpl_body, CPU)
     trainer.start_logging(tmp_path)
-    trainer._save(29, 50.5)
+    trainer._save(29, 60.5)  # not the best: one file of 100 MB is enough
     assert trainer.writer is not None
     trainer.writer.close()
     code = (
@@ -218,4 +246,3 @@ def test_our_file_opens_without_our_code(released_file: Path, smpl_body: BodyDat
     written = torch.load(tmp_path / "checkpoint.pth.tar", weights_only=True)
     skeleton(SHAPES["tcmr_h64_l2"]).load_state_dict(written["gen_state_dict"], strict=True)
     (tmp_path / "checkpoint.pth.tar").unlink()
-    (tmp_path / "model_best.pth.tar").unlink()  # 100 MB each

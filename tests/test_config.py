@@ -48,6 +48,7 @@ def test_schema_holds_the_original_keys() -> None:
         "TRAIN.LR_SCHEDULE", "TRAIN.WARMUP_ITERS", "TRAIN.GRAD_CLIP", "DATASET.FILES", "PATHS.BASE_DATA",
         "PATHS.PREPROCESSED", "PATHS.OPEN", "COMPAT.STATIC_BORDERS", "COMPAT.TRAIN_WINDOWS",
         "COMPAT.FLOAT16_TARGETS", "COMPAT.VALIDATION", "TRAIN.MOT_DISCR.SEQUENCES",
+        "TRAIN.PRECISION", "TRAIN.COMPILE", "TRAIN.ACCUMULATE", "MODEL.PRECISION",
     }  # fmt: skip
     keys = set(leaves(to_dict(cfg)))
     assert added <= keys

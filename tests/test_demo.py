@@ -44,6 +44,7 @@ from lib.models.extractors import (
 )
 from lib.models.hmr import HMR
 from lib.models.landmark_net import LandmarkNet
+from lib.models.precision import cpu_has_bf16
 from lib.models.tcmr import TCMR
 from lib.utils.crops import crop_image, normalise_crop
 from lib.utils.errors import UserError
@@ -189,6 +190,7 @@ def test_features_of_spin_crops(spin):
     np.testing.assert_allclose(spin.features(crops), expected, rtol=1e-4, atol=5e-5)
 
 
+@pytest.mark.skipif(not cpu_has_bf16(), reason="this CPU has no bfloat16")
 def test_features_in_bfloat16(hmr, spin):
     crops = np.stack([read_rgb(GOLDEN / "hmr" / f"img{i}.png") for i in range(2)])
     exact, rough = spin.features(crops), SpinExtractor(hmr, bf16=True).features(crops)

@@ -121,6 +121,60 @@ def test_dangerous_globals_are_refused(tmp_path: Path, payload: bytes) -> None:
             load(path)
 
 
+class _Reduced:
+    """Pickles to whatever call, and state, it is given."""
+
+    def __init__(self, *reduced: Any) -> None:
+        self.reduced = reduced
+
+    def __reduce__(self) -> tuple:
+        return self.reduced
+
+
+_RECONSTRUCT = np.zeros(1).__reduce__()[0]
+_OBJECT = np.dtype("O8")
+_POINTER = (0xDEADBEEF).to_bytes(8, "little")
+# The last 0 denies that the type holds objects, which would have numpy take bytes for pointers to them.
+_DENIED_OBJECT = _Reduced(np.dtype, ("O8", False, True), (3, "|", None, None, None, -1, -1, 0))
+_FIELDS = {"a": (np.dtype("f8"), 1 << 30)}
+_FAR_FIELD = _Reduced(np.dtype, ("V8", False, True), (3, "|", None, ("a",), _FIELDS, 8, 1, 16))
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        _Reduced(np.ndarray, ((1,), _OBJECT, _POINTER)),
+        _Reduced(_RECONSTRUCT, (np.ndarray, (0,), b"b"), (1, (1,), _DENIED_OBJECT, False, _POINTER)),
+        _Reduced(_RECONSTRUCT, (np.ndarray, (0,), b"b"), (1, (9,), _OBJECT, False, [None])),
+        _Reduced(_RECONSTRUCT, (np.ndarray, (0,), b"b"), (1, (1,), _FAR_FIELD, False, bytes(8))),
+        _Reduced(np.float64(0).__reduce__()[0], (_DENIED_OBJECT, _POINTER)),
+    ],
+)
+def test_bytes_do_not_pass_for_pointers(tmp_path: Path, forged: _Reduced) -> None:
+    path = tmp_path / "forged"
+    path.write_bytes(pickle.dumps({"a": forged}, protocol=2))
+    for load in (files.load_pickle, files.load_smpl_pickle, files.load_joblib):
+        try:
+            value = load(path)["a"]
+        except UserError:
+            continue
+        assert value == _POINTER  # left as the bytes that they are
+    torch.save({"a": forged}, path)
+    with pytest.raises(UserError, match="forged"):
+        files.load_checkpoint(path)
+
+
+def test_raw_bytes_of_a_joblib_file_do_not_pass_for_pointers(tmp_path: Path) -> None:
+    path = tmp_path / "db.pt"
+    joblib.dump({"a": np.arange(4, dtype=np.int64)}, path)
+    content = path.read_bytes()
+    assert content.count(b"\x8c\x02i8") == 1
+    path.write_bytes(content.replace(b"\x8c\x02i8", b"\x8c\x02O8"))
+    for mmap in (True, False):
+        with pytest.raises(UserError, match=r"db\.pt"):
+            files.load_joblib(path, mmap=mmap)
+
+
 @pytest.mark.parametrize("load", [files.load_joblib, files.load_smpl_pickle, files.load_checkpoint])
 def test_missing_truncated_and_foreign_files(tmp_path: Path, load: Any) -> None:
     with pytest.raises(UserError, match="does not exist"):
@@ -196,6 +250,25 @@ def test_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) 
         fail_half_way()
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_where_nothing_can_be_written_is_told_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path, message in ((tmp_path, "it is a folder"), (tmp_path / "file" / "out.pt", "another place")):
+        with pytest.raises(UserError, match=message), files.atomic_write(path):
+            pytest.fail("the block was entered")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_arrays_of_npz_and_npy_files(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.arange(3), y=np.array([{}], object))
+    assert files.load_arrays(tmp_path / "a.npz", names=["x"])["x"].tolist() == [0, 1, 2]
+    with pytest.raises(UserError, match=r"a\.npz lacks z \(found x, y\)"):
+        files.load_arrays(tmp_path / "a.npz", names=["z"])
+    with pytest.raises(UserError, match=r"a\.npz cannot be read"):
+        files.load_arrays(tmp_path / "a.npz")
+    np.save(tmp_path / "b.npy", np.eye(2))
+    np.testing.assert_array_equal(files.load_arrays(tmp_path / "b.npy")["array"], np.eye(2))
 
 
 def test_sha256(tmp_path: Path) -> None:

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 
+from lib.models import resnet_inference
 from lib.models.body import BodyData
 from lib.models.encoder import PoseForecast
 from lib.models.hmr import HMR, load_hmr
 from lib.models.motion_discriminator import MotionDiscriminator
 from lib.models.regressor import Regressor
-from lib.models.resnet import FoldedResNet50
+from lib.models.resnet_inference import InferenceResNet50
 from lib.models.tcmr import TCMR
 from lib.utils.errors import UserError
 from tests.golden_tools import GOLDEN, fill_by_recipe, load_golden
@@ -198,29 +199,42 @@ def test_hmr_equals_the_original_and_loads_from_a_spin_checkpoint(
     with pytest.raises(UserError, match=r"missing layer3\.2\.conv1\.weight"):
         load_hmr(tmp_path / "broken.pth.tar", smpl_body)
     torch.save({"state": weights}, tmp_path / "other.pth.tar")
-    with pytest.raises(UserError, match="no entry 'model'"):
+    with pytest.raises(UserError, match="no weights in an entry 'model'"):
         load_hmr(tmp_path / "other.pth.tar", smpl_body)
 
 
-def test_folded_trunk_equals_the_trunk(smpl_body: BodyData) -> None:
-    """BatchNorm is folded into a copy, whatever mode the model is in; the model keeps its weights."""
+@pytest.mark.parametrize("onednn", [True, False])
+def test_inference_trunk_equals_the_trunk(smpl_body: BodyData, monkeypatch, onednn: bool) -> None:
+    """Both ways to compute it; whatever mode the model is in, and without a change to the model."""
+    if not onednn:
+        monkeypatch.setattr(resnet_inference, "_has_onednn", lambda dtype: False)
+    monkeypatch.setattr(resnet_inference, "_CPU_IMAGES", 2)
     model = HMR(smpl_body).eval()
     fill_by_recipe(model)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    images = _images()
+    images = torch.cat([_images(), _images().flip(3)[:1]])
+    kept = images.clone()
     with torch.inference_mode():
         expected = model.feature_extractor(images)
-        features = FoldedResNet50(model.train())(images)
-        rough = FoldedResNet50(model, torch.bfloat16)(images)
-    assert (features - expected).abs().max() <= 1e-5 * expected.abs().max()
-    torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().mean()))
+        features = InferenceResNet50(model.train())(images)
+        rough = InferenceResNet50(model, torch.bfloat16)(images)
+    assert model.training
+    assert (features - expected).abs().max() <= 1e-6 * expected.abs().max()
+    torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-6 * float(expected.abs().mean()))
     golden = load_golden("hmr/hmr_forward")["features"]
-    np.testing.assert_allclose(features.numpy(), golden, rtol=1e-4, atol=5e-5)
-    assert rough.dtype == torch.float32 and (rough - expected).norm() < 0.02 * expected.norm()
-    folded = FoldedResNet50(model)
-    assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in folded.modules())
+    np.testing.assert_allclose(features[:2].numpy(), golden, rtol=1e-4, atol=5e-5)
+    assert rough.dtype == torch.float32 and 1e-4 < (rough - expected).norm() / expected.norm() < 0.01
+    torch.testing.assert_close(images, kept, rtol=0, atol=0)
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0, msg=name)
+
+
+def test_fused_convolutions_are_used_where_torch_has_them(monkeypatch) -> None:
+    usable = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+    assert resnet_inference._has_onednn(torch.float32) == usable
+    monkeypatch.delattr(torch.ops.mkldnn, "_convolution_pointwise", raising=False)
+    monkeypatch.setattr(torch.ops, "mkldnn", object())
+    assert not resnet_inference._has_onednn(torch.float32)
 
 
 @pytest.mark.parametrize("case", _DISCRIMINATORS)

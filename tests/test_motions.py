@@ -52,6 +52,9 @@ def test_other_frame_rates_become_30_fps(tmp_path: Path) -> None:
         {"trans": np.zeros((59, 3))},
         {"trans": np.full((60, 3), np.nan)},
         {"fps": np.float32(0)},
+        {"fps": np.float32(np.nan)},
+        {"fps": np.zeros(2)},
+        {"poses": np.zeros((4, 72)), "trans": np.zeros((4, 3)), "fps": np.float32(120)},
     ],
 )
 def test_bad_files_are_refused_by_name(tmp_path: Path, change: dict) -> None:
@@ -63,9 +66,10 @@ def test_bad_files_are_refused_by_name(tmp_path: Path, change: dict) -> None:
 def test_empty_folder_and_broken_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no motion files"):
         load_motions(tmp_path)
-    (tmp_path / "broken.npz").write_bytes(b"not a zip")
-    with pytest.raises(UserError, match=r"broken\.npz"):
-        load_motions(tmp_path)
+    for content in (b"not a zip", b"", b"PK\x03\x04 cut off"):
+        (tmp_path / "broken.npz").write_bytes(content)
+        with pytest.raises(UserError, match=r"broken\.npz"):
+            load_motions(tmp_path)
 
 
 def test_no_performer_is_in_two_splits(tmp_path: Path) -> None:

@@ -469,12 +469,16 @@ def test_amass_messages(tmp_path):
     argv = ["--dir", str(tmp_path), "--out", str(tmp_path)]
     with pytest.raises(UserError, match=r"holds no \{dataset\}/\{subject\}/\{action\}"):
         amass.main(argv)
-    for change in ({"poses": np.zeros((70, 72))}, {"poses": np.array([{}], object)}):
+    for change, message in (
+        ({"poses": np.zeros((70, 72))}, r"a\.npz is no SMPL\+H motion"),
+        ({"mocap_framerate": np.zeros(2)}, r"a\.npz is no SMPL\+H motion"),
+        ({"poses": np.array([{}], object)}, r"SMPL\+H motion .*a\.npz cannot be read"),
+    ):
         write_motion(tmp_path / "CMU" / "01" / "a.npz", 70, **change)
-        with pytest.raises(UserError, match=r"a\.npz is no SMPL\+H motion"):
+        with pytest.raises(UserError, match=message):
             amass.main(argv)
     (tmp_path / "CMU" / "01" / "a.npz").write_bytes(b"PK")
-    with pytest.raises(UserError, match=r"a\.npz is no SMPL\+H motion"):
+    with pytest.raises(UserError, match=r"SMPL\+H motion .*a\.npz cannot be read"):
         amass.main(argv)
     with pytest.raises(UserError, match="--fps -1"):
         amass.main([*argv, "--fps", "-1"])

@@ -260,6 +260,9 @@ def test_threedpw_messages(tmp_path, base_data):
     fails({k: v for k, v in good.items() if k != "trans"}, r"a\.pkl has no field trans")
     fails({**good, "trans": [np.zeros((5, 3))]}, r"trans of person 0 has shape \(5, 3\)")
     fails({**good, "genders": ["x"]}, "gender 'x'")
+    fails({**good, "poses": []}, "holds no person")
+    fails({**good, "betas": []}, "betas has no person 0")
+    fails({**good, "genders": []}, "genders has no person 0")
     fails({**good, "cam_poses": np.zeros((5, 4, 4))}, r"cam_poses \(5, 4, 4\)")
     fails(good, r"imageFiles/a/image_00000\.jpg does not exist")
 

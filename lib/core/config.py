@@ -60,6 +60,9 @@ def get_cfg_defaults() -> CfgNode:
     cfg.TRAIN.LR_PATIENCE = 5  # plateau: epochs without improvement before LR / 10
     cfg.TRAIN.WARMUP_ITERS = 0  # linear warm-up of the learning rate
     cfg.TRAIN.GRAD_CLIP = 0.0  # > 0: largest norm of the gradient
+    cfg.TRAIN.PRECISION = "fp32"  # or "bf16" (products in the network), "tf32" (CUDA)
+    cfg.TRAIN.COMPILE = False  # torch.compile the network: slow to start, needs a C++ compiler
+    cfg.TRAIN.ACCUMULATE = 1  # parts that a batch is computed in, one after the other, to need less memory
     cfg.TRAIN.GEN_OPTIM = "Adam"  # or SGD
     cfg.TRAIN.GEN_LR = 1e-4
     cfg.TRAIN.GEN_WD = 1e-4
@@ -95,6 +98,7 @@ def get_cfg_defaults() -> CfgNode:
     cfg.MODEL.TEMPORAL_TYPE = "gru"  # (kept)
     cfg.MODEL.EXTRACTOR = "spin"  # static features: "spin" or "landmarks"
     cfg.MODEL.FEATURE_SIZE = 2048
+    cfg.MODEL.PRECISION = "fp32"  # of prediction in evaluate.py: or "bf16", "tf32" (CUDA), "fp16" (CUDA)
     cfg.MODEL.TGRU = CfgNode()
     cfg.MODEL.TGRU.NUM_LAYERS = 1
     cfg.MODEL.TGRU.HIDDEN_SIZE = 2048

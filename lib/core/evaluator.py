@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -15,7 +16,9 @@ from lib.dataset.database import open_database
 from lib.dataset.datasets import DatasetSpec, check_shape, database_path
 from lib.dataset.windows import VIBE_MULTIPLE
 from lib.models.body import BodyData
-from lib.models.predict import predict_sequence
+from lib.models.inference import PreparedTCMR
+from lib.models.precision import Precision
+from lib.models.predict import iter_predictions
 from lib.models.smpl import SMPL
 from lib.models.tcmr import TCMR
 from lib.utils import metrics
@@ -246,6 +249,7 @@ def evaluate(
     smooth: bool = False,
     gendered_bodies: tuple[BodyData, BodyData] | None = None,
     root_align_verts: bool = False,
+    precision: Precision = "fp32",
     progress: bool = False,
 ) -> Evaluation:
     """Predict every video and compare it with its ground truth, frame by frame.
@@ -259,11 +263,12 @@ def evaluate(
         gendered_bodies: male and female, for a set with ``gendered=True``: they give the true vertices and,
             by the Human3.6M regressor, the true joints.
         root_align_verts: measure vertices about each mesh's own root, too.
+        precision: of the prediction, see :class:`PreparedTCMR`.
 
     Raises:
-        UserError: no video can be evaluated.
+        UserError: no video can be evaluated, or the device lacks the precision.
     """
-    meter = _Meter(model, data, body, static_borders, smooth, gendered_bodies, root_align_verts)
+    meter = _Meter(model, data, body, static_borders, smooth, gendered_bodies, root_align_verts, precision)
     sequences, skipped = [], []
     shortest = model.seqlen if static_borders else 1
     for sequence in tqdm(data, total=len(data), desc="evaluating", disable=None if progress else True):
@@ -293,12 +298,14 @@ class _Meter:
         smooth: bool,
         gendered_bodies: tuple[BodyData, BodyData] | None,
         root_align_verts: bool,
+        precision: Precision,
     ) -> None:
         if data.gendered != (gendered_bodies is not None):
             raise ValueError("gendered bodies belong to a gendered set")
         if root_align_verts and not data.spec.eval_mesh:
             raise UserError(f"--root_align_verts: {data.spec.key} has no vertices to compare; leave it out")
-        self.model, self.spec, self.smooth = model, data.spec, smooth
+        self.model = PreparedTCMR(model, precision)
+        self.spec, self.smooth = data.spec, smooth
         self.borders, self.root_align_verts = "static" if static_borders else "edge", root_align_verts
         self.smpl: SMPL = model.regressor.smpl
         device = self.smpl.v_template.device
@@ -328,30 +335,26 @@ class _Meter:
 
     def measure(self, sequence: EvalSequence) -> SequenceErrors:
         """Predict and compare; at least one frame counts."""
-        output = predict_sequence(
-            self.model,
-            sequence.features,
-            J_regressor=self.joint_regressor,
-            return_verts=self.spec.eval_mesh and not self.smooth,
-            borders="static" if self.borders == "static" else "edge",
-        )
-        joints, verts = output["kp_3d"], output.get("verts")
-        if self.smooth:
-            output["rotmat"] = slerp_filter(output["rotmat"]).astype(np.float32)
-            joints, verts = self._pose(output["theta"][:, 75:], output["rotmat"])
+        parts: dict[str, list[np.ndarray]] = defaultdict(list)
+        for frames, output in self._predictions(sequence):
+            for name in ("kp_3d", "theta", "rotmat"):
+                parts[name].append(output[name].cpu().numpy())
+            if self.spec.eval_mesh:
+                for name, values in self._compare_verts(output["verts"], sequence, frames).items():
+                    parts[name].append(values)
+        whole = {name: np.concatenate(values) for name, values in parts.items()}
+        counted = sequence.counted
+        joints = whole["kp_3d"]
         if not self.spec.eval_regressor:
             joints = convert_kps(joints, "spin", self.spec.eval_joints)
-        true_joints, counted = sequence.joints, sequence.counted
-        mpvpe = aligned = None
-        if verts is not None:
-            regressed, mpvpe, aligned = self._compare_verts(verts, sequence)
-            if "neutral" not in self.truths:
-                true_joints = regressed
-            mpvpe, aligned = mpvpe[counted], aligned[counted] if self.root_align_verts else None
+        true_joints = sequence.joints if "neutral" in self.truths else whole["true_joints"]
+        mpvpe, aligned = (
+            whole[name][counted] if name in whole else None for name in ("mpvpe", "mpvpe_root_aligned")
+        )
         pred, target = self._centre(joints), self._centre(true_joints)
         bodies = None
         if sequence.images is not None and sequence.boxes is not None:
-            bodies = Bodies(output["theta"], output["rotmat"], sequence.images, sequence.boxes)
+            bodies = Bodies(whole["theta"], whole["rotmat"], sequence.images, sequence.boxes)
         return SequenceErrors(
             sequence.name,
             pred,
@@ -371,46 +374,63 @@ class _Meter:
         joints = np.asarray(joints, np.float64)
         return joints - joints[:, ROOT_JOINTS[self.spec.eval_joints]].mean(axis=1, keepdims=True)
 
+    def _predictions(self, sequence: EvalSequence) -> Iterator[tuple[slice, dict[str, torch.Tensor]]]:
+        """Frames and what is predicted for them; all meshes of a long video would not fit in memory."""
+        parts = iter_predictions(
+            self.model,
+            sequence.features,
+            J_regressor=self.joint_regressor,
+            return_verts=self.spec.eval_mesh and not self.smooth,
+            borders="static" if self.borders == "static" else "edge",
+        )
+        if not self.smooth:
+            yield from parts
+            return
+        outputs = [output for _, output in parts]
+        theta = torch.cat([output["theta"] for output in outputs])
+        rotmats = slerp_filter(torch.cat([output["rotmat"] for output in outputs]).cpu().numpy())
+        for start in range(0, len(theta), _CHUNK):
+            frames = slice(start, start + _CHUNK)
+            yield frames, self._pose(theta[frames], self._tensor(rotmats[frames]))
+
     @torch.inference_mode()
-    def _pose(self, betas: np.ndarray, rotmats: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Joints (n, 49 | 14, 3) and vertices (n, V, 3) of shapes (n, 10) and rotations (n, 24, 3, 3)."""
-        joints, verts = [], []
-        for start in range(0, len(betas), _CHUNK):
-            shape, rotmat = (self._tensor(array, start) for array in (betas, rotmats))
-            joints.append(self.smpl.joints(shape, rotmat, self.joint_regressor).cpu().numpy())
-            if self.spec.eval_mesh:
-                output = self.smpl(shape, rotmat[:, 1:], rotmat[:, :1], pose2rot=False)
-                verts.append(output.vertices.cpu().numpy())
-        return np.concatenate(joints), np.concatenate(verts) if verts else None
+    def _pose(self, theta: torch.Tensor, rotmat: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Joints, and vertices if they are compared, of the shapes in ``theta`` with other rotations."""
+        betas = theta[:, 75:]
+        output = {"theta": theta, "rotmat": rotmat}
+        output["kp_3d"] = self.smpl.joints(betas, rotmat, self.joint_regressor)
+        if self.spec.eval_mesh:
+            output["verts"] = self.smpl(betas, rotmat[:, 1:], rotmat[:, :1], pose2rot=False).vertices
+        return output
 
     @torch.inference_mode()
     def _compare_verts(
-        self, verts: np.ndarray, sequence: EvalSequence
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        self, pred: torch.Tensor, sequence: EvalSequence, frames: slice
+    ) -> dict[str, np.ndarray]:
         """The J14 joints (n, 14, 3) of the true meshes, and the vertex errors (n,): as they are, and with
         every mesh about the middle of its own hips."""
         assert sequence.pose is not None and sequence.shape is not None
         j14 = self.regressor[H36M_TO_J14]
-        joints, errors, aligned = [], [], []
-        for start in range(0, len(verts), _CHUNK):
-            pose, shape = (self._tensor(array, start) for array in (sequence.pose, sequence.shape))
-            genders = sequence.genders[start : start + _CHUNK]
-            target = pose.new_empty(len(pose), *self.smpl.v_template.shape)
-            for gender, smpl in self.truths.items():
-                rows = torch.from_numpy(np.flatnonzero(genders == gender)).to(target.device)
-                target[rows] = smpl(
-                    betas=shape[rows], global_orient=pose[rows, :3], body_pose=pose[rows, 3:]
-                ).vertices
-            pred, true_joints = self._tensor(verts, start), j14 @ target
-            joints.append(true_joints.cpu().numpy())
-            errors.append(metrics.vertex_error(pred.cpu().numpy(), target.cpu().numpy()))
-            if self.root_align_verts:
-                hips = ROOT_JOINTS["common"]
-                pred = pred - (j14[hips] @ pred).mean(dim=1, keepdim=True)
-                target = target - true_joints[:, hips].mean(dim=1, keepdim=True)
-                aligned.append(metrics.vertex_error(pred.cpu().numpy(), target.cpu().numpy()))
-        return np.concatenate(joints), np.concatenate(errors), np.concatenate([np.zeros(0), *aligned])
+        pose, shape = (self._tensor(array[frames]) for array in (sequence.pose, sequence.shape))
+        genders = sequence.genders[frames]
+        target = torch.empty_like(pred)
+        for gender, smpl in self.truths.items():
+            rows = torch.from_numpy(np.flatnonzero(genders == gender)).to(target.device)
+            target[rows] = smpl(
+                betas=shape[rows], global_orient=pose[rows, :3], body_pose=pose[rows, 3:]
+            ).vertices
+        true_joints = j14 @ target
+        values = {"true_joints": true_joints.cpu().numpy(), "mpvpe": _vertex_error(pred, target)}
+        if self.root_align_verts:
+            hips = ROOT_JOINTS["common"]
+            pred = pred - (j14[hips] @ pred).mean(dim=1, keepdim=True)
+            target = target - true_joints[:, hips].mean(dim=1, keepdim=True)
+            values["mpvpe_root_aligned"] = _vertex_error(pred, target)
+        return values
 
-    def _tensor(self, array: np.ndarray, start: int) -> torch.Tensor:
-        part = np.asarray(array[start : start + _CHUNK], np.float32)
-        return torch.from_numpy(part).to(self.smpl.v_template.device)
+    def _tensor(self, array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.asarray(array, np.float32)).to(self.smpl.v_template.device)
+
+
+def _vertex_error(pred: torch.Tensor, target: torch.Tensor) -> np.ndarray:
+    return metrics.vertex_error(pred.cpu().numpy(), target.cpu().numpy())

@@ -7,6 +7,7 @@ import math
 import shutil
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from lib.core.seeding import get_rng_state, set_rng_state
 from lib.dataset.datasets import Batch, ConcatWindows, get_spec, training_set
 from lib.dataset.loaders import BatchStream
 from lib.models.body import BodyData
+from lib.models.precision import check_precision, use_tf32
 from lib.models.tcmr import TCMR
 from lib.utils.errors import UserError
 from lib.utils.files import atomic_write, load_checkpoint, save_checkpoint
@@ -67,6 +69,11 @@ class Trainer:
         self.folder: Path | None = None
         self.writer: SummaryWriter | None = None
         self.model = model.to(device)
+        check_precision(cfg.TRAIN.PRECISION, device, ("fp32", "tf32", "bf16"))
+        if cfg.TRAIN.ACCUMULATE < 1:
+            raise UserError(f"TRAIN.ACCUMULATE is {cfg.TRAIN.ACCUMULATE}: expected at least 1")
+        use_tf32(cfg.TRAIN.PRECISION == "tf32")
+        self.network = torch.compile(self.model) if cfg.TRAIN.COMPILE else self.model
         self.loss = TCMRLoss(
             e_loss_weight=cfg.LOSS.KP_2D_W,
             e_3d_loss_weight=cfg.LOSS.KP_3D_W,
@@ -196,23 +203,32 @@ class Trainer:
             kind: {key: values.to(self.device, non_blocking=True) for key, values in batch.items()}
             for kind, batch in batches.items()
         }
-        targets = batches.get("2d"), batches.get("3d")
-        features = torch.cat([batch["features"] for batch in batches.values()])  # 2D samples come first
-        predictions, _ = self.model(features, is_train=True, return_verts=False)
-        loss, terms = self.loss(predictions, *targets, distributed.sum_over_processes(count_rows(*targets)))
+        counts = distributed.sum_over_processes(count_rows(batches.get("2d"), batches.get("3d")))
+        self.optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, torch.Tensor] = {}
+        total = torch.zeros((), device=self.device)
+        for part in _split(batches, self.cfg.TRAIN.ACCUMULATE):
+            features = torch.cat([batch["features"] for batch in part.values()])  # 2D samples come first
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.cfg.TRAIN.PRECISION == "bf16"):
+                predictions, _ = self.network(features, is_train=True, return_verts=False)
+            loss, terms = self.loss(predictions, part.get("2d"), part.get("3d"), counts)
+            loss.backward()
+            total = total + loss.detach()
+            for tag, value in terms.items():
+                sums[tag] = sums.get(tag, 0.0) + value.detach()
         if self.adversary is not None:
             motions = self.adversary.predict(self.model)
-            terms["e_m_disc_loss"] = self.adversary.generator_term(motions)
-            loss = loss + terms["e_m_disc_loss"]
-        values = _to_numbers({**terms, "loss": loss})
+            term = self.adversary.generator_term(motions)
+            term.backward()
+            sums["e_m_disc_loss"] = term.detach()
+            total = total + term.detach()
+        values = _to_numbers({**sums, "loss": total})
         if not math.isfinite(values["loss"]):
             raise UserError(
                 f"the loss is {values['loss']} at step {self.step} (terms: {values}): training ends. Look at "
                 "the database's values, lower TRAIN.GEN_LR or set TRAIN.GRAD_CLIP; TRAIN.RESUME goes on "
                 f"from the {CHECKPOINT} of the last epoch"
             )
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
         distributed.sum_gradients(self.parameters)
         if self.cfg.TRAIN.GRAD_CLIP > 0:
             nn.utils.clip_grad_norm_(self.parameters, self.cfg.TRAIN.GRAD_CLIP)
@@ -302,12 +318,33 @@ class Trainer:
     def _load(self, path: Path) -> dict[str, Any]:
         """Restore all but the random numbers and the data, and return the checkpoint."""
         checkpoint = load_checkpoint(path)
-        self.model.load_weights(checkpoint["gen_state_dict"], checkpoint.get("body"), source=path)
+        needed = ("epoch", "gen_state_dict", "performance", "gen_optimizer")
+        if missing := [key for key in needed if key not in checkpoint]:
+            raise UserError(
+                f"TRAIN.RESUME {path} lacks {', '.join(missing)}: give a {CHECKPOINT} that training wrote "
+                "(from an exported one training cannot go on)"
+            )
         self.epoch = checkpoint["epoch"] + 1
+        if self.epoch >= self.cfg.TRAIN.END_EPOCH:
+            raise UserError(
+                f"TRAIN.RESUME {path} has finished {self.epoch} epochs, and TRAIN.END_EPOCH is "
+                f"{self.cfg.TRAIN.END_EPOCH}: nothing is left to train; raise TRAIN.END_EPOCH"
+            )
+        self.model.load_weights(checkpoint["gen_state_dict"], checkpoint.get("body"), source=path)
         self.best = float(checkpoint.get("best", checkpoint["performance"]))
         self.step = checkpoint.get("step", self.epoch * self.cfg.TRAIN.NUM_ITERS_PER_EPOCH)
         self.seed = checkpoint.get("seed", self.seed)
-        self.optimizer.load_state_dict(_without_frozen(checkpoint["gen_optimizer"], len(self.parameters)))
+        stored = _without_frozen(checkpoint["gen_optimizer"], len(self.parameters))
+        kinds = [
+            [("betas" in group, len(group["params"])) for group in state["param_groups"]]
+            for state in (stored, self.optimizer.state_dict())
+        ]
+        if kinds[0] != kinds[1]:
+            raise UserError(
+                f"TRAIN.RESUME {path}: its optimiser state does not fit TRAIN.GEN_OPTIM "
+                f"{self.cfg.TRAIN.GEN_OPTIM}: go on with the settings that it was trained with"
+            )
+        self.optimizer.load_state_dict(stored)
         self.learning_rate.load_state_dict(checkpoint.get("scheduler", {}))
         return checkpoint
 
@@ -326,6 +363,17 @@ def open_datasets(cfg: CfgNode) -> dict[str, ConcatWindows]:
     if not present:
         raise UserError("TRAIN.DATASETS_2D and TRAIN.DATASETS_3D are both empty: name a dataset in one")
     return present
+
+
+def _split(batches: dict[str, Batch], parts: int) -> Iterator[dict[str, Batch]]:
+    """Batches cut into about equal parts; a kind of data is absent from a part without rows of it."""
+    for number in range(parts):
+        part = {
+            kind: {key: values.tensor_split(parts)[number] for key, values in batch.items()}
+            for kind, batch in batches.items()
+        }
+        if present := {kind: batch for kind, batch in part.items() if len(batch["features"])}:
+            yield present
 
 
 def _to_numbers(terms: dict[str, torch.Tensor]) -> dict[str, float]:

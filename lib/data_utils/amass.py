@@ -7,7 +7,6 @@ Differs from the original: clips are thinned to about 25 frames per second (--fp
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from lib.data_utils.preprocess import Clip, Job, Video, make_parser
 from lib.data_utils.raw import warn_missing
 from lib.utils.errors import UserError, run_command
+from lib.utils.files import load_arrays
 
 DATASETS = (
     "ACCAD",
@@ -36,6 +36,7 @@ DATASETS = (
     "Transitions_mocap",
 )
 MIN_FRAMES = 60
+_FIELDS = ("poses", "betas", "mocap_framerate")
 _SMPL_FROM_SMPLH = [*range(23), 37]  # the right hand's joint stands after the left hand's fingers
 
 
@@ -66,12 +67,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _clip(file: Path, fps: int) -> Clip:
     try:
-        with np.load(file, allow_pickle=False) as content:
-            poses, betas = content["poses"], content["betas"]
-            step = max(1, int(content["mocap_framerate"] // fps)) if fps else 1
+        poses, betas, rate = load_arrays(file, "SMPL+H motion", _FIELDS).values()
+        step = max(1, int(rate // fps)) if fps else 1
         pose = poses.reshape(len(poses), 52, 3)[:, _SMPL_FROM_SMPLH].reshape(len(poses), 72)
         shape = np.broadcast_to(betas[:10], (len(poses), 10))
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (TypeError, ValueError) as error:
         raise UserError(
             f"{file} is no SMPL+H motion of AMASS ({error}): expected poses (n, 156), betas, mocap_framerate"
         ) from error

@@ -81,7 +81,7 @@ def smooth_bbox_params(params: np.ndarray, kernel_size: int = 11, sigma: float =
 
     Args:
         params: (T, 3) ``cx, cy, q``.
-        kernel_size: of the median filter, frames, odd.
+        kernel_size: of the median filter, frames, odd; at most 2T - 1 are used.
         sigma: of the Gaussian, frames.
 
     Returns:
@@ -89,6 +89,8 @@ def smooth_bbox_params(params: np.ndarray, kernel_size: int = 11, sigma: float =
     """
     if not len(params):
         return np.zeros((0, 3))
+    # A window with more padding than frames would have the median 0: a zoom of 0 is a box without end.
+    kernel_size = min(kernel_size, 2 * len(params) - 1)
     # medfilt pads with zeros by itself; a kernel longer than the signal only makes it warn, so pad here.
     half = kernel_size // 2
     padded = np.pad(np.asarray(params, np.float64), ((half, half), (0, 0)))

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from lib.utils.errors import UserError
+from lib.utils.files import load_arrays
 from lib.utils.geometry import axis_angle_to_rotmat
 from lib.utils.keypoints import SMPL_FLIP
 
@@ -54,26 +55,22 @@ def _performer(name: str) -> str:
 
 
 def _load_motion(path: Path, performer: str) -> Motion:
+    data = load_arrays(path, "motion file", ("poses", "trans", "fps"))
     try:
-        with np.load(path, allow_pickle=False) as data:
-            poses, trans = data["poses"].astype(np.float32), data["trans"].astype(np.float32)
-            fps = float(data["fps"])
-    except (OSError, ValueError, KeyError) as error:
+        poses, trans = data["poses"].astype(np.float32), data["trans"].astype(np.float32)
+        fps = float(data["fps"])
+    except (TypeError, ValueError) as error:
         raise UserError(f"{path}: not a motion file (npz with poses, trans, fps): {error}") from error
-    if (
-        poses.ndim != 2
-        or poses.shape[1] != 72
-        or trans.shape != (len(poses), 3)
-        or len(poses) < 2
-        or fps <= 0
-    ):
+    if poses.shape[1:] != (72,) or trans.shape != (len(poses), 3) or not 0 < fps < np.inf:
         raise UserError(
-            f"{path}: poses {poses.shape}, trans {trans.shape}, fps {fps}; expected (T,72), (T,3), T>1, fps>0"
+            f"{path}: poses {poses.shape}, trans {trans.shape}, fps {fps}; expected (T,72), (T,3), fps>0"
         )
     if not (np.isfinite(poses).all() and np.isfinite(trans).all()):
         raise UserError(f"{path}: poses or trans hold NaN or infinite numbers")
     if path.stem.startswith("keijiro_"):  # these begin and end in a T-pose
         poses, trans = poses[TRIM_T_POSE:-TRIM_T_POSE], trans[TRIM_T_POSE:-TRIM_T_POSE]
+    if len(poses) - 1 <= fps / FPS:
+        raise UserError(f"{path}: too short, expected at least two frames at {FPS:.0f} fps")
     rotmat = axis_angle_to_rotmat(torch.from_numpy(poses).view(-1, 24, 3))
     moved = torch.from_numpy(trans)
     if fps != FPS:

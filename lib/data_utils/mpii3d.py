@@ -88,6 +88,11 @@ def _train_videos(args: argparse.Namespace) -> list[Video]:
 def _train_clip(name: str, folder: Path, camera: int, args: argparse.Namespace) -> Clip:
     annotations = _read_annotations(folder / "annot.mat")
     joints2d, joints3d = (_camera_joints(annotations, key, camera, folder) for key in ("annot2", "annot3"))
+    if len(joints2d) != len(joints3d):
+        raise UserError(
+            f"{folder / 'annot.mat'}: camera {camera} has {len(joints2d)} frames in annot2 but"
+            f" {len(joints3d)} in annot3: get it again"
+        )
     images = list_images(folder / f"video_{camera}")
     return _clip(name, images, joints2d, joints3d, "mpii3d", IMAGE_SIZE, args)
 
@@ -121,7 +126,7 @@ def _test_clip(name: str, folder: Path, args: argparse.Namespace) -> Clip:
     try:
         with h5py.File(path, "r") as file:
             arrays = {key: file[key][:] for key in fields}
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path} is no annotation file of MPI-INF-3DHP's test set ({error}): get it again"
         ) from error
@@ -131,6 +136,9 @@ def _test_clip(name: str, folder: Path, args: argparse.Namespace) -> Clip:
                 f"{path}: {key} has shape {arrays[key].shape}, expected (n, {', '.join(map(str, shape))})"
             )
     count = len(arrays["annot2"])
+    if not count or {len(values) for values in arrays.values()} != {count}:
+        lengths = ", ".join(f"{key} {len(values)}" for key, values in arrays.items())
+        raise UserError(f"{path} has no equal number of frames in each field ({lengths}): get it again")
     images = [folder / "imageSequence" / f"img_{i:06d}.jpg" for i in range(1, count + 1)]
     height, width = read_image(images[0]).shape[:2]
     return _clip(

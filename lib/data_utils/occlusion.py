@@ -21,6 +21,7 @@ MIN_PIXELS = 500
 EDGE_ALPHA = 192
 MAX_OBJECTS = 7
 _REFERENCE_SIDE = 256
+_BOX_SIDES = ("xmin", "ymin", "xmax", "ymax")  # whole numbers but for a few files
 _LAYOUTS = ("", "VOC2012", "VOCdevkit/VOC2012")
 
 
@@ -60,7 +61,7 @@ def _objects(folder: Path, annotation: Path) -> list[np.ndarray]:
         if root.findtext("segmented", "0") == "0":
             return []
         boxes = [
-            (number, [int(obj.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax")])
+            (number, [int(float(obj.findtext(f"bndbox/{side}", ""))) for side in _BOX_SIDES])
             for number, obj in enumerate(root.findall("object"), start=1)
             if obj.findtext("difficult", "0") == "0" and obj.findtext("truncated", "0") == "0"
         ]

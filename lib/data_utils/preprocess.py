@@ -361,7 +361,7 @@ def make_parser(
             "--workers", type=positive_integer, default=4, help="threads that read images (%(default)s)"
         )
         parser.add_argument(
-            "--bf16", action="store_true", help="SPIN in bfloat16: faster, features change by about 0.5 %%"
+            "--bf16", action="store_true", help="SPIN in bfloat16: faster, features change by about 0.3 %%"
         )
         if scale is not None:
             parser.add_argument(

@@ -59,6 +59,8 @@ def main(argv: Sequence[str] | None = None, extractor: CropExtractor | None = No
 def _clip(file: Path, split: str, args: argparse.Namespace) -> Clip:
     raw = load_pickle(file, "3DPW sequence")
     people = [_person(file, raw, p, split, args) for p in range(len(_field(raw, "poses", file)))]
+    if not people:
+        raise UserError(f"{file} holds no person: it is no sequence file of 3DPW, download it again")
     rows = {key: np.concatenate([person[key] for person in people]) for key in people[0]}
     return image_clip(rows, args.scale, args.reduced_jpeg)
 
@@ -71,8 +73,8 @@ def _person(file: Path, raw: dict[str, Any], person: int, split: str, args: argp
     trans = _array(raw, "trans", person, (count, 3), file)
     keypoints = _array(raw, "poses2d", person, (count, 3, 18), file).transpose(0, 2, 1)
     betas = _array(raw, "betas", person, (-1,), file)[:10]
-    valid = np.asarray(_field(raw, "campose_valid", file)[person])
-    gender = str(_field(raw, "genders", file)[person])
+    valid = np.asarray(_of_person(raw, "campose_valid", person, file))
+    gender = str(_of_person(raw, "genders", person, file))
     if camera.shape != (count, 4, 4) or valid.shape != (count,) or gender not in _GENDERS:
         raise UserError(
             f"{file}: person {person} has {count} poses, but cam_poses {camera.shape}, campose_valid "
@@ -113,8 +115,15 @@ def _field(raw: dict[str, Any], name: str, file: Path) -> Any:
     return raw[name]
 
 
+def _of_person(raw: dict[str, Any], name: str, person: int, file: Path) -> Any:
+    people = _field(raw, name, file)
+    if len(people) <= person:
+        raise UserError(f"{file}: {name} has no person {person}: download it again")
+    return people[person]
+
+
 def _array(raw: dict[str, Any], name: str, person: int, shape: tuple[int, ...], file: Path) -> np.ndarray:
-    array = np.asarray(_field(raw, name, file)[person], np.float64)
+    array = np.asarray(_of_person(raw, name, person, file), np.float64)
     if array.ndim != len(shape) or any(want not in (-1, have) for want, have in zip(shape, array.shape)):
         raise UserError(
             f"{file}: {name} of person {person} has shape {array.shape}, expected {shape} (-1: any)"

@@ -388,7 +388,7 @@ def run_demo(options: DemoOptions) -> list[Path]:
     )
     files: list[Path] = []
     with stopwatch("rendering"), _bar(n_frames, "rendering") as bar:
-        files += _write_videos(source, people, models, folder, options, bar.update)
+        files += write_videos(source, people, models, folder, options, bar.update)
     if options.save_pkl:
         with stopwatch("saving"):
             files.append(folder / "tcmr_output.pkl")
@@ -449,7 +449,7 @@ def _load_tracker(detector: str) -> tuple[PersonDetector, LandmarkNetwork]:
     )
 
 
-def _write_videos(
+def write_videos(
     source: FrameSource,
     people: Sequence[Person],
     models: Models,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lib.utils.errors import UserError
-from lib.utils.files import load_smpl_pickle
+from lib.utils.files import load_arrays, load_smpl_pickle
 
 logger = logging.getLogger(__name__)
 
@@ -99,21 +98,17 @@ def _load_body(base_data: Path, gender: str, open_dir: Path) -> BodyData:
 
 
 def _official_body(path: Path, gender: str) -> BodyData:
-    fields = load_smpl_pickle(path) if path.suffix == ".pkl" else _read_arrays(path)
-    folder = path.parent
-    mean = _read_arrays(folder / "smpl_mean_params.npz")
-    extra = {
-        "J_regressor_extra": _read_arrays(folder / "J_regressor_extra.npy")["array"],
-        "J_regressor_h36m": _read_arrays(folder / "J_regressor_h36m.npy")["array"],
-        "mean_pose": _field(mean, "pose", folder / "smpl_mean_params.npz"),
-        "mean_shape": _field(mean, "shape", folder / "smpl_mean_params.npz"),
-        "mean_cam": _field(mean, "cam", folder / "smpl_mean_params.npz"),
-    }
+    what = "file that official SMPL needs:"
+    fields = load_smpl_pickle(path) if path.suffix == ".pkl" else load_arrays(path, what)
+    mean = load_arrays(path.parent / "smpl_mean_params.npz", what, ("pose", "shape", "cam"))
+    extra = {f"mean_{name}": value for name, value in mean.items()}
+    for name in ("J_regressor_extra", "J_regressor_h36m"):
+        extra[name] = load_arrays(path.parent / f"{name}.npy", what, ("array",))["array"]
     return _body("smpl", gender, path, {**fields, **extra, "flip": None})
 
 
 def _open_body(path: Path) -> BodyData:
-    fields = _read_arrays(path)
+    fields = load_arrays(path, "body model")
     # Stored in half precision: the rows have to be made to sum to 1 again.
     weights = _field(fields, "weights", path).astype(np.float32)
     mean_pose = np.tile(np.array([1, 0, 0, 1, 0, 0], np.float32), (_N_JOINTS, 1))
@@ -162,19 +157,3 @@ def _field(fields: dict[str, Any], name: str, path: Path) -> Any:
     if name not in fields:
         raise UserError(f"{path} has no field {name}; it is not the file that data/README.md describes")
     return fields[name]
-
-
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an .npz file; an .npy file gives one, named ``array``. Object arrays are refused."""
-    if not path.is_file():
-        raise UserError(
-            f"{path} does not exist; official SMPL needs it, see data/README.md for where it comes from"
-        )
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"array": loaded}
-        with loaded:
-            return {name: loaded[name] for name in loaded.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} cannot be read ({error}); get the file again") from error

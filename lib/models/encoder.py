@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import torch
 from torch import Tensor, nn
 
-from lib.models.recurrence import AnyProduct, Layers, layers_of, output_at, prepare
+from lib.models.recurrence import AnyProduct, FirstGates, Layers, layers_of, output_at, prepare
 
 _ATTENTION_SIZE = 256
 _BRANCHES = 3
 
 EncoderLayers = tuple[Layers, Layers, Layers]  # past, current, future
-FirstGates = Callable[[AnyProduct, slice], Sequence[Tensor]]  # see output_at
 
 
 class _BranchAttention(nn.Module):
@@ -82,34 +79,38 @@ class PoseForecast(nn.Module):
         parts = gates_of(frames[:middle]), gates_of(frames), gates_of(frames[middle + 1 :].flip(0))
         return self._integrate(*self._states(self.layers(), parts, len(frames)), is_train)
 
-    def encode_windows(
-        self, frames: Tensor, windows: Tensor, layers: EncoderLayers | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def encode_windows(self, frames: Tensor, windows: Tensor) -> tuple[Tensor, Tensor]:
         """:meth:`forward` of ``frames[windows]``, with the work that overlapping windows share done once.
 
-        The first layer's input products are computed per frame rather than per window. Results equal up to
-        rounding.
+        Results equal up to rounding.
 
         Args:
             frames: (U, F).
             windows: (N, T) indices of frames.
-            layers: :meth:`prepared_layers` for many calls without gradient.
 
         Returns:
             the integrated feature (N, F) and the attention scores (N, 3).
+        """
+        return self._integrate(*self.window_states(frames, windows, self.layers()), is_train=False)
+
+    def window_states(
+        self, frames: Tensor, windows: Tensor, layers: EncoderLayers
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """GRU outputs for ``frames[windows]``: past (N, H), current (N, 2 H), future (N, H).
+
+        The first layer's input products are computed per frame rather than per window.
         """
         middle, order = self.mid_frame, windows.T
 
         def gates_of(part: Tensor) -> FirstGates:
             def gates(product: AnyProduct, steps: slice) -> list[Tensor]:
                 per_frame = product(frames)
-                return [per_frame[indices] for indices in part[steps]]
+                return [_rows(per_frame, indices) for indices in part[steps]]
 
             return gates
 
         parts = gates_of(order[:middle]), gates_of(order), gates_of(order[middle + 1 :].flip(0))
-        states = self._states(self.layers() if layers is None else layers, parts, len(order))
-        return self._integrate(*states, is_train=False)
+        return self._states(layers, parts, len(order))
 
     def layers(self) -> EncoderLayers:
         """The weights of the past, the current and the future branch."""
@@ -141,3 +142,12 @@ class PoseForecast(nn.Module):
         if is_train:
             return torch.stack((f_bef, f_aft, integrated), dim=1), scores
         return integrated, scores
+
+
+def _rows(values: Tensor, indices: Tensor) -> Tensor:
+    """``values[indices]``, without a copy where the indices count up, as they do inside a video."""
+    if not values.is_cuda:  # where asking would wait for the device
+        first, n = int(indices[0]), len(indices)
+        if torch.equal(indices, torch.arange(first, first + n, device=indices.device)):
+            return values[first : first + n]
+    return values[indices]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lib.models.inference import PreparedTCMR
+from lib.models.precision import Precision
 from lib.models.tcmr import TCMR
 from lib.utils.errors import UserError
 from lib.utils.smoothing import gaussian
@@ -50,28 +52,30 @@ def window_indices(n_frames: int, seqlen: int, borders: Borders = "static", step
     return np.where(inside, windows, centre)
 
 
-@torch.inference_mode()
 def predict_sequence(
-    model: TCMR,
+    model: TCMR | PreparedTCMR,
     features: np.ndarray | Tensor,
     *,
     J_regressor: np.ndarray | Tensor | None = None,
     return_verts: bool = True,
     borders: Borders = "static",
     step: int = 1,
-    batch_size: int = 64,
+    precision: Precision = "fp32",
+    batch_size: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> dict[str, np.ndarray]:
     """Predict every frame of one person's sequence.
 
     Args:
-        model: runs on its own device, in evaluation mode (its mode is restored).
+        model: runs on its own device, as in evaluation mode. For many sequences, prepare it once.
         features: static features (T, F) of consecutive frames.
         J_regressor: (17, 6890), for the 14 evaluation joints instead of 49.
-        return_verts: False leaves out ``verts`` and is several times faster.
-        borders, step: which frames a prediction sees, see :func:`window_indices`. With a step the features are
-            smoothed by a Gaussian of half a step.
-        batch_size: frames predicted at once; bounds the memory, does not change results.
+        return_verts: False leaves out ``verts`` and is faster.
+        borders, step: which frames a prediction sees, see :func:`window_indices`. With a step the features
+            are smoothed by a Gaussian of half a step.
+        precision: see :class:`PreparedTCMR`; a prepared model has its own.
+        batch_size: frames predicted at once; bounds the memory, does not change results. By default 256 on a
+            CPU, 1024 elsewhere.
         progress: called with the number of frames just finished, like ``tqdm.update``.
 
     Returns:
@@ -79,37 +83,65 @@ def predict_sequence(
         in [-1, 1] of the crop, ``kp_3d`` (T, J, 3) in metres, ``rotmat`` (T, 24, 3, 3), ``scores`` (T, 3).
 
     Raises:
-        UserError: wrong feature size, values that are not finite, or a sequence too short for ``borders``.
+        UserError: wrong feature size, values that are not finite, a sequence too short for ``borders``, or a
+            precision that the device lacks.
+    """
+    outputs: dict[str, np.ndarray] = {}
+    for part, batch in iter_predictions(
+        model,
+        features,
+        J_regressor=J_regressor,
+        return_verts=return_verts,
+        borders=borders,
+        step=step,
+        precision=precision,
+        batch_size=batch_size,
+    ):
+        for name, value in batch.items():
+            if name not in outputs:
+                outputs[name] = np.empty((len(features), *value.shape[1:]), np.float32)
+            outputs[name][part] = value.cpu().numpy()
+        if progress is not None:
+            progress(part.stop - part.start)
+    return outputs
+
+
+def iter_predictions(
+    model: TCMR | PreparedTCMR,
+    features: np.ndarray | Tensor,
+    *,
+    J_regressor: np.ndarray | Tensor | None = None,
+    return_verts: bool = True,
+    borders: Borders = "static",
+    step: int = 1,
+    precision: Precision = "fp32",
+    batch_size: int | None = None,
+) -> Iterator[tuple[slice, dict[str, Tensor]]]:
+    """:func:`predict_sequence` part by part, so that a sequence of any length needs little memory.
+
+    Yields:
+        frames, and the outputs of these frames as tensors on the model's device.
     """
     if isinstance(features, Tensor):
         features = features.detach().cpu().numpy()
-    _check_features(features, model.feature_size)
+    network = model if isinstance(model, TCMR) else model.model
+    _check_features(features, network.feature_size)
     if step > 1:  # windows of neighbouring frames share no frame: without a low-pass they would disagree
         features = gaussian(features, step / 2)
-    windows = window_indices(len(features), model.seqlen, borders, step)
-    like = model.regressor.init_cam
+    windows = window_indices(len(features), network.seqlen, borders, step)
+    like = network.regressor.init_cam
     if J_regressor is not None:
         J_regressor = torch.as_tensor(J_regressor).to(like)
-
-    outputs: dict[str, np.ndarray] = {}
-    was_training = model.training
-    model.eval()
-    try:
-        for start in range(0, len(features), batch_size):
-            chosen = windows[start : start + batch_size]
-            used, local = np.unique(chosen, return_inverse=True)
-            frames = torch.from_numpy(features[used]).to(like)
-            indices = torch.from_numpy(local.reshape(chosen.shape)).to(like.device)
-            batch = model.predict_windows(frames, indices, J_regressor, return_verts)
-            for name, value in batch.items():
-                if name not in outputs:
-                    outputs[name] = np.empty((len(features), *value.shape[1:]), np.float32)
-                outputs[name][start : start + len(chosen)] = value.cpu().numpy()
-            if progress is not None:
-                progress(len(chosen))
-    finally:
-        model.train(was_training)
-    return outputs
+    size = batch_size or (256 if like.device.type == "cpu" else 1024)
+    fast = PreparedTCMR(model, precision, min(size, len(features))) if isinstance(model, TCMR) else model
+    for start in range(0, len(features), size):
+        chosen = windows[start : start + size]
+        used, local = np.unique(chosen, return_inverse=True)
+        frames = torch.from_numpy(features[used]).to(like)
+        indices = torch.from_numpy(local.reshape(chosen.shape)).to(like.device)
+        with torch.inference_mode():
+            batch = fast.predict_windows(frames, indices, J_regressor, return_verts)
+        yield slice(start, start + len(chosen)), batch
 
 
 def _check_features(features: np.ndarray, feature_size: int) -> None:

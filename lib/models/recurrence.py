@@ -1,8 +1,8 @@
 """GRU layers as explicit products over a batch of sequences.
 
-They compute what ``torch.nn.GRU`` computes, but run only the steps that are asked for, take the input products
-from outside (windows that overlap share them), work in reduced precision without casting weights at every
-step, and get a layer's weight gradients from one product instead of one per step.
+They compute what ``torch.nn.GRU`` does, but run only the steps that are asked for, take input products from
+outside (windows that overlap share them), work in reduced precision without casting weights at every step,
+and get a layer's weight gradients from one product instead of one per step.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ class PreparedProduct:
 
 
 AnyProduct = Product | PreparedProduct
+Steps = Sequence[Tensor] | Tensor  # T times (N, 3 H)
+FirstGates = Callable[[AnyProduct, slice], Steps]  # see output_at
 
 
 class Direction(NamedTuple):
@@ -87,9 +89,7 @@ def prepare(layers: Layers, dtype: torch.dtype, rows: int) -> Layers:
     return [[Direction(copy(ih), copy(hh)) for ih, hh in layer] for layer in layers]
 
 
-def output_at(
-    layers: Layers, first_gates: Callable[[AnyProduct, slice], Sequence[Tensor]], step: int
-) -> Tensor:
+def output_at(layers: Layers, first_gates: FirstGates, step: int) -> Tensor:
     """Output (N, H or 2 H) of a GRU at one step, without steps of its last layer that do not reach it.
 
     Args:
@@ -107,7 +107,7 @@ def output_at(
 
 def _layer(
     layer: list[Direction],
-    first_gates: Callable[[AnyProduct, slice], Sequence[Tensor]],
+    first_gates: FirstGates,
     states: Tensor | None,
     steps: list[slice],
 ) -> list[Tensor]:
@@ -120,7 +120,7 @@ def _layer(
     return outputs
 
 
-def _run(gates: Sequence[Tensor], product: AnyProduct, backward: bool) -> Tensor:
+def _run(gates: Steps, product: AnyProduct, backward: bool) -> Tensor:
     """States (T, N, H), in order of time, from the input products (N, 3 H) of T steps."""
     if isinstance(product, Product) and torch.is_grad_enabled():
         stacked = gates if isinstance(gates, Tensor) else torch.stack(list(gates))
@@ -128,9 +128,8 @@ def _run(gates: Sequence[Tensor], product: AnyProduct, backward: bool) -> Tensor
     return _forward(gates, product, product.bias, backward, None)
 
 
-def _forward(
-    gates: Sequence[Tensor], product: AnyProduct, bias: Tensor, backward: bool, kept: Tensor | None
-) -> Tensor:
+@torch.no_grad()
+def _forward(gates: Steps, product: AnyProduct, bias: Tensor, backward: bool, kept: Tensor | None) -> Tensor:
     """:func:`_run` without gradient. ``kept`` (T, N, 4 H) takes reset, update, new and new's share of the
     state, which the gradient needs."""
     n, hidden = gates[0].shape[0], gates[0].shape[1] // 3
@@ -143,7 +142,8 @@ def _forward(
         from_state = bias if state is None else product(state).to(accurate)
         reset_update = (gate[:, : 2 * hidden] + from_state[..., : 2 * hidden]).sigmoid_()
         reset, update = reset_update.chunk(2, dim=1)
-        new = torch.addcmul(gate[:, 2 * hidden :], reset, from_state[..., 2 * hidden :]).tanh_()
+        new = torch.addcmul(gate[:, 2 * hidden :], reset, from_state[..., 2 * hidden :])
+        _tanh_(new)
         if state is None:
             torch.addcmul(new, update, new, value=-1, out=states[step])
         else:
@@ -154,6 +154,14 @@ def _forward(
             kept[step, :, 2 * hidden : 3 * hidden] = new
             kept[step, :, 3 * hidden :] = from_state[..., 2 * hidden :]
     return states
+
+
+def _tanh_(x: Tensor) -> None:
+    """In place. On a CPU torch's tanh takes five times as long as its sigmoid; both are right to 1e-7."""
+    if x.is_cuda:
+        x.tanh_()
+    else:
+        x.mul_(2).sigmoid_().mul_(2).sub_(1)
 
 
 class _Recurrence(torch.autograd.Function):
@@ -174,7 +182,7 @@ class _Recurrence(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_states: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad_states: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         weight, states, kept = ctx.saved_tensors
         steps, n, hidden = states.shape
         grad_gates = states.new_empty(steps, n, 3 * hidden)

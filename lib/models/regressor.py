@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lib.models.body import BodyData
 from lib.models.smpl import SMPL
@@ -11,6 +12,8 @@ from lib.utils.geometry import project, rot6d_to_rotmat, rotmat_to_axis_angle
 from lib.utils.keypoints import H36M_TO_J14
 
 POSE_SIZE, SHAPE_SIZE, CAM_SIZE = 144, 10, 3
+STATE_SIZE = POSE_SIZE + SHAPE_SIZE + CAM_SIZE
+N_ITER = 3
 
 
 class Regressor(nn.Module):
@@ -32,7 +35,7 @@ class Regressor(nn.Module):
     ) -> None:
         super().__init__()
         self.feature_size = feature_size
-        self.fc1 = nn.Linear(feature_size + POSE_SIZE + SHAPE_SIZE + CAM_SIZE, hidden_size)
+        self.fc1 = nn.Linear(feature_size + STATE_SIZE, hidden_size)
         self.drop1 = nn.Dropout(dropout)
         self.fc2 = nn.Linear(hidden_size, hidden_size)
         self.drop2 = nn.Dropout(dropout)
@@ -52,7 +55,7 @@ class Regressor(nn.Module):
         init_pose: Tensor | None = None,
         init_shape: Tensor | None = None,
         init_cam: Tensor | None = None,
-        n_iter: int = 3,
+        n_iter: int = N_ITER,
         J_regressor: Tensor | None = None,
         return_verts: bool = True,
     ) -> list[dict[str, Tensor]]:
@@ -74,24 +77,59 @@ class Regressor(nn.Module):
         pose = self.init_pose.expand(n, -1) if init_pose is None else init_pose
         shape = self.init_shape.expand(n, -1) if init_shape is None else init_shape
         cam = self.init_cam.expand(n, -1) if init_cam is None else init_cam
+        from_feature, from_state = self.fc1.weight.split((self.feature_size, STATE_SIZE), dim=1)
+        feature = functional.linear(x, from_feature, self.fc1.bias)  # the same in every refinement
         for _ in range(n_iter):
-            hidden = self.drop1(self.fc1(torch.cat((x, pose, shape, cam), dim=1)))
+            state = torch.cat((pose, shape, cam), dim=1)
+            hidden = self.drop1(feature + functional.linear(state, from_state))
             hidden = self.drop2(self.fc2(hidden))
             pose = pose + self.decpose(hidden)
             shape = shape + self.decshape(hidden)
             cam = cam + self.deccam(hidden)
 
-        rotmat = rot6d_to_rotmat(pose.reshape(n, 24, 6))
-        output = {"theta": torch.cat((cam, rotmat_to_axis_angle(rotmat).flatten(1), shape), dim=1)}
-        if return_verts:
-            posed = self.smpl(
-                betas=shape, body_pose=rotmat[:, 1:], global_orient=rotmat[:, :1], pose2rot=False
-            )
-            output["verts"] = posed.vertices
-            joints = posed.joints if J_regressor is None else (J_regressor @ posed.vertices)[:, H36M_TO_J14]
-        else:
-            joints = self.smpl.joints(shape, rotmat, J_regressor)
-        output["kp_2d"] = project(joints, cam)
-        output["kp_3d"] = joints
-        output["rotmat"] = rotmat
-        return [output]
+        return [self.body_of(pose, shape, cam, J_regressor, return_verts)]
+
+    def body_of(
+        self,
+        pose: Tensor,
+        shape: Tensor,
+        cam: Tensor,
+        J_regressor: Tensor | None = None,
+        return_verts: bool = True,
+    ) -> dict[str, Tensor]:
+        """The output of :meth:`forward` for a final state (n, 144), (n, 10), (n, 3)."""
+        with torch.autocast(pose.device.type, enabled=False):  # reduced precision would cost millimetres
+            pose, shape, cam = (value.to(self.init_cam.dtype) for value in (pose, shape, cam))
+            rotmat = rot6d_to_rotmat(pose.reshape(-1, 24, 6))
+            output = {"theta": torch.cat((cam, rotmat_to_axis_angle(rotmat).flatten(1), shape), dim=1)}
+            if return_verts:
+                posed = self.smpl(
+                    betas=shape, body_pose=rotmat[:, 1:], global_orient=rotmat[:, :1], pose2rot=False
+                )
+                output["verts"] = posed.vertices
+                joints = posed.joints
+                if J_regressor is not None:
+                    joints = (J_regressor @ posed.vertices)[:, H36M_TO_J14]
+            else:
+                joints = self.smpl.joints(shape, rotmat, J_regressor)
+            output["kp_2d"] = project(joints, cam)
+            output["kp_3d"] = joints
+            output["rotmat"] = rotmat
+        return output
+
+    def as_affine(self) -> tuple[Tensor, Tensor]:
+        """The final state, pose then shape then camera, is ``x @ matrix.T + offset`` of a feature x.
+
+        There is no activation in the network, so without dropout the three refinements from the mean state
+        are one affine map: ``matrix`` (157, F), ``offset`` (157,).
+        """
+        decoders = self.decpose, self.decshape, self.deccam
+        decode = torch.cat([decoder.weight for decoder in decoders]) @ self.fc2.weight
+        offset = torch.cat([decoder(self.fc2(self.fc1.bias)) for decoder in decoders])
+        from_feature, from_state = (decode @ self.fc1.weight).split((self.feature_size, STATE_SIZE), dim=1)
+        matrix = torch.zeros_like(from_feature)
+        state = torch.cat((self.init_pose, self.init_shape, self.init_cam), dim=1)[0]
+        for _ in range(N_ITER):
+            matrix = matrix + from_feature + from_state @ matrix
+            state = state + from_state @ state + offset
+        return matrix, state

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 _EXPANSION = 4
-_LAYERS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
 
 
 class Bottleneck(nn.Module):
@@ -65,43 +61,7 @@ def add_resnet50(module: nn.Module) -> None:
 
 
 def resnet50_features(module: Any, images: Tensor) -> Tensor:
-    """Features (n, 2048) float32 of images (n, 3, H, W) by the layers that :func:`add_resnet50` gave."""
+    """Features (n, 2048) of images (n, 3, H, W) by the layers that :func:`add_resnet50` gave ``module``."""
     x = module.maxpool(module.relu(module.bn1(module.conv1(images))))
     x = module.layer4(module.layer3(module.layer2(module.layer1(x))))
-    return x.mean(dim=(2, 3), dtype=torch.float32)
-
-
-class FoldedResNet50(nn.Module):
-    """A copy of a module's trunk for inference: images (n, 3, H, W) -> features (n, 2048) float32.
-
-    Each BatchNorm, as in evaluation mode, is folded into the convolution before it, which changes results by
-    rounding only (about 3e-7 of their size). Weights are in channels-last order, which processors prefer.
-
-    Args:
-        module: has the layers of :func:`add_resnet50`; it is left as it is.
-        dtype: of weights and activations. bfloat16 is several times faster where the processor knows it, with
-            errors of about 0.4 % of the largest feature.
-    """
-
-    def __init__(self, module: nn.Module, dtype: torch.dtype = torch.float32) -> None:
-        super().__init__()
-        for name in _LAYERS:
-            setattr(self, name, copy.deepcopy(getattr(module, name)))
-        self.eval()
-        _fold(self, "conv1", "bn1")
-        for block in [layer for layer in self.modules() if isinstance(layer, Bottleneck)]:
-            for number in (1, 2, 3):
-                _fold(block, f"conv{number}", f"bn{number}")
-            if block.downsample is not None:
-                _fold(block.downsample, "0", "1")
-        self.dtype = dtype
-        self.requires_grad_(False).to(dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def forward(self, images: Tensor) -> Tensor:
-        return resnet50_features(self, images.to(self.dtype))
-
-
-def _fold(parent: nn.Module, convolution: str, norm: str) -> None:
-    folded = fuse_conv_bn_eval(getattr(parent, convolution), getattr(parent, norm))
-    setattr(parent, convolution, folded)
-    setattr(parent, norm, nn.Identity())
+    return x.mean(dim=(2, 3))

@@ -17,6 +17,7 @@ from lib.models.body import BodyData
 from lib.utils.keypoints import H36M_TO_J14, SMPL49_MAP
 
 _N_JOINTS, _N_PICKED = 24, 21
+_BLOCK, _BLOCK_VERTICES = 16, 2000  # whole meshes skinned at once on a CPU: what its caches hold
 
 
 class _Bases(NamedTuple):
@@ -127,6 +128,10 @@ class SMPL(smplx.SMPL):
     def _skin(self, betas: Tensor, rotmat: Tensor, bases: _Bases) -> tuple[Tensor, Tensor]:
         """Linear blend skinning (Loper et al. 2015): vertices (n, V, 3) and posed joints (n, 24, 3)."""
         n, n_vertices = len(rotmat), bases.weights.shape[1]
+        if n > _BLOCK and n_vertices > _BLOCK_VERTICES and not (rotmat.is_cuda or torch.is_grad_enabled()):
+            blocks = [self._skin(*block, bases) for block in zip(betas.split(_BLOCK), rotmat.split(_BLOCK))]
+            vertices, joints = zip(*blocks)
+            return torch.cat(vertices), torch.cat(joints)
         rest = torch.addmm(bases.joint_template, betas, bases.joint_shapedirs).view(n, _N_JOINTS, 3)
         rotations, positions = [rotmat[:, 0]], [rest[:, 0]]
         for joint, parent in enumerate(self._tree[1:], start=1):
@@ -145,7 +150,7 @@ class SMPL(smplx.SMPL):
         transform = (transform.reshape(n * 12, _N_JOINTS) @ bases.weights).view(n, 3, 4, n_vertices)
         vertices = transform[:, :, 3]
         for axis in range(3):
-            vertices = vertices + transform[:, :, axis] * posed[:, axis : axis + 1]
+            vertices = torch.addcmul(vertices, transform[:, :, axis], posed[:, axis : axis + 1])
         return vertices.transpose(1, 2).contiguous(), joints
 
     def _bases(self, name: str, J_regressor: Tensor | None = None) -> _Bases:

@@ -15,7 +15,7 @@ def load_weights(
     module: nn.Module,
     weights: Mapping[str, Tensor],
     source: str | Path,
-    own_prefix: str,
+    own_prefix: str | tuple[str, ...] = (),
     allow_more: bool = False,
 ) -> None:
     """Load ``weights`` into ``module``.
@@ -32,8 +32,10 @@ def load_weights(
     given = {
         name: value
         for name, value in weights.items()
-        if not name.startswith(own_prefix) and (name in own or not allow_more)
+        if not str(name).startswith(own_prefix) and (name in own or not allow_more)
     }
+    if strange := [str(name) for name, value in given.items() if not isinstance(value, Tensor)]:
+        raise UserError(f"{source} holds no weights of a network: {', '.join(strange)} is no tensor")
     problems = []
     if missing := [name for name in own if name not in given and not name.endswith("num_batches_tracked")]:
         problems.append(f"missing {', '.join(missing)}")
@@ -56,11 +58,11 @@ def per_frame_weights(checkpoint: Mapping[str, Any], source: str | Path) -> Mapp
     """The ``model`` entry of the checkpoint of a per-frame network (SPIN's, or the landmark network's).
 
     Raises:
-        UserError: there is no such entry.
+        UserError: there is no such entry, or it holds no weights.
     """
-    if "model" not in checkpoint:
+    if not isinstance(checkpoint.get("model"), Mapping):
         raise UserError(
-            f"{source} has no entry 'model' (found {', '.join(sorted(checkpoint))}); expected the checkpoint"
-            " of SPIN or of this project's landmark network"
+            f"{source} has no weights in an entry 'model' (found {', '.join(map(str, checkpoint))}); expected"
+            " the checkpoint of SPIN or of this project's landmark network"
         )
     return checkpoint["model"]

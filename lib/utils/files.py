@@ -6,6 +6,7 @@ of harmless names (numpy arrays, plain containers, stand-ins for chumpy and scip
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gzip
 import hashlib
@@ -13,7 +14,7 @@ import io
 import os
 import pickle
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
@@ -36,10 +37,19 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     The temporary file keeps the suffix (some writers choose the format by it), is flushed to disk before it
     is renamed, and is removed on an error: a reader sees the old file or the whole new one. Folders are
     created.
+
+    Raises:
+        UserError: ``path`` is a folder, or no file can be made beside it.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise UserError(f"cannot write {path}: it is a folder, expected the name of a file")
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error}): choose another place or mend that") from error
     try:
         yield temporary
         with temporary.open("rb") as written:
@@ -91,15 +101,73 @@ _HARMLESS = (
 def _find_harmless(module: str, name: str) -> Any:
     if (module, name) not in _HARMLESS:
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no data file needs")
+    if (module, name) in _NUMPY_MAKERS:
+        return _NUMPY_MAKERS[module, name]
     module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)
     if module.startswith(("numpy.core", "numpy._core")):
         module = f"{_NUMPY_CORE}.{module.rsplit('.', 1)[1]}"
     return pickle.Unpickler(io.BytesIO()).find_class(module, name)
 
 
-class _RestrictedUnpickler(pickle.Unpickler):
+# numpy trusts a pickle's word on what memory holds: its bytes could pass for pointers to Python objects.
+# So a file does not call array and dtype as it likes, and what it says of them is checked.
+
+
+def _new_dtype(code: str, *_: Any) -> np.dtype:
+    dtype = np.dtype(str(code), False, True)  # a copy: its state is set next
+    if dtype.kind not in "?biufcSUO":
+        raise pickle.UnpicklingError(f"it holds an array of dtype {code}, which no data file needs")
+    return dtype
+
+
+def _new_array(*_: Any) -> np.ndarray:
+    return np.zeros(0, np.int8)
+
+
+_NUMPY_MAKERS: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): "numpy.ndarray",  # only ever named, as the argument of _reconstruct
+    ("numpy", "dtype"): _new_dtype,
+} | {(core + ".multiarray", "_reconstruct"): _new_array for core in ("numpy.core", "numpy._core")}
+
+
+def _checked_dtype_state(dtype: np.dtype, state: tuple) -> tuple:
+    version, order, subdtype, names, fields, size = state[:6]
+    if (subdtype, names, fields) != (None, None, None) or order not in ("<", ">", "|", "="):
+        raise pickle.UnpicklingError("it holds a structured array, which no data file needs")
+    if dtype.kind in "SU" and size >= 0 and size % dtype.alignment == 0:
+        return version, order, None, None, None, size, dtype.alignment, dtype.flags
+    return version, order, None, None, None, -1, -1, dtype.flags
+
+
+def _checked_array_state(state: tuple) -> tuple:
+    shape, dtype, fortran, data = state[-4:]
+    shape = tuple(int(length) for length in shape)
+    count = int(np.prod(shape, dtype=object)) if shape else 1
+    if min(shape, default=0) < 0 or (dtype.hasobject and len(list.copy(data)) != count):
+        raise pickle.UnpicklingError("it holds an array whose shape and content differ")
+    return 1, shape, dtype, bool(fortran), data
+
+
+# Python's unpickler, since the C one has no place for a check. Nor does this one read ahead: joblib puts raw
+# array bytes between pickle instructions.
+_PythonUnpickler: Any = pickle._Unpickler
+
+
+class _RestrictedUnpickler(_PythonUnpickler):
+    dispatch = _PythonUnpickler.dispatch.copy()
+
     def find_class(self, module: str, name: str) -> Any:
         return _find_harmless(module, name)
+
+    def load_build(self) -> None:
+        made, state = self.stack[-2:]
+        if isinstance(made, np.dtype):
+            self.stack[-1] = _checked_dtype_state(made, state)
+        elif isinstance(made, np.ndarray):
+            self.stack[-1] = _checked_array_state(state)
+        _PythonUnpickler.load_build(self)
+
+    dispatch[pickle.BUILD[0]] = load_build
 
 
 def _existing(path: str | Path, what: str) -> Path:
@@ -114,6 +182,8 @@ def _readable(path: Path, what: str) -> Iterator[None]:
     """Turn any failure to decode ``path`` into one :class:`UserError`."""
     try:
         yield
+    except UserError:
+        raise
     except pickle.UnpicklingError as error:
         raise UserError(f"{what} {path} was refused or is damaged: {error}; get the file again") from error
     except Exception as error:  # damaged bytes can make a decoder raise anything
@@ -138,6 +208,32 @@ def load_pickle(path: str | Path, what: str = "pickle") -> dict[str, Any]:
         if not isinstance(content, dict):
             raise pickle.UnpicklingError(f"it holds a {type(content).__name__}, expected a dict")
         return content
+
+
+def load_arrays(
+    path: str | Path, what: str = "data file", names: Sequence[str] | None = None
+) -> dict[str, np.ndarray]:
+    """Arrays of an ``.npz`` file; an ``.npy`` file gives one, named ``array``. Object arrays are refused.
+
+    Args:
+        what: the file's name in errors.
+        names: the arrays to read, all of which must be there; None for every array of the file.
+
+    Raises:
+        UserError: the file is missing or damaged, or lacks one of ``names``.
+    """
+    path = _existing(path, what)
+    with _readable(path, what):
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            loaded = contextlib.nullcontext({"array": loaded})
+        with loaded as arrays:
+            if missing := [name for name in names or () if name not in arrays]:
+                raise UserError(
+                    f"{what} {path} lacks {', '.join(missing)} (found {', '.join(arrays) or 'nothing'});"
+                    " it is not the file that was expected"
+                )
+            return {name: arrays[name] for name in (arrays if names is None else names)}
 
 
 # --------------------------------------------------------------------------------
@@ -274,12 +370,8 @@ def _skip(source: BinaryIO, size: int) -> None:
         size -= len(block)
 
 
-# joblib puts raw array bytes between pickle instructions. The C unpickler reads ahead, this one does not.
-_PythonUnpickler: Any = pickle._Unpickler
-
-
-class _JoblibUnpickler(_PythonUnpickler):
-    dispatch = _PythonUnpickler.dispatch.copy()
+class _JoblibUnpickler(_RestrictedUnpickler):
+    dispatch = _RestrictedUnpickler.dispatch.copy()
 
     def __init__(self, source: BinaryIO, mapped: Path | None, numbers: bool) -> None:
         super().__init__(source)
@@ -288,10 +380,10 @@ class _JoblibUnpickler(_PythonUnpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("joblib.numpy_pickle", "NumpyArrayWrapper"):
             return _JoblibArray
-        return _find_harmless(module, name)
+        return super().find_class(module, name)
 
     def load_build(self) -> None:
-        _PythonUnpickler.load_build(self)
+        super().load_build()
         if isinstance(self.stack[-1], _JoblibArray):
             self.stack[-1] = self.stack[-1].read(self.source, self.mapped, self.numbers)
 
@@ -331,29 +423,76 @@ def dump_joblib(obj: Any, path: str | Path) -> None:
 # Checkpoints
 
 
-def _renamed(function: Any, module: str) -> Any:
-    """``function`` under the module path that older or newer numpy versions pickle it by."""
+class _CheckpointDtype:
+    """Stand-in for ``numpy.dtype``; only numbers are allowed."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        self.dtype = np.dtype(str(code))
+        if self.dtype.kind not in "?biufc":
+            raise pickle.UnpicklingError(f"it holds numpy values of dtype {code}, which no checkpoint needs")
+
+    def __setstate__(self, state: tuple) -> None:
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _CheckpointArray:
+    """Stand-in for ``numpy.ndarray``; ``value`` is the array."""
+
+    value: np.ndarray
+
+    def __setstate__(self, state: tuple) -> None:
+        shape, dtype, fortran, data = state[-4:]
+        self.value = np.frombuffer(data, dtype.dtype).reshape(shape, order="F" if fortran else "C").copy()
+
+
+def _scalar(dtype: _CheckpointDtype, data: bytes) -> Any:
+    return np.frombuffer(data, dtype.dtype)[0]
+
+
+def _reconstruct(array: type[_CheckpointArray], *_: Any) -> _CheckpointArray:
+    return array()
+
+
+def _renamed(function: Any, module: str, name: str) -> Any:
+    """``function`` under the name by which a file asks for it."""
 
     @functools.wraps(function)
     def same(*args: Any) -> Any:
         return function(*args)
 
-    same.__module__ = module
+    same.__module__, same.__name__, same.__qualname__ = module, name, name
     return same
 
 
 @functools.cache
 def _allow_numpy_in_checkpoints() -> None:
-    """Let torch's restricted loader accept numpy arrays and scalars, which original checkpoints hold."""
-    scalar = np.float64(0).__reduce__()[0]
-    reconstruct = np.zeros(1).__reduce__()[0]
+    """Let torch's restricted loader accept numpy arrays and scalars, which original checkpoints hold.
+
+    It gets stand-ins, for the same reason as the checks of :class:`_RestrictedUnpickler`.
+    """
     functions = [
-        _renamed(function, f"{core}.multiarray")
-        for function in (scalar, reconstruct)
+        _renamed(function, f"{core}.multiarray", function.__name__.replace("_scalar", "scalar"))
+        for function in (_scalar, _reconstruct)
         for core in ("numpy.core", "numpy._core")
     ]
-    dtypes = {type(np.dtype(code)) for code in "?bBhHiIlLqQefd"}
-    torch.serialization.add_safe_globals([*functions, np.ndarray, np.dtype, *dtypes, OrderedDict])
+    types = [
+        type(name, (stand_in,), {"__module__": "numpy"})
+        for name, stand_in in (("dtype", _CheckpointDtype), ("ndarray", _CheckpointArray))
+    ]
+    torch.serialization.add_safe_globals([*functions, *types, OrderedDict])
+
+
+def _without_stand_ins(value: Any) -> Any:
+    """``value`` with arrays for their stand-ins; dicts and lists are changed in place."""
+    if isinstance(value, _CheckpointArray):
+        return value.value
+    if isinstance(value, dict):
+        value.update({key: _without_stand_ins(entry) for key, entry in value.items()})
+    elif isinstance(value, list):
+        value[:] = map(_without_stand_ins, value)
+    elif isinstance(value, tuple):
+        return tuple(map(_without_stand_ins, value))
+    return value
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -366,7 +505,11 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     path = _existing(path, "checkpoint")
     _allow_numpy_in_checkpoints()
     with _readable(path, "checkpoint"):
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            checkpoint = _without_stand_ins(torch.load(path, map_location="cpu", weights_only=True))
+        except pickle.UnpicklingError as error:  # torch's words advise to load the file without restrictions
+            reason = str(error).partition("WeightsUnpickler error:")[2].strip().partition("\n")[0]
+            raise pickle.UnpicklingError(reason or "it is no checkpoint of PyTorch") from error
     if not isinstance(checkpoint, dict):
         raise UserError(f"checkpoint {path} holds a {type(checkpoint).__name__}, expected a dict")
     return checkpoint

@@ -55,7 +55,8 @@ def vertex_error(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(np.asarray(a, np.float64) - np.asarray(b, np.float64), axis=-1)
+    difference = np.subtract(a, b, dtype=np.float64)
+    return np.sqrt(np.einsum("...c,...c->...", difference, difference))
 
 
 def _second_difference(joints: np.ndarray) -> np.ndarray:

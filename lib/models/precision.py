@@ -1,0 +1,39 @@
+"""Reduced precision: its names, and which device computes in it."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+
+from lib.utils.errors import UserError
+
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+
+
+def check_precision(
+    precision: str, device: torch.device, allowed: tuple[str, ...] = get_args(Precision)
+) -> None:
+    """Whether products on a device can be computed in a precision.
+
+    Raises:
+        UserError: they cannot, or it is not among those allowed.
+    """
+    if precision not in allowed:
+        raise UserError(f"precision {precision!r}: use one of {', '.join(allowed)}")
+    if precision in ("tf32", "fp16") and device.type != "cuda":
+        raise UserError(f"precision {precision} needs a CUDA device, this is {device.type}: use fp32 or bf16")
+    if precision == "bf16" and device.type == "cpu" and not cpu_has_bf16():
+        raise UserError("precision bf16: this CPU has no instructions for it (AVX512-BF16, AMX): use fp32")
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16 numbers faster than float32."""
+    tests = [getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile")]
+    return any(test() for test in tests if test is not None)
+
+
+def use_tf32(on: bool) -> None:
+    """Let CUDA compute float32 products and GRUs from TensorFloat-32 numbers, or not."""
+    torch.backends.cuda.matmul.allow_tf32 = on
+    torch.backends.cudnn.allow_tf32 = on
