@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib.models.body import load_body
+from lib.models.body import OPEN_DATA, load_body
 from lib.models.build import load_model
 from lib.models.extractors import load_landmark_net
 from lib.models.predict import Borders, predict_sequence, window_step
@@ -81,7 +81,7 @@ class Methods:
     """The five methods on one video; each gives limb joints and where the image shows them."""
 
     def __init__(self, extractor: Path, checkpoint: Path) -> None:
-        body = load_body(base_data="")
+        body = load_body(OPEN_DATA)
         self.net = load_landmark_net(extractor)
         weights = per_frame_weights(load_checkpoint(extractor), extractor)
         self.regressor = Regressor(body, self.net.last.out_features, len(weights["fc1.bias"]), dropout=0.0)

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from lib.data_utils.motions import Motion, MotionSampler, open_motions
 from lib.data_utils.preprocess import positive_integer
 from lib.data_utils.simulate import NoiseModel, Simulation, Simulator
-from lib.models.body import load_body
+from lib.models.body import OPEN_DATA, load_body
 from lib.models.extractors import load_landmark_net
 from lib.models.landmark_net import LandmarkNet
 from lib.utils.errors import UserError, run_command
@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("data/preprocessed_data"))
     parser.add_argument("--seed", type=positive_integer, default=1)
     args = parser.parse_args()
-    body, net = load_body(base_data=""), load_landmark_net(args.extractor)
+    body, net = load_body(OPEN_DATA), load_landmark_net(args.extractor)
     splits = open_motions(args.motions)
     for k, split in enumerate(("val", "test", "train")):
         rng = np.random.default_rng(args.seed + k)

@@ -25,14 +25,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from lib.data_utils.motions import MotionSampler, open_motions
 from lib.data_utils.preprocess import positive_integer, positive_number
 from lib.data_utils.simulate import NoiseModel, Simulation, Simulator
-from lib.models.body import BodyData, load_body
+from lib.models.body import OPEN_DATA, BodyData, load_body
 from lib.models.landmark_net import LandmarkNet
 from lib.models.regressor import Regressor
 from lib.models.weights import load_weights, per_frame_weights
+from lib.utils.crops import CROP_SCALE
 from lib.utils.errors import run_command
 from lib.utils.files import load_checkpoint, save_checkpoint
 from lib.utils.geometry import rotmat_to_rot6d
-from lib.utils.landmark_features import CROP_SCALE, landmark_vector
+from lib.utils.landmark_features import landmark_vector
 
 CLIP_LENGTH, CLIPS = 16, 28
 
@@ -128,7 +129,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(args.threads)
     torch.manual_seed(1)
-    body = load_body(base_data="")
+    body = load_body(OPEN_DATA)
     model = PerFrameModel(body, hidden_size=512)
     splits = open_motions(args.motions)
     generator = torch.Generator().manual_seed(1)

@@ -8,7 +8,7 @@ import torch
 
 from lib.data_utils.motions import MotionSampler, procedural_motions
 from lib.data_utils.simulate import NoiseModel, Simulator
-from lib.models.body import load_body
+from lib.models.body import OPEN_DATA, load_body
 from lib.utils.landmark_flips import find_flips, flip_back, repair_flips
 
 SILENT = NoiseModel(**{f.name: 0.0 for f in fields(NoiseModel)} | {"slow_frames": 8.0, "flip_off": 1.0})
@@ -18,7 +18,7 @@ SILENT = NoiseModel(**{f.name: 0.0 for f in fields(NoiseModel)} | {"slow_frames"
 def tracks() -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Clean landmark tracks of 60 frames."""
     clips = MotionSampler(procedural_motions(6, seed=1), np.random.default_rng(3)).sample(8, 60)
-    seen = Simulator(load_body(base_data=""), SILENT, torch.Generator().manual_seed(0))(
+    seen = Simulator(load_body(OPEN_DATA), SILENT, torch.Generator().manual_seed(0))(
         *clips, torch.zeros(8, 10)
     )
     return [tuple(part.numpy() for part in clip) for clip in zip(seen.xy, seen.visibility, seen.world)]

@@ -20,6 +20,7 @@ from lib.models.motion_discriminator import MotionDiscriminator
 from lib.models.regressor import Regressor
 from lib.models.resnet_inference import InferenceResNet50
 from lib.models.tcmr import TCMR
+from lib.models.weights import load_weights
 from lib.utils.errors import UserError
 from tests.golden_tools import GOLDEN, fill_by_recipe, load_golden
 
@@ -284,6 +285,12 @@ def test_weights_of_the_other_body_are_refused(smpl_body: BodyData, open_body: B
     for weights, kind in ((free.state_dict(), None), (slim, "open")):
         with pytest.raises(UserError, match="trained with the open body"):
             official.load_weights(weights, kind)
+
+
+def test_what_is_no_tensor_is_named(smpl_body: BodyData) -> None:
+    weights = {**_small(smpl_body).state_dict(), "regressor.fc2.bias": 3}
+    with pytest.raises(UserError, match=r"x\.pth holds no weights .*regressor\.fc2\.bias is no tensor"):
+        load_weights(_small(smpl_body), weights, "x.pth")
 
 
 def test_weights_that_do_not_fit_are_named(smpl_body: BodyData) -> None:

@@ -246,3 +246,11 @@ def test_table_is_consistent() -> None:
         assert all(
             file.target == asset.path or file.target.startswith(asset.path + "/") for file in asset.files
         )
+
+
+def test_an_archive_that_was_cut_off_is_named_and_removed(tmp_path: Path) -> None:
+    archive = tmp_path / "thing-1.0-py3-none-any.whl"
+    archive.write_bytes(b"PK\x03\x04 cut off")
+    with pytest.raises(UserError, match=r"thing-1\.0.*not fetched whole"):
+        open_assets._open_archive(archive)
+    assert not archive.exists()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from lib.utils.files import load_checkpoint, load_joblib
 from lib.utils.landmark_features import landmark_boxes
@@ -85,6 +86,7 @@ def test_shipped_form_is_small_and_keeps_no_paths(made: Path) -> None:
     assert checkpoint["body"] == "open"
     assert not any("smpl" in key for key in checkpoint["gen_state_dict"])
     assert checkpoint["config"]["PATHS"]["PREPROCESSED"] == "data/preprocessed_data"
+    assert str(made.parent) not in str(checkpoint["config"])
     assert (made / "tcmr.pth.tar").stat().st_size < 4e6
 
 
@@ -123,6 +125,16 @@ def test_evaluation_and_table(made: Path) -> None:
     assert f"| TCMR | {table['TCMR']['mpjpe']:.1f} |" in printed
     # both measure the same predictions; the table lacks neck and head
     assert abs(table["TCMR"]["mpjpe_pa"] - numbers["mpjpe_pa"]) < 0.3 * numbers["mpjpe_pa"]
+
+
+def test_mistakes_in_making_databases_are_one_line(tmp_path: Path) -> None:
+    np.savez(tmp_path / "cmu_1_1.npz", poses=np.zeros((60, 72)), trans=np.zeros((60, 3)), fps=30.0)
+    printed = run("scripts/make_open_db.py", "--motions", tmp_path, "--out", tmp_path, status=2)
+    assert "error: the val split has no clip" in printed
+    torch.save({"model": {"fc1.weight": 3}}, tmp_path / "net.pth.tar")
+    options = ["--minutes", 0.01, "--out", tmp_path / "new.pth.tar"]
+    printed = run("scripts/train_landmark_net.py", *options, "--init", tmp_path / "net.pth.tar", status=2)
+    assert "error:" in printed and "net.pth.tar" in printed and "Traceback" not in printed
 
 
 def test_missing_extractor_is_one_line(tmp_path: Path) -> None:

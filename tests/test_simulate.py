@@ -8,7 +8,7 @@ import torch
 
 from lib.data_utils.motions import MotionSampler, procedural_motions
 from lib.data_utils.simulate import LandmarkBody, NoiseModel, Simulator
-from lib.models.body import load_body
+from lib.models.body import OPEN_DATA, load_body
 from lib.models.smpl import SMPL
 from lib.utils.landmark_features import LANDMARK_FLIP, LIMB_JOINTS, LIMB_LANDMARKS, landmark_boxes
 
@@ -18,7 +18,7 @@ SILENT = NoiseModel(**ZERO | {"slow_frames": 8.0, "flip_off": 1.0})
 
 @pytest.fixture(scope="module")
 def body():
-    return load_body(base_data="")
+    return load_body(OPEN_DATA)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from yacs.config import CfgNode
 
 from lib.core.protocol import FRAME_RATES, ROOT_JOINTS, FrameRate, Protocol
-from lib.dataset.database import open_database
+from lib.dataset.database import H5Rows, open_database
 from lib.dataset.datasets import DatasetSpec, check_shape, database_path
 from lib.dataset.windows import VIBE_MULTIPLE
 from lib.models.body import BodyData
@@ -200,7 +200,7 @@ class EvaluationSet:
         )
         return EvalSequence(
             name,
-            database["features"][rows],
+            _take(database["features"], rows),
             self._joints(rows),
             counted,
             pose,
@@ -233,6 +233,13 @@ class EvaluationSet:
 
     def _target(self, values: np.ndarray) -> np.ndarray:
         return values.astype(np.float16).astype(np.float32) if self._float16 else values
+
+
+def _take(values: np.ndarray | H5Rows, rows: np.ndarray) -> np.ndarray:
+    """``values[rows]``; of a memory-mapped file, consecutive rows stay in the file."""
+    if isinstance(values, np.ndarray) and len(rows) and (np.diff(rows) == 1).all():
+        return values[rows[0] : rows[-1] + 1]
+    return values[rows]
 
 
 def _runs(names: np.ndarray, order: np.ndarray) -> list[np.ndarray]:

@@ -4,7 +4,7 @@ Reads ``train/*.tfrecord``: one clip per record, 224 x 224 JPEG frames with 25 2
 they are, so there is no crop scale. TensorFlow is not needed.
 
 Differs from the original: any number of tfrecord files; clips are named after the file, whatever --dir is;
-clips without face or toe points have zeros there.
+clips without face or toe points have confidence 0 there.
 """
 
 from __future__ import annotations

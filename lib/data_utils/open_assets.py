@@ -227,8 +227,16 @@ def _store(source: IO[bytes], target: Path, sha256: str, origin: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def _open_archive(archive: Path) -> zipfile.ZipFile | tarfile.TarFile:
+    try:
+        return zipfile.ZipFile(archive) if archive.suffix == ".whl" else tarfile.open(archive)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+        archive.unlink()
+        raise UserError(f"{archive.name} was not fetched whole ({error}). Run the command again") from error
+
+
 def _extract(archive: Path, files: Iterable[File], folder: Path) -> None:
-    with zipfile.ZipFile(archive) if archive.suffix == ".whl" else tarfile.open(archive) as opened:
+    with _open_archive(archive) as opened:
         read = opened.open if isinstance(opened, zipfile.ZipFile) else opened.extractfile
         for file in files:
             origin = f"{file.member} in {archive.name}"

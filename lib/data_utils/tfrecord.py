@@ -2,7 +2,7 @@
 
 A file is a row of records: length (uint64), CRC of the length, that many bytes, CRC of the bytes. The bytes
 are a protocol buffer; its message types are declared here for the ``protobuf`` package. The CRC is
-TensorBoard's.
+a masked CRC-32C.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
-from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
 from lib.utils.errors import UserError
 
@@ -36,6 +36,11 @@ _MESSAGES: dict[str, list[tuple[str, int, str]]] = {  # name: (field, number, ty
     "Features": [("feature", 1, "Entry*")],  # on disk a map is a list of entries
     "Example": [("features", 1, "Features")],
 }
+
+
+def _masked_crc32c(data: bytes) -> int:
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def _example_class() -> Any:
@@ -77,7 +82,7 @@ class Record:
         with self.path.open("rb") as file:
             file.seek(self.offset)
             data, footer = file.read(self.length), file.read(_FOOTER.size)
-        if footer != _FOOTER.pack(masked_crc32c(data)):
+        if footer != _FOOTER.pack(_masked_crc32c(data)):
             raise self._damaged("its checksum differs")
         try:
             example = Example.FromString(data)
@@ -109,7 +114,7 @@ def list_records(path: Path) -> Iterator[Record]:
         while offset < size:
             file.seek(offset)
             header = file.read(_HEADER.size)
-            if len(header) < _HEADER.size or _HEADER.unpack(header)[1] != masked_crc32c(header[:8]):
+            if len(header) < _HEADER.size or _HEADER.unpack(header)[1] != _masked_crc32c(header[:8]):
                 raise UserError(
                     f"{path}: no TFRecord at byte {offset}; the file is damaged or of another format"
                 )

@@ -150,7 +150,8 @@ def _check_features(features: np.ndarray, feature_size: int) -> None:
             f"features have shape {features.shape}, expected (frames, {feature_size}); features and"
             " model must come from the same extractor (MODEL.EXTRACTOR, MODEL.FEATURE_SIZE)"
         )
-    bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    blocks = (features[start : start + 1024] for start in range(0, len(features), 1024))
+    bad = np.flatnonzero(~np.concatenate([np.isfinite(block).all(axis=1) for block in blocks]))
     if len(bad):
         raise UserError(
             f"the features of frame {bad[0]} (counted from 0; {len(bad)} frames in all) are not finite;"

@@ -34,14 +34,15 @@ class PreparedProduct:
     Args:
         product: what is copied.
         dtype: what is computed in and returned.
-        rows: of x, about; decides that order.
+        rows: of x, about; decides that order. 0 leaves the order, and without a change of ``dtype`` the
+            memory, as it is.
     """
 
     def __init__(self, product: Product, dtype: torch.dtype, rows: int) -> None:
         self.dtype, self.bias = dtype, product.bias.detach().to(dtype)
         self._weight = product.weight.detach().to(dtype)
         on_cpu = self._weight.device.type == "cpu" and dtype != torch.float64
-        self._packed = on_cpu and torch.backends.mkldnn.is_available()
+        self._packed = rows > 0 and on_cpu and torch.backends.mkldnn.is_available()
         if self._packed:
             self._weight = torch.ops.mkldnn._reorder_linear_weight(self._weight, rows)
 
@@ -81,12 +82,19 @@ def layers_of(gru: nn.GRU) -> Layers:
 
 
 def prepare(layers: Layers, dtype: torch.dtype, rows: int) -> Layers:
-    """Copies for many calls without gradient, see :class:`PreparedProduct`."""
+    """Copies for many calls without gradient, see :class:`PreparedProduct`.
 
-    def copy(product: AnyProduct) -> AnyProduct:
-        return PreparedProduct(product, dtype, rows) if isinstance(product, Product) else product
+    What meets a frame once only, the first layer's input weights, is not worth the memory of another order.
+    """
 
-    return [[Direction(copy(ih), copy(hh)) for ih, hh in layer] for layer in layers]
+    def copy(product: AnyProduct, count: int = rows) -> AnyProduct:
+        return PreparedProduct(product, dtype, count) if isinstance(product, Product) else product
+
+    first, *others = layers
+    return [
+        [Direction(copy(ih, 0), copy(hh)) for ih, hh in first],
+        *([Direction(copy(ih), copy(hh)) for ih, hh in layer] for layer in others),
+    ]
 
 
 def output_at(layers: Layers, first_gates: FirstGates, step: int) -> Tensor:
@@ -120,6 +128,7 @@ def _layer(
     return outputs
 
 
+@torch.compiler.disable  # packed weights are unknown to the compiler
 def _run(gates: Steps, product: AnyProduct, backward: bool) -> Tensor:
     """States (T, N, H), in order of time, from the input products (N, 3 H) of T steps."""
     if isinstance(product, Product) and torch.is_grad_enabled():

@@ -46,7 +46,7 @@ class InferenceResNet50(nn.Module):
         if self.device.type == "cpu" and _has_onednn(dtype):
             for layer in self.modules():
                 if isinstance(layer, _Convolution):
-                    layer.pack()
+                    layer.fused = True
 
     def forward(self, images: Tensor) -> Tensor:
         x = images.to(self.device, self.dtype)
@@ -80,25 +80,25 @@ class _Convolution(nn.Module):
         super().__init__()
         self.layer = fuse_conv_bn_eval(copy.deepcopy(convolution).eval(), copy.deepcopy(norm).eval())
         self.relu = relu
+        self.fused = False  # by oneDNN
         self._packed: Tensor | None = None
-
-    def pack(self) -> None:
-        """Put the weights into oneDNN's own order and use its fused calls from now on."""
-        c = self.layer
-        self._packed = torch.ops.mkldnn._reorder_convolution_weight(
-            c.weight, c.padding, c.stride, c.dilation, c.groups
-        )
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
         """``shortcut`` is overwritten by the result."""
-        c, ops = self.layer, torch.ops.mkldnn
-        if self._packed is not None:
-            layout = (self._packed, c.bias, c.padding, c.stride, c.dilation, c.groups)
-            if shortcut is None:
-                return ops._convolution_pointwise(x, *layout, "relu" if self.relu else "none", [], "")
-            return ops._convolution_pointwise_.binary(shortcut, x, *layout, "add", 1.0, "relu", [], "")
-        y = c(x) if shortcut is None else shortcut.add_(c(x))
+        if self.fused:
+            return self._fused(x, shortcut)
+        y = self.layer(x) if shortcut is None else shortcut.add_(self.layer(x))
         return y.relu_() if self.relu else y
+
+    def _fused(self, x: Tensor, shortcut: Tensor | None) -> Tensor:
+        ops, layer = torch.ops.mkldnn, self.layer
+        layout = (layer.padding, layer.stride, layer.dilation, layer.groups)
+        if self._packed is None:  # the best order of weights depends on the input's size
+            self._packed = ops._reorder_convolution_weight(layer.weight, *layout, x.shape)
+        arguments = (x, self._packed, layer.bias, *layout)
+        if shortcut is None:
+            return ops._convolution_pointwise(*arguments, "relu" if self.relu else "none", [], "")
+        return ops._convolution_pointwise_.binary(shortcut, *arguments, "add", 1.0, "relu", [], "")
 
 
 def _has_onednn(dtype: torch.dtype) -> bool:
@@ -107,7 +107,7 @@ def _has_onednn(dtype: torch.dtype) -> bool:
     x = torch.zeros(1, 3, 8, 8, dtype=dtype)
     try:
         with torch.inference_mode():
-            probe.pack()
+            probe.fused = True
             probe(x, probe(x))
     except (AttributeError, RuntimeError, TypeError) as error:
         log.info("oneDNN's fused convolutions are not available (%s)", str(error).splitlines()[0])

@@ -129,9 +129,9 @@ class SMPL(smplx.SMPL):
         """Linear blend skinning (Loper et al. 2015): vertices (n, V, 3) and posed joints (n, 24, 3)."""
         n, n_vertices = len(rotmat), bases.weights.shape[1]
         if n > _BLOCK and n_vertices > _BLOCK_VERTICES and not (rotmat.is_cuda or torch.is_grad_enabled()):
-            blocks = [self._skin(*block, bases) for block in zip(betas.split(_BLOCK), rotmat.split(_BLOCK))]
-            vertices, joints = zip(*blocks)
-            return torch.cat(vertices), torch.cat(joints)
+            parts = zip(betas.split(_BLOCK), rotmat.split(_BLOCK))
+            skinned = [self._skin(*part, bases) for part in parts]
+            return torch.cat([part[0] for part in skinned]), torch.cat([part[1] for part in skinned])
         rest = torch.addmm(bases.joint_template, betas, bases.joint_shapedirs).view(n, _N_JOINTS, 3)
         rotations, positions = [rotmat[:, 0]], [rest[:, 0]]
         for joint, parent in enumerate(self._tree[1:], start=1):

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import torch
 
-CROP_SIZE = 224
+from lib.utils.geometry import CROP_SIZE
+
 CROP_SCALE = 1.2
 """Factor from a person's box to the crop in the demo, and to the crop coordinates of all 2D targets."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

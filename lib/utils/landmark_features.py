@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-NUM_LANDMARKS = 33
+from lib.utils.crops import CROP_SCALE
+
 VECTOR_SIZE = 303
-CROP_SCALE = 1.2
 
 LEFT_SHOULDER, RIGHT_SHOULDER, LEFT_HIP, RIGHT_HIP = 11, 12, 23, 24
 LANDMARK_FLIP = [0, 4, 5, 6, 1, 2, 3, 8, 7, 10, 9] + [i for k in range(11, 33, 2) for i in (k + 1, k)]
