@@ -21,6 +21,7 @@ from lib.demo.sequence_video import write_videos
 from lib.models.body import BodyData, load_body
 from lib.models.build import load_model
 from lib.utils.errors import UserError, run_command
+from lib.utils.files import check_writable
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,11 @@ def main() -> None:
     drawing = args.render or args.render_plain
     if args.frame is not None and (args.frame < 0 or not drawing):
         raise UserError(f"--frame {args.frame}: expected a number from 0 on, with --render or --render_plain")
+    for option, path in (("--json", args.json), ("--markdown", args.markdown)):
+        if path is not None and path.is_dir():
+            raise UserError(f"{option} {path} is a folder: expected the name of a file")
+        if path is not None:
+            check_writable(path, option)
     device = choose_device(args.device, cfg.DEVICE)
     data = open_data(args, cfg, drawing)
     body = load_body(cfg.PATHS.BASE_DATA, open_dir=cfg.PATHS.OPEN)

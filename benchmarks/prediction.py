@@ -83,24 +83,24 @@ def scaling(device: torch.device, quick: bool) -> Scaling:
     lengths = [16, 64, 256] if quick else [16, 64, 256, 1024, 4096]
 
     def predict(frames: int, **options: int) -> None:
-        predict_sequence(prepared, sequence(lengths[-1])[:frames], return_verts=False, **options)  # type: ignore[arg-type]
+        predict_sequence(prepared, sequence(4096)[:frames], return_verts=False, **options)  # type: ignore[arg-type]
 
     def predict_people(people: int) -> None:
         for _ in range(people):
             predict(100)
 
     def plain(frames: int) -> None:
-        naive.predict(model, sequence(lengths[-1]), naive.static_windows(lengths[-1])[8 : 8 + frames])
+        naive.predict(model, sequence(4096), naive.static_windows(4096)[8 : 8 + frames])
 
     predict(64)
     by_length = [(n, _seconds(partial(predict, n))) for n in lengths]
     naive_by_length = [(n, _seconds(partial(plain, n))) for n in lengths if n <= 256]
     people = [1, 2, 4, 8]
     by_people = [(n, _seconds(partial(predict_people, n))) for n in people]
-    batches = [1, 4, 16, 64, 256, 512]
-    by_batch = [
-        (n, rate(partial(predict, 2 * n, batch_size=n), 2 * n)) for n in batches if n <= lengths[-1] // 2
-    ]
+    by_batch = []
+    for size in (1, 4, 16, 64, 256, 512):
+        frames = max(2 * size, 2 * SEQLEN)
+        by_batch.append((size, rate(partial(predict, frames, batch_size=size), frames)))
     before, by_threads, naive_by_threads = torch.get_num_threads(), [], []
     for threads in range(1, before + 1):
         torch.set_num_threads(threads)

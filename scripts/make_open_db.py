@@ -86,7 +86,7 @@ def held_out_rows(
     """The motions as they are, cut into pieces, each seen once by a camera."""
     parts, names, lengths = [], [], []
     for motion in tqdm(motions, desc=f"open {split}", unit="clip"):
-        for start in range(0, len(motion.rotmat) - 24, TEST_LENGTH):
+        for start in range(0, len(motion.rotmat) - 23, TEST_LENGTH):
             piece = slice(start, min(start + TEST_LENGTH, len(motion.rotmat)))
             betas = torch.as_tensor(rng.normal(0, 0.8, (1, 10)), dtype=torch.float32).clamp(-2, 2)
             parts.append(

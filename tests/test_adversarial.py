@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -38,12 +37,7 @@ ATTENTION = [
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -289,6 +283,7 @@ def test_a_checkpoint_without_discriminator_gets_a_fresh_one(
         (["TRAIN.MOT_DISCR.SEQUENCES", "0"], "MOT_DISCR.SEQUENCES is 0"),
         (["TRAIN.MOT_DISCR.UPDATE_STEPS", "0"], "UPDATE_STEPS is 0"),
         (["TRAIN.MOT_DISCR.FEATURE_POOL", "attention"], "ATT.SIZE is 1024"),
+        (["TRAIN.MOT_DISCR.FEATURE_POOL", "mean"], "FEATURE_POOL is 'mean'"),
         (["TRAIN.MOT_DISCR.OPTIM", "LBFGS"], "MOT_DISCR.OPTIM"),
         (["DATASET.FILES.amass_train", "none.pt"], r"none\.pt does not exist"),
         (["DATASET.FILES.amass_train", "short.pt"], r"short\.pt gives no motion of 6 frames"),
@@ -305,7 +300,11 @@ def test_mistakes_are_explained(
 
 def test_another_discriminator_cannot_go_on(databases: Path, open_body: BodyData, tmp_path: Path) -> None:
     first = train(tiny_config(databases, tmp_path / "a", *adversarial(), "TRAIN.END_EPOCH", "1"), open_body)
-    resume = ["TRAIN.RESUME", str(first.folder / "checkpoint.pth.tar"), "TRAIN.MOT_DISCR.HIDDEN_SIZE", "8"]
-    cfg = tiny_config(databases, tmp_path / "b", *adversarial(*resume))
-    with pytest.raises(UserError, match=r"checkpoint\.pth\.tar does not fit .* TRAIN\.MOT_DISCR"):
-        Trainer(cfg, build_model(cfg, open_body), open_body, CPU)
+    resume = ["TRAIN.RESUME", str(first.folder / "checkpoint.pth.tar")]
+    for key, value, message in (
+        ("HIDDEN_SIZE", "8", r"checkpoint\.pth\.tar does not fit .* TRAIN\.MOT_DISCR"),
+        ("OPTIM", "SGD", r"optimiser state does not fit TRAIN\.MOT_DISCR\.OPTIM SGD"),
+    ):
+        cfg = tiny_config(databases, tmp_path / "b", *adversarial(*resume, f"TRAIN.MOT_DISCR.{key}", value))
+        with pytest.raises(UserError, match=message):
+            Trainer(cfg, build_model(cfg, open_body), open_body, CPU)

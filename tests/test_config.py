@@ -99,6 +99,11 @@ def test_dump_reads_back(tmp_path: Path) -> None:
         (["TRAIN.LERNING_RATE", "1"], "TRAIN.LERNING_RATE"),
         (["TRAIN.BATCH_SIZE", "many"], "TRAIN.BATCH_SIZE"),
         (["TRAIN.BATCH_SIZE"], "pairs"),
+        (["TRAIN.BATCH_SIZE.X", "1"], r"TRAIN\.BATCH_SIZE\.X"),
+        (["TRAIN.BATCH_SIZE", "0"], "TRAIN.BATCH_SIZE is 0 .* at least 1"),
+        (["NUM_WORKERS", "-1"], "NUM_WORKERS is -1 .* at least 0"),
+        (["MODEL.REGRESSOR.DROPOUT", "1.5"], "DROPOUT is 1.5 .* 0 to 1"),
+        (["TRAIN.GEN_LR", "None"], "TRAIN.GEN_LR is None"),
     ],
 )
 def test_wrong_overrides_are_refused(opts: list[str], message: str) -> None:
@@ -113,6 +118,9 @@ def test_wrong_overrides_are_refused(opts: list[str], message: str) -> None:
         ("TRAIN: {GEN_LR: 1}", "GEN_LR"),
         ("TRAIN: [", "line 1"),
         ("just words", "bad.yaml"),
+        ("1: 2", "bad.yaml"),
+        ("TRAIN: {BATCH_SIZE: null}", "TRAIN.BATCH_SIZE is None"),
+        ("DATASET: {FILES: {3dpw_val: 5}}", "DATASET.FILES.3dpw_val is 5"),
     ],
 )
 def test_wrong_files_are_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -173,6 +173,7 @@ def test_mistakes_are_explained(tmp_path: Path) -> None:
     for changes, message in (
         ({"bbox": np.zeros((3, 4))}, "differ in length"),
         ({"features": np.zeros((20, 256), np.float32)}, r"\(256,\), expected \(2048,\)"),
+        ({"joints2D": np.ones((20, 14, 3))}, r"joints2D have shape \(14, 3\), expected \(49, 3\)"),
         ({"vid_name": np.arange(20).astype(str)}, "no window"),
     ):
         make_posetrack(tmp_path, **changes)

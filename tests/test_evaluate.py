@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -34,13 +33,7 @@ OTHER = "repr_table4_h36m_mpii3d_model"
 FINAL = json.loads((GOLDEN / "e2e" / "final_metrics.json").read_text())
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small run slower on two threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -351,6 +344,8 @@ def test_command_needs_both_gendered_bodies(
         (["--render", "--frame", "-1"], "--frame -1"),
         (["--render"], r"3dpw_test_all_db.pt does not exist: .* --set test --all-frames"),
         (["--gender", "gendered"], "no field `gender`"),
+        (["--json", str(REPOSITORY)], "--json .* is a folder"),
+        (["--markdown", str(REPOSITORY / "Makefile" / "report.md")], "--markdown: cannot write"),
         (["--device", "tpu9"], "tpu9"),
         (["--device", "cuda:9"], "--device cuda:9"),
     ],

@@ -59,7 +59,7 @@ def write(path: Path, fields: dict[str, Any]) -> Path:
         ({"shape": np.zeros((29, 10))}, "fields differ in length .*'shape': 29"),
         ({"features": np.array(3.0)}, "features is a single value"),
         ({"features": np.zeros(30)}, r"features have shape \(30,\)"),
-        ({"features": np.array([["x"]] * 30, "S1")}, "type |S1"),
+        ({"features": np.array([["x"]] * 30, "S1")}, r"type \|S1"),
     ],
 )
 def test_fields_that_do_not_fit_are_named(
@@ -174,6 +174,8 @@ def test_description_of_hdf5_and_compressed_files(tmp_path: Path) -> None:
     uneven = write(tmp_path / "c.pt", {"theta": np.zeros((3, 82)), "x": np.zeros(2)})
     assert "differ in length" in describe(uneven)
     assert "3 rows, without vid_name" in describe(uneven)
+    lists = write(tmp_path / "d.pt", {"vid_name": ["a", "a", "b"], "x": np.zeros(3)})
+    assert "3 frames of 2 videos" in describe(lists)
 
 
 def test_videos_are_counted_across_blocks() -> None:

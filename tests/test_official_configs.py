@@ -66,13 +66,7 @@ TABLE: dict[str, tuple[list[str], list[str], str, dict[str, str]]] = {
 TABLE4_3DPW = "repr_table4_3dpw_model"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small run slower on two threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True)

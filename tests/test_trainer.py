@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from torch.optim import SGD
 import train as train_command
 from lib.core.config import dump_yaml, load_config
 from lib.core.optimizer import build_optimizer
+from lib.core.run_folder import create_run_folder
 from lib.core.schedule import LearningRate
 from lib.core.trainer import Trainer
 from lib.models.body import BodyData
@@ -32,13 +32,7 @@ from tests.trainer_tools import CONFIGS, CPU, FEATURES, logged, make_databases, 
 # ------------------------------------------------------------------------ against the original
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small run slower on two threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -249,6 +243,7 @@ def test_the_original_optimiser_state_is_understood(
         (["TRAIN.DATA_2D_RATIO", "0.0"], "DATA_2D_RATIO"),
         (["TRAIN.LR_SCHEDULE", "'steps'"], "LR_SCHEDULE"),
         (["TRAIN.GEN_OPTIM", "'LBFGS'"], "GEN_OPTIM"),
+        (["TRAIN.START_EPOCH", "3"], "START_EPOCH skips 3 epochs, and TRAIN.END_EPOCH is 3"),
         (
             ["TRAIN.PRETRAINED_REGRESSOR", "'none.pth.tar'"],
             "PRETRAINED_REGRESSOR none.pth.tar does not exist",
@@ -275,6 +270,12 @@ def test_a_refused_database_leaves_no_run_folder(
     with pytest.raises(UserError, match=r"none\.pt does not exist"):
         train_command.main()
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_folder_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="OUTPUT_DIR"):
+        create_run_folder(tiny_config(tmp_path, tmp_path / "file"))
 
 
 @pytest.mark.parametrize("half", [False, True])

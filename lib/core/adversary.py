@@ -13,9 +13,9 @@ from yacs.config import CfgNode
 
 from lib.core import distributed
 from lib.core.loss import lsgan_discriminator_loss, lsgan_generator_loss
-from lib.core.optimizer import build_optimizer
+from lib.core.optimizer import build_optimizer, restore_optimizer
 from lib.core.schedule import build_schedule
-from lib.dataset.datasets import ConcatWindows, find_database
+from lib.dataset.datasets import BatchDataset, ConcatWindows, find_database
 from lib.dataset.loaders import BatchStream
 from lib.dataset.sequences import RealMotions, sequence_windows, video_sequences
 from lib.models.motion_discriminator import MotionDiscriminator
@@ -81,14 +81,15 @@ class MotionAdversary:
         self.learning_rate = build_schedule(self.optimizer, cfg.TRAIN)
         if "disc_motion_optimizer" in state:
             self._load_weights(state["disc_motion_state_dict"], source)
-            self.optimizer.load_state_dict(state["disc_motion_optimizer"])
+            setting = f"TRAIN.MOT_DISCR.OPTIM {settings.OPTIM}"
+            restore_optimizer(self.optimizer, state["disc_motion_optimizer"], str(source), setting)
             self.learning_rate.load_state_dict(state.get("disc_motion_scheduler", {}))
         elif state:
             logger.info("%s holds no motion discriminator: training starts a fresh one", source)
         distributed.copy_from_main(self.discriminator)
 
         seqlen, positions = cfg.DATASET.SEQLEN, state.get("loaders", {})
-        sources: dict[str, ConcatWindows | RealMotions] = {
+        sources: dict[str, BatchDataset] = {
             "sequences": video_sequences(datasets["3d"], seqlen),
             "motions": RealMotions(find_database("amass_train", cfg), seqlen),
         }
@@ -170,6 +171,10 @@ def _check(cfg: CfgNode) -> None:
         )
     if settings.UPDATE_STEPS < 1:
         raise UserError(f"TRAIN.MOT_DISCR.UPDATE_STEPS is {settings.UPDATE_STEPS}: expected at least 1")
+    if settings.FEATURE_POOL not in ("concat", "attention", "last"):
+        raise UserError(
+            f"TRAIN.MOT_DISCR.FEATURE_POOL is {settings.FEATURE_POOL!r}: use concat, attention or last"
+        )
     if settings.FEATURE_POOL == "attention" and settings.ATT.SIZE != settings.HIDDEN_SIZE:
         raise UserError(
             f"TRAIN.MOT_DISCR.ATT.SIZE is {settings.ATT.SIZE}: attention weighs the GRU's states, so it must "

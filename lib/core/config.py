@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,25 @@ from lib.utils.errors import UserError
 logger = logging.getLogger(__name__)
 
 _FILES_PREFIX = "DATASET.FILES."
+_MISTAKES = (KeyError, ValueError, TypeError, AttributeError, AssertionError)  # what yacs answers them with
+_NOT_NEGATIVE = (
+    "NUM_WORKERS", "TRAIN.START_EPOCH", "TRAIN.LR_PATIENCE", "TRAIN.WARMUP_ITERS",
+    "TRAIN.GEN_LR", "TRAIN.GEN_WD", "TRAIN.GEN_MOMENTUM",
+    "TRAIN.MOT_DISCR.LR", "TRAIN.MOT_DISCR.WD", "TRAIN.MOT_DISCR.MOMENTUM",
+    "LOSS.KP_2D_W", "LOSS.KP_3D_W", "LOSS.SHAPE_W", "LOSS.POSE_W", "LOSS.D_MOTION_LOSS_W",
+)  # fmt: skip
+_POSITIVE = (
+    "TRAIN.BATCH_SIZE", "TRAIN.NUM_ITERS_PER_EPOCH", "DATASET.SEQLEN",
+    "TRAIN.MOT_DISCR.HIDDEN_SIZE", "TRAIN.MOT_DISCR.NUM_LAYERS",
+    "TRAIN.MOT_DISCR.ATT.SIZE", "TRAIN.MOT_DISCR.ATT.LAYERS",
+    "MODEL.FEATURE_SIZE", "MODEL.TGRU.NUM_LAYERS", "MODEL.TGRU.HIDDEN_SIZE", "MODEL.REGRESSOR.HIDDEN_SIZE",
+)  # fmt: skip
+_SHARES = ("TRAIN.DATA_2D_RATIO", "TRAIN.MOT_DISCR.ATT.DROPOUT", "MODEL.REGRESSOR.DROPOUT")
+_RANGES: dict[str, tuple[float, float]] = {  # what makes sense
+    **dict.fromkeys(_NOT_NEGATIVE, (0, math.inf)),
+    **dict.fromkeys(_POSITIVE, (1, math.inf)),
+    **dict.fromkeys(_SHARES, (0, 1)),
+}
 
 
 def get_cfg_defaults() -> CfgNode:
@@ -123,7 +143,8 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
     """The defaults, overridden by a YAML file, overridden by ``KEY VALUE`` pairs.
 
     Raises:
-        UserError: the file is missing or not YAML, a key is unknown, or a value has the wrong type.
+        UserError: the file is missing or not YAML, a key is unknown, or a value has the wrong type or makes
+            no sense.
     """
     cfg = get_cfg_defaults()
     path = Path(path)
@@ -131,7 +152,7 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
         raise UserError(f"configuration file {path} does not exist: give an existing file with --cfg")
     try:
         cfg.merge_from_file(str(path))
-    except (KeyError, ValueError, AttributeError, AssertionError, yaml.YAMLError) as error:
+    except (*_MISTAKES, OSError, yaml.YAMLError) as error:
         raise UserError(f"configuration file {path}: {_reason(error)}") from error
     if len(opts) % 2:
         raise UserError(f"--opts expects pairs KEY VALUE, got {len(opts)} words: {' '.join(opts)}")
@@ -141,9 +162,23 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
                 cfg.DATASET.FILES[key[len(_FILES_PREFIX) :]] = value
             else:
                 cfg.merge_from_list([key, value])
-        except (KeyError, ValueError, AttributeError, AssertionError) as error:
+        except _MISTAKES as error:
             raise UserError(f"--opts {key} {value}: {_reason(error)}") from error
+    _check_values(to_dict(cfg), path)
     return cfg
+
+
+def _check_values(values: dict[str, Any], path: Path, prefix: str = "") -> None:
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, dict):
+            _check_values(value, path, f"{key}.")
+        elif value is None or (key.startswith(_FILES_PREFIX) and not isinstance(value, str)):
+            raise UserError(f"{key} is {value} in {path} or --opts: give a value, or leave the key out")
+        elif key in _RANGES and not _RANGES[key][0] <= value <= _RANGES[key][1]:
+            low, high = _RANGES[key]
+            expected = f"at least {low}" if high == math.inf else f"{low} to {high}"
+            raise UserError(f"{key} is {value} in {path} or --opts: expected {expected}")
 
 
 def _reason(error: Exception) -> str:
@@ -153,6 +188,22 @@ def _reason(error: Exception) -> str:
 def to_dict(cfg: CfgNode) -> dict[str, Any]:
     """The configuration as plain nested dicts, lists, strings and numbers."""
     return {key: to_dict(value) if isinstance(value, CfgNode) else value for key, value in cfg.items()}
+
+
+def from_dict(config: dict[str, Any]) -> CfgNode:
+    """The configuration that :func:`to_dict` gave, with the defaults of keys that came later.
+
+    Raises:
+        UserError: it holds an unknown key or a value of the wrong type.
+    """
+    cfg = get_cfg_defaults()
+    try:
+        cfg.merge_from_other_cfg(CfgNode(config))
+    except (KeyError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"the checkpoint's configuration does not fit this version: {_reason(error)}"
+        ) from error
+    return cfg
 
 
 def dump_yaml(cfg: CfgNode) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 
@@ -22,3 +24,24 @@ def build_optimizer(
     if kind.lower() == "sgd":
         return SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
     raise UserError(f"optimiser {kind!r} (TRAIN.GEN_OPTIM, TRAIN.MOT_DISCR.OPTIM): use Adam or SGD")
+
+
+def restore_optimizer(optimizer: Optimizer, state: dict[str, Any], source: str, setting: str) -> None:
+    """Load a stored state.
+
+    Args:
+        source, setting: where it comes from and what ``optimizer`` was made from, named in errors.
+
+    Raises:
+        UserError: it belongs to the other kind of optimiser, or to another number of parameters.
+    """
+    kinds = [
+        [("betas" in group, len(group["params"])) for group in some["param_groups"]]
+        for some in (state, optimizer.state_dict())
+    ]
+    if kinds[0] != kinds[1]:
+        raise UserError(
+            f"{source}: its optimiser state does not fit {setting}: go on with the settings that it was "
+            "trained with"
+        )
+    optimizer.load_state_dict(state)

@@ -9,6 +9,7 @@ from pathlib import Path
 from yacs.config import CfgNode
 
 from lib.core.config import dump_yaml
+from lib.utils.errors import UserError
 
 LOG_FORMAT = "%(asctime)-15s %(message)s"
 
@@ -17,12 +18,18 @@ def create_run_folder(cfg: CfgNode) -> Path:
     """Make ``{OUTPUT_DIR}/{date}_{EXP_NAME}``, set LOGDIR to it, and write the configuration there.
 
     ``config.yaml`` is plain YAML that ``--cfg`` reads back.
+
+    Raises:
+        UserError: the folder cannot be made.
     """
     name = f"{datetime.now():%d-%m-%Y_%H-%M-%S}_{cfg.EXP_NAME}"
     folder, number = Path(cfg.OUTPUT_DIR) / name, 1
     while folder.exists():  # two runs in the same second
         folder, number = Path(cfg.OUTPUT_DIR) / f"{name}_{number}", number + 1
-    folder.mkdir(parents=True)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"cannot make the run folder ({error}): choose another OUTPUT_DIR") from error
     cfg.LOGDIR = str(folder)
     (folder / "config.yaml").write_text(dump_yaml(cfg))
     return folder

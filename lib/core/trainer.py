@@ -22,7 +22,7 @@ from lib.core.adversary import MotionAdversary
 from lib.core.config import dump_yaml, to_dict
 from lib.core.evaluator import EvaluationSet, evaluate
 from lib.core.loss import TCMRLoss, count_rows
-from lib.core.optimizer import build_optimizer
+from lib.core.optimizer import build_optimizer, restore_optimizer
 from lib.core.schedule import build_schedule
 from lib.core.seeding import get_rng_state, set_rng_state
 from lib.dataset.datasets import Batch, ConcatWindows, get_spec, training_set
@@ -93,6 +93,12 @@ class Trainer:
         self.epoch, self.step, self.best = cfg.TRAIN.START_EPOCH, 0, math.inf
         self.seed = cfg.SEED_VALUE if cfg.SEED_VALUE >= 0 else torch.seed() % 2**31
         resumed = self._load(Path(cfg.TRAIN.RESUME)) if cfg.TRAIN.RESUME else {}
+        if self.epoch >= cfg.TRAIN.END_EPOCH:
+            origin = f"TRAIN.RESUME {cfg.TRAIN.RESUME} has finished" if resumed else "TRAIN.START_EPOCH skips"
+            raise UserError(
+                f"{origin} {self.epoch} epochs, and TRAIN.END_EPOCH is {cfg.TRAIN.END_EPOCH}: nothing is "
+                "left to train; raise TRAIN.END_EPOCH"
+            )
         self.seed = distributed.from_main(self.seed)
         distributed.copy_from_main(self.model)
         self.datasets = open_datasets(cfg)
@@ -325,26 +331,13 @@ class Trainer:
                 "(from an exported one training cannot go on)"
             )
         self.epoch = checkpoint["epoch"] + 1
-        if self.epoch >= self.cfg.TRAIN.END_EPOCH:
-            raise UserError(
-                f"TRAIN.RESUME {path} has finished {self.epoch} epochs, and TRAIN.END_EPOCH is "
-                f"{self.cfg.TRAIN.END_EPOCH}: nothing is left to train; raise TRAIN.END_EPOCH"
-            )
         self.model.load_weights(checkpoint["gen_state_dict"], checkpoint.get("body"), source=path)
         self.best = float(checkpoint.get("best", checkpoint["performance"]))
         self.step = checkpoint.get("step", self.epoch * self.cfg.TRAIN.NUM_ITERS_PER_EPOCH)
         self.seed = checkpoint.get("seed", self.seed)
         stored = _without_frozen(checkpoint["gen_optimizer"], len(self.parameters))
-        kinds = [
-            [("betas" in group, len(group["params"])) for group in state["param_groups"]]
-            for state in (stored, self.optimizer.state_dict())
-        ]
-        if kinds[0] != kinds[1]:
-            raise UserError(
-                f"TRAIN.RESUME {path}: its optimiser state does not fit TRAIN.GEN_OPTIM "
-                f"{self.cfg.TRAIN.GEN_OPTIM}: go on with the settings that it was trained with"
-            )
-        self.optimizer.load_state_dict(stored)
+        setting = f"TRAIN.GEN_OPTIM {self.cfg.TRAIN.GEN_OPTIM}"
+        restore_optimizer(self.optimizer, stored, f"TRAIN.RESUME {path}", setting)
         self.learning_rate.load_state_dict(checkpoint.get("scheduler", {}))
         return checkpoint
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,23 +14,27 @@ from yacs.config import CfgNode
 
 from lib.dataset.database import Database, open_database
 from lib.dataset.windows import original_windows, training_windows, window_frames
+from lib.utils.crops import CROP_SIZE, transform_keypoints
 from lib.utils.errors import UserError
-from lib.utils.keypoints import convert_kps
+from lib.utils.keypoints import JOINT_NAMES, convert_kps
 
-CROP_SIZE = 224  # pixels of an InstaVariety crop
-BOX_SCALE = 1.2  # the network's crop is this much larger than the stored box
 OUTPUTS = 3  # past, future and integrated prediction share one target
 
 Batch = dict[str, torch.Tensor]
 
 
-class BatchDataset(Protocol):
+class BatchDataset(Dataset):
     """A dataset that gives whole batches."""
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __getitem__(self, index: int) -> Batch:
+        return {key: values[0] for key, values in self.__getitems__([index]).items()}
 
     def __getitems__(self, indices: Sequence[int] | np.ndarray) -> Batch:
-        """The samples at ``indices``, stacked."""
+        """The samples at ``indices``, stacked in that order."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -150,7 +154,7 @@ def find_database(key: str, cfg: CfgNode) -> Path:
     return path if path.parent != Path() else Path(cfg.PATHS.PREPROCESSED) / path
 
 
-class WindowDataset(Dataset):
+class WindowDataset(BatchDataset):
     """Windows of one database with the targets of their middle frame.
 
     A sample holds ``features`` (L, F), ``kp_2d`` (3, 49, 3: x, y in [-1, 1] of the crop, confidence) and, for
@@ -185,11 +189,7 @@ class WindowDataset(Dataset):
     def __len__(self) -> int:
         return len(self.windows)
 
-    def __getitem__(self, index: int) -> Batch:
-        return {key: values[0] for key, values in self.__getitems__([index]).items()}
-
     def __getitems__(self, indices: Sequence[int] | np.ndarray) -> Batch:
-        """The samples at ``indices``, stacked."""
         windows = self.windows[np.asarray(indices)]
         targets = windows[:, 0]
         features = self.database["features"][window_frames(windows, self.seqlen)]
@@ -206,11 +206,9 @@ class WindowDataset(Dataset):
 
     def _joints2d(self, frames: np.ndarray) -> np.ndarray:
         joints = convert_kps(self.database["joints2D"][frames], self.spec.joints2d, "spin")  # a copy
-        if self.spec.crop_pixels:
-            joints[..., :2] = 2 * joints[..., :2] / CROP_SIZE - 1
-        else:
-            boxes = np.asarray(self.database["bbox"][frames], np.float64)[:, None]
-            joints[..., :2] = 2 * (joints[..., :2] - boxes[..., :2]) / (BOX_SCALE * boxes[..., 2:])
+        if not self.spec.crop_pixels:
+            return transform_keypoints(joints, self.database["bbox"][frames])
+        joints[..., :2] = 2 * joints[..., :2] / CROP_SIZE - 1
         return joints
 
     def _theta(self, frames: np.ndarray) -> np.ndarray:
@@ -228,7 +226,7 @@ class WindowDataset(Dataset):
         return tensor[:, None].expand(-1, OUTPUTS, *tensor.shape[1:])
 
 
-class ConcatWindows(Dataset):
+class ConcatWindows(BatchDataset):
     """Several datasets as one: batches mix them in proportion to their sizes. All give the same keys."""
 
     def __init__(self, datasets: Sequence[BatchDataset]) -> None:
@@ -238,11 +236,7 @@ class ConcatWindows(Dataset):
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def __getitem__(self, index: int) -> Batch:
-        return {key: values[0] for key, values in self.__getitems__([index]).items()}
-
     def __getitems__(self, indices: Sequence[int] | np.ndarray) -> Batch:
-        """The samples at ``indices``, stacked in that order."""
         indices = np.asarray(indices)
         sources = np.searchsorted(self._ends, indices, side="right")
         present, parts, places = np.unique(sources), [], []
@@ -286,6 +280,7 @@ def _training_windows(spec: DatasetSpec, cfg: CfgNode) -> WindowDataset:
     path = database_path(spec, "train", cfg)
     database = open_database(path, required_fields(spec))
     check_shape(path, database, "features", (cfg.MODEL.FEATURE_SIZE,))
+    check_shape(path, database, "joints2D", (len(JOINT_NAMES[spec.joints2d]), 3))
     if spec.has_3d:
         check_shape(path, database, "joints3D", (49, 3))
     dataset = WindowDataset(

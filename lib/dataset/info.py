@@ -58,7 +58,7 @@ def describe(path: Path) -> str:
     if len(lengths) > 1:
         lines.append("  fields differ in length: such a file cannot be used")
     if "vid_name" in arrays:
-        lines += [f"  {line}" for line in _video_lines(list_videos(arrays["vid_name"]))]
+        lines += [f"  {line}" for line in _video_lines(list_videos(_array(arrays["vid_name"])))]
     else:
         lines.append(f"  {max(lengths)} rows, without vid_name")
     width = max(map(len, fields))
@@ -100,6 +100,10 @@ def _storage(path: Path, fields: dict[str, Any]) -> str:
         return "HDF5"
     mapped = any(isinstance(values, np.memmap) for values in fields.values())
     return "joblib" if mapped else "compressed joblib, which cannot be mapped"
+
+
+def _array(values: Any) -> np.ndarray | H5Rows:
+    return values if isinstance(values, H5Rows) else np.asarray(values)
 
 
 def _shape(values: Any) -> tuple[int, ...]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
-from lib.dataset.datasets import Batch
+from lib.dataset.datasets import Batch, BatchDataset
 
 
 class EndlessBatches(Sampler):
@@ -43,7 +44,7 @@ class EndlessBatches(Sampler):
 
 
 class BatchStream:
-    """Batches of a dataset that has ``__getitems__``, without end.
+    """Batches of a dataset, without end.
 
     Args:
         start: samples already drawn, as :attr:`position` told when training stopped.
@@ -53,7 +54,7 @@ class BatchStream:
 
     def __init__(
         self,
-        dataset: Dataset,
+        dataset: BatchDataset,
         batch_size: int,
         seed: int,
         start: int = 0,
@@ -66,10 +67,12 @@ class BatchStream:
         self.position, self.batch_size = start, batch_size
         loader: DataLoader = DataLoader(
             dataset,
-            batch_sampler=EndlessBatches(len(dataset), batch_size, seed, start, rank, world),  # type: ignore[arg-type]
+            batch_sampler=EndlessBatches(len(dataset), batch_size, seed, start, rank, world),
             collate_fn=_identity,
             num_workers=workers,
             pin_memory=pin_memory,
+            # forked processes share the mapped databases; Python 3.14's default start would copy them
+            multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
             generator=torch.Generator(),  # so that starting workers does not draw from the global one
         )
         self._batches = iter(loader)

@@ -7,15 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from lib.dataset.database import Database, open_database, read_fields
-from lib.dataset.datasets import Batch, ConcatWindows, WindowDataset
+from lib.dataset.datasets import Batch, BatchDataset, ConcatWindows, WindowDataset
 from lib.dataset.windows import split_into_chunks, video_spans
 from lib.utils.errors import UserError
 
 
-class RealMotions(Dataset):
+class RealMotions(BatchDataset):
     """Motions of AMASS: windows of L frames side by side; what is left of a clip is not used.
 
     A sample holds ``theta`` (L, 85) float32: the camera (1, 0, 0), axis-angle pose 72, betas 10.
@@ -40,11 +39,7 @@ class RealMotions(Dataset):
     def __len__(self) -> int:
         return len(self._windows)
 
-    def __getitem__(self, index: int) -> Batch:
-        return {key: values[0] for key, values in self.__getitems__([index]).items()}
-
     def __getitems__(self, indices: Sequence[int] | np.ndarray) -> Batch:
-        """The samples at ``indices``, stacked."""
         frames = self._windows[np.asarray(indices), :1] + self._offsets
         theta = np.zeros((*frames.shape, 85), np.float32)
         theta[..., 0] = 1
@@ -52,7 +47,7 @@ class RealMotions(Dataset):
         return {"theta": torch.from_numpy(theta)}
 
 
-class VideoSequences(Dataset):
+class VideoSequences(BatchDataset):
     """Every run of L consecutive frames of a training set's videos, with the frames their windows see.
 
     A sample holds ``features`` (2 L - 1, F) float32. The window of frame k of the run is its rows
@@ -72,11 +67,7 @@ class VideoSequences(Dataset):
     def __len__(self) -> int:
         return len(self._starts)
 
-    def __getitem__(self, index: int) -> Batch:
-        return {key: values[0] for key, values in self.__getitems__([index]).items()}
-
     def __getitems__(self, indices: Sequence[int] | np.ndarray) -> Batch:
-        """The samples at ``indices``, stacked."""
         chosen = np.asarray(indices)
         first, last = self._spans[chosen].T[..., None]
         frames = (self._starts[chosen, None] + self._offsets).clip(first, last)

@@ -59,6 +59,18 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_writable(path: str | Path, option: str) -> None:
+    """Tell the user before the work, not after it, that a file or folder cannot be made; creates nothing.
+
+    Raises:
+        UserError: ``path`` cannot be made; ``option`` asked for it.
+    """
+    path = Path(path).absolute()
+    parent = next(folder for folder in path.parents if folder.exists())
+    if not parent.is_dir() or not os.access(path if path.exists() else parent, os.W_OK):
+        raise UserError(f"{option}: cannot write {path}; expected a place that you may write to")
+
+
 def sha256(path: str | Path) -> str:
     """Hexadecimal SHA-256 of a file's content."""
     digest = hashlib.sha256()
