@@ -12,6 +12,7 @@ import yaml
 from lib.core.config import (
     choose_device,
     dump_yaml,
+    from_dict,
     get_cfg_defaults,
     load_config,
     parse_args,
@@ -150,3 +151,16 @@ def test_device_falls_back_only_if_it_was_not_asked_for(caplog: pytest.LogCaptur
         choose_device("cuda", "cpu")
     with pytest.raises(UserError, match="unknown"):
         choose_device("auto", "gpu")
+
+
+def test_stored_configuration_comes_back_and_gets_new_keys() -> None:
+    cfg = get_cfg_defaults()
+    cfg.MODEL.FEATURE_SIZE = 256
+    cfg.DATASET.FILES.open_train = "mine.pt"
+    stored = to_dict(cfg)
+    assert from_dict(stored) == cfg
+    del stored["MODEL"]["PRECISION"]
+    assert from_dict(stored).MODEL.PRECISION == get_cfg_defaults().MODEL.PRECISION
+    stored["MODEL"]["NEW"] = 1
+    with pytest.raises(UserError, match="NEW"):
+        from_dict(stored)
