@@ -66,7 +66,7 @@ def peak(way: str, frames: int) -> tuple[float, float]:
         start = time.perf_counter()
         done = subprocess.run([*command, way], check=True, capture_output=True, text=True)
         seconds = time.perf_counter() - start
-    return int(done.stdout.split()[-1]) / 1024**2, seconds
+    return int(done.stdout.split()[-1]) * 1024 / 1e9, seconds
 
 
 def main() -> None:
