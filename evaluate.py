@@ -18,7 +18,7 @@ from lib.core.report import report, write_json, write_report
 from lib.core.run_folder import log_to_console
 from lib.dataset.datasets import DATASETS, database_path, get_spec
 from lib.demo.sequence_video import write_videos
-from lib.models.body import BodyData, load_body
+from lib.models.body import load_body, load_gendered_body
 from lib.models.build import load_model
 from lib.utils.errors import UserError, run_command
 from lib.utils.files import check_writable
@@ -68,7 +68,10 @@ def main() -> None:
     device = choose_device(args.device, cfg.DEVICE)
     data = open_data(args, cfg, drawing)
     body = load_body(cfg.PATHS.BASE_DATA, open_dir=cfg.PATHS.OPEN)
-    gendered_bodies = load_gendered_bodies(cfg) if data.gendered else None
+    gendered_bodies = None
+    if data.gendered:
+        male, female = (load_gendered_body(cfg.PATHS.BASE_DATA, gender) for gender in ("male", "female"))
+        gendered_bodies = male, female
     model, _ = load_model(cfg.TRAIN.PRETRAINED, cfg, body)
     logger.info("%s on %s with %s", cfg.TRAIN.PRETRAINED, data.path, device)
     evaluation = evaluate(
@@ -116,18 +119,6 @@ def open_data(args: argparse.Namespace, cfg: CfgNode, drawing: bool) -> Evaluati
             )
     gendered = args.gender == "gendered"
     return EvaluationSet(spec, split, cfg, name_part=args.seq, gendered=gendered, images=drawing)
-
-
-def load_gendered_bodies(cfg: CfgNode) -> tuple[BodyData, BodyData]:
-    """SMPL's male and female body."""
-    male, female = (load_body(cfg.PATHS.BASE_DATA, gender, cfg.PATHS.OPEN) for gender in ("male", "female"))
-    for body, name in ((male, "SMPL_MALE.pkl"), (female, "SMPL_FEMALE.pkl")):
-        if body.kind != "smpl":
-            raise UserError(
-                f"--gender gendered needs {cfg.PATHS.BASE_DATA}/{name}, which does not exist: data/README.md "
-                "says where it comes from"
-            )
-    return male, female
 
 
 if __name__ == "__main__":

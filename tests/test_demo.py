@@ -366,8 +366,11 @@ def test_wrong_checkpoints_are_user_errors(open_dir, open_body, tmp_path):
         load_models(tmp_path / "missing.pth.tar", open_dir=open_dir)
     with pytest.raises(UserError, match="no TCMR checkpoint"):
         load_models(open_dir / "landmark_net.pth.tar", open_dir=open_dir)
-    with pytest.raises(UserError, match="holds no landmark network"):
+    with pytest.raises(UserError, match="has no weights in an entry 'model'"):
         load_landmark_net(open_dir / "tcmr_open.pth.tar")
+    save_checkpoint({"model": {"fc1.weight": torch.zeros(2, 2)}}, tmp_path / "spin.pth.tar")
+    with pytest.raises(UserError, match="holds no landmark network"):
+        load_landmark_net(tmp_path / "spin.pth.tar")
     with pytest.raises(UserError, match="spin_model_checkpoint"):
         get_extractor("spin", open_body, base_data=tmp_path)
     with pytest.raises(UserError, match="EXTRACTOR is"):

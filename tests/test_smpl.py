@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lib.models import body as body_module
-from lib.models.body import BodyData, load_body
+from lib.models.body import BodyData, load_body, load_gendered_body
 from lib.models.smpl import SMPL
 from lib.utils.errors import UserError
 from lib.utils.geometry import axis_angle_to_rotmat, rot6d_to_rotmat
@@ -132,3 +132,10 @@ def test_load_body_names_what_is_missing_or_wrong(tmp_path: Path) -> None:
     (tmp_path / "smpl_mean_params.npz").unlink()
     with pytest.raises(UserError, match=r"smpl_mean_params.npz does not exist"):
         load_body(tmp_path)
+
+
+def test_a_missing_gender_is_not_replaced_by_another_body(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    write_base_data(base, ["NEUTRAL"])
+    with pytest.raises(UserError, match=r"gender female needs .*SMPL_FEMALE\.pkl"):
+        load_gendered_body(base, "female")

@@ -200,9 +200,7 @@ def from_dict(config: dict[str, Any]) -> CfgNode:
     try:
         cfg.merge_from_other_cfg(CfgNode(config))
     except (KeyError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"the checkpoint's configuration does not fit: {_reason(error)}"
-        ) from error
+        raise UserError(f"the checkpoint's configuration does not fit: {_reason(error)}") from error
     return cfg
 
 

@@ -247,9 +247,11 @@ class Trainer:
         """Measure the model on the validation split, log it, and return the PA-MPJPE in mm."""
         self.model.eval()
         compat = self.cfg.COMPAT
+        use_tf32(False)  # validation is the same measurement as evaluate.py
         evaluation = evaluate(
             self.model, self.validation_set, self.body, static_borders=compat.STATIC_BORDERS, progress=True
         )
+        use_tf32(self.cfg.TRAIN.PRECISION == "tf32")
         if compat.VALIDATION:
             evaluation = evaluation.with_accel_across_videos()
         errors = evaluation.summary()

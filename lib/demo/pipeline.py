@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 from yacs.config import CfgNode
 
-from lib.core.config import choose_device, get_cfg_defaults
+from lib.core.config import choose_device, from_dict, get_cfg_defaults
 from lib.data_utils.blazepose import LandmarkNetwork, PersonDetector
 from lib.data_utils.boxes import scale_bboxes
 from lib.data_utils.open_assets import asset_path
@@ -29,7 +29,7 @@ from lib.demo.render import Renderer, person_colour
 from lib.demo.tracking import track_people
 from lib.demo.video import FrameSource, ImageFolder, VideoFile, VideoWriter
 from lib.demo.viewer import show_video
-from lib.models.body import BASE_DATA, OPEN_DATA, BodyData, load_body
+from lib.models.body import BASE_DATA, OPEN_DATA, BodyData, load_body, load_gendered_body
 from lib.models.build import build_model
 from lib.models.extractors import Extractor, PersonTrack, get_extractor
 from lib.models.predict import Borders, predict_sequence, window_step
@@ -205,7 +205,7 @@ def load_models(
         raise UserError(
             f"{checkpoint_path} is no TCMR checkpoint: it has no 'gen_state_dict'; choose another --model"
         )
-    cfg = CfgNode(checkpoint["config"]) if "config" in checkpoint else official_config()
+    cfg = from_dict(checkpoint["config"]) if "config" in checkpoint else official_config()
     cfg.TRAIN.PRETRAINED_REGRESSOR = ""
     # The open body is taken even where SMPL is installed, if the checkpoint was trained with it.
     folder = open_dir if checkpoint.get("body") == "open" else base_data
@@ -221,7 +221,7 @@ def load_models(
         if body.kind == "open":
             log.warning("--gender %s: the open body has one shape for all; it is used", gender)
         else:
-            tcmr.regressor.smpl = SMPL(load_body(base_data, gender, open_dir))
+            tcmr.regressor.smpl = SMPL(load_gendered_body(base_data, gender))
     return Models(tcmr.to(device).eval(), cfg, extractor, body)
 
 

@@ -80,6 +80,21 @@ def load_body(
     return _load_body(Path(base_data).resolve(), gender, Path(open_dir).resolve())
 
 
+def load_gendered_body(base_data: str | Path, gender: str) -> BodyData:
+    """The official SMPL body of a gender; where its file is missing, no other body takes its place.
+
+    Raises:
+        UserError: as :func:`load_body`, and for a missing file.
+    """
+    body = load_body(base_data, gender)
+    if body.kind != "smpl":
+        raise UserError(
+            f"gender {gender} needs {Path(base_data) / f'SMPL_{gender.upper()}.pkl'}, which does not exist:"
+            " data/README.md says where it comes from"
+        )
+    return body
+
+
 @functools.lru_cache(maxsize=8)
 def _load_body(base_data: Path, gender: str, open_dir: Path) -> BodyData:
     for suffix in (".pkl", ".npz"):

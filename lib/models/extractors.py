@@ -20,6 +20,7 @@ from lib.models.hmr import HMR, load_hmr
 from lib.models.landmark_net import LandmarkNet
 from lib.models.precision import check_precision
 from lib.models.resnet_inference import InferenceResNet50
+from lib.models.weights import per_frame_weights
 from lib.utils.crops import CROP_SCALE, crop_image, normalise_crop
 from lib.utils.errors import UserError
 from lib.utils.files import load_checkpoint
@@ -171,15 +172,14 @@ def load_landmark_net(path: str | Path) -> LandmarkNet:
 
     Raises UserError if the file is missing, or holds no such network.
     """
-    checkpoint = load_checkpoint(path)
-    model = checkpoint.get("model")
-    weights = {k.removeprefix(_PREFIX): v for k, v in (model or {}).items() if k.startswith(_PREFIX)}
+    model = per_frame_weights(load_checkpoint(path), path)
+    weights = {k.removeprefix(_PREFIX): v for k, v in model.items() if k.startswith(_PREFIX)}
     try:
         width, input_size = weights["first.weight"].shape
         blocks = sum(key.startswith("blocks.") and key.endswith(".weight") for key in weights)
         net = LandmarkNet(input_size, width, len(weights["last.weight"]), blocks)
         net.load_state_dict(weights)
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
         raise UserError(
             f"{path}: holds no landmark network (entries model/{_PREFIX}*: {error}); expected the file that "
             "scripts/train_landmark_net.py writes"

@@ -1,4 +1,4 @@
-"""Motion discriminator of VIBE (Kocabas et al., CVPR 2020). TCMR saves it but does not train it."""
+"""Motion discriminator of VIBE (Kocabas et al., CVPR 2020). TCMR trains it where LOSS.D_MOTION_LOSS_W > 0."""
 
 from __future__ import annotations
 
