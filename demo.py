@@ -37,6 +37,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     model.add_argument(
         "--model", default="", help="TCMR checkpoint; default: the official one, else the open one"
     )
+    model.add_argument("--cfg", default="", help="configuration instead of the checkpoint's own")
+    model.add_argument(
+        "--opts", nargs="+", default=(), metavar="KEY VALUE", help="override keys of the configuration"
+    )
     model.add_argument(
         "--base_data", default=defaults.base_data, help="folder of the official files (%(default)s)"
     )

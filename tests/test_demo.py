@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import demo as command
-from lib.core.config import get_cfg_defaults, to_dict
+from lib.core.config import dump_yaml, get_cfg_defaults, to_dict
 from lib.data_utils.open_assets import DOWNLOADS
 from lib.demo import pipeline
 from lib.demo.pipeline import (
@@ -375,6 +375,20 @@ def test_wrong_checkpoints_are_user_errors(open_dir, open_body, tmp_path):
         get_extractor("spin", open_body, base_data=tmp_path)
     with pytest.raises(UserError, match="EXTRACTOR is"):
         get_extractor("other", open_body)
+
+
+def test_configuration_can_be_overridden(open_dir, tmp_path):
+    checkpoint = open_dir / "tcmr_open.pth.tar"
+    models = load_models(checkpoint, open_dir=open_dir, opts=["COMPAT.STATIC_BORDERS", "True"])
+    assert models.cfg.COMPAT.STATIC_BORDERS
+    assert not load_models(checkpoint, open_dir=open_dir).cfg.COMPAT.STATIC_BORDERS
+    with pytest.raises(UserError, match="does not fit"):
+        load_models(checkpoint, open_dir=open_dir, opts=["MODEL.TGRU.HIDDEN_SIZE", "48"])
+    with pytest.raises(UserError, match=r"--opts NO\.KEY 1"):
+        load_models(checkpoint, open_dir=open_dir, opts=["NO.KEY", "1"])
+    (tmp_path / "mine.yaml").write_text(dump_yaml(models.cfg))
+    again = load_models(checkpoint, open_dir=open_dir, cfg_file=str(tmp_path / "mine.yaml"))
+    assert again.cfg == models.cfg
 
 
 def test_landmark_features(open_dir):

@@ -154,6 +154,17 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
         cfg.merge_from_file(str(path))
     except (*_MISTAKES, OSError, yaml.YAMLError) as error:
         raise UserError(f"configuration file {path}: {_reason(error)}") from error
+    merge_opts(cfg, opts)
+    _check_values(to_dict(cfg), path)
+    return cfg
+
+
+def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
+    """Override keys of ``cfg`` by the ``KEY VALUE`` pairs of ``--opts``.
+
+    Raises:
+        UserError: a word is left over, a key is unknown, or a value has the wrong type.
+    """
     if len(opts) % 2:
         raise UserError(f"--opts expects pairs KEY VALUE, got {len(opts)} words: {' '.join(opts)}")
     for key, value in zip(opts[::2], opts[1::2]):
@@ -164,8 +175,6 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
                 cfg.merge_from_list([key, value])
         except _MISTAKES as error:
             raise UserError(f"--opts {key} {value}: {_reason(error)}") from error
-    _check_values(to_dict(cfg), path)
-    return cfg
 
 
 def _check_values(values: dict[str, Any], path: Path, prefix: str = "") -> None:

@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 from yacs.config import CfgNode
 
-from lib.core.config import choose_device, from_dict, get_cfg_defaults
+from lib.core.config import choose_device, from_dict, get_cfg_defaults, load_config, merge_opts
 from lib.data_utils.blazepose import LandmarkNetwork, PersonDetector
 from lib.data_utils.boxes import scale_bboxes
 from lib.data_utils.open_assets import asset_path
@@ -71,6 +71,8 @@ class DemoOptions:
     detector: str = "full"
     device: str = "auto"
     bf16: bool = False
+    cfg: str = ""
+    opts: Sequence[str] = ()
     wireframe: bool = False
     sideview: bool = False
     render_plain: bool = False
@@ -191,11 +193,14 @@ def load_models(
     gender: str = "neutral",
     device: torch.device | str = "cpu",
     bf16: bool = False,
+    cfg_file: str = "",
+    opts: Sequence[str] = (),
 ) -> Models:
     """Everything that turns tracked people into meshes.
 
     The checkpoint says which body and which features it was trained with. ``gender`` only changes the body
     that meshes and joints are made with, ``bf16`` how SPIN's features are computed.
+    ``cfg_file`` takes the place of the configuration in the checkpoint, ``opts`` overrides single keys.
 
     Raises:
         UserError: a file is missing or does not fit.
@@ -205,7 +210,11 @@ def load_models(
         raise UserError(
             f"{checkpoint_path} is no TCMR checkpoint: it has no 'gen_state_dict'; choose another --model"
         )
-    cfg = from_dict(checkpoint["config"]) if "config" in checkpoint else official_config()
+    if cfg_file:
+        cfg = load_config(cfg_file)
+    else:
+        cfg = from_dict(checkpoint["config"]) if "config" in checkpoint else official_config()
+    merge_opts(cfg, opts)
     cfg.TRAIN.PRETRAINED_REGRESSOR = ""
     # The open body is taken even where SMPL is installed, if the checkpoint was trained with it.
     folder = open_dir if checkpoint.get("body") == "open" else base_data
@@ -273,6 +282,7 @@ def reconstruct(
                 return_verts=False,
                 borders=borders,
                 step=step,
+                precision=models.cfg.MODEL.PRECISION,
                 progress=bar.update,
             )
             theta = output["theta"]
@@ -358,6 +368,8 @@ def run_demo(options: DemoOptions) -> list[Path]:
             gender=options.gender,
             device=device,
             bf16=options.bf16,
+            cfg_file=options.cfg,
+            opts=options.opts,
         )
     log.info("model: %s (%s features, %s body)", checkpoint, models.extractor.name, models.body.kind)
 
