@@ -115,13 +115,18 @@ def plot(scaling: prediction.Scaling, path: Path) -> None:
     """One panel per title, both axes logarithmic."""
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import FuncFormatter
 
     figure, axes = pyplot.subplots(1, len(scaling), figsize=(4 * len(scaling), 3.4))
     for axis, (title, curves) in zip(axes, scaling.items()):
         for name, points in curves.items():
             axis.plot(*zip(*points), marker="o", label=name)
         what, how = title.split(": ")
-        axis.set(xscale="log", yscale="log", xlabel=what, ylabel=how)
+        axis.set(xlabel=what, ylabel=how)
+        axis.set_xscale("log", base=2)
+        axis.set_yscale("log", base=2)
+        for ticks in (axis.xaxis, axis.yaxis):
+            ticks.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
         axis.grid(which="both", alpha=0.3)
         axis.legend()
     figure.tight_layout()
