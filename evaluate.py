@@ -11,6 +11,7 @@ from pathlib import Path
 
 from yacs.config import CfgNode
 
+from lib.core.build import load_model
 from lib.core.config import choose_device, parse_args
 from lib.core.evaluator import EvaluationSet, evaluate
 from lib.core.plots import write_plots
@@ -19,7 +20,6 @@ from lib.core.run_folder import log_to_console
 from lib.dataset.datasets import DATASETS, database_path, get_spec
 from lib.demo.sequence_video import write_videos
 from lib.models.body import load_body, load_gendered_body
-from lib.models.build import load_model
 from lib.utils.errors import UserError, run_command
 from lib.utils.files import check_writable
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import torch
 
 from lib.core import distributed
+from lib.core.build import build_model
 from lib.core.config import choose_device, parse_args
 from lib.core.run_folder import create_run_folder, log_to_console, log_to_file
 from lib.core.seeding import seed_everything
 from lib.core.trainer import Trainer
 from lib.models.body import load_body
-from lib.models.build import build_model
 from lib.utils.errors import run_command
 
 

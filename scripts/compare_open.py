@@ -21,9 +21,8 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib.core.config import from_dict
+from lib.core.build import load_model
 from lib.models.body import OPEN_DATA, load_body
-from lib.models.build import load_model
 from lib.models.extractors import load_landmark_net
 from lib.models.predict import Borders, predict_sequence, window_step
 from lib.models.regressor import Regressor
@@ -87,8 +86,7 @@ class Methods:
         weights = per_frame_weights(load_checkpoint(extractor), extractor)
         self.regressor = Regressor(body, self.net.last.out_features, len(weights["fc1.bias"]), dropout=0.0)
         load_weights(self.regressor, weights, extractor, "smpl.", allow_more=True)
-        stored = load_checkpoint(checkpoint).get("config", {})
-        self.model, self.cfg = load_model(checkpoint, from_dict(stored), body)
+        self.model, self.cfg = load_model(checkpoint, None, body)
 
     def __call__(self, video: dict[str, np.ndarray]) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
         landmarks, step = video["landmarks"], int(video["step"])

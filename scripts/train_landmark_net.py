@@ -29,7 +29,7 @@ from lib.models.body import OPEN_DATA, BodyData, load_body
 from lib.models.landmark_net import LandmarkNet
 from lib.models.regressor import Regressor
 from lib.models.weights import load_weights, per_frame_weights
-from lib.utils.crops import CROP_SCALE
+from lib.utils.crops import transform_keypoints
 from lib.utils.errors import run_command
 from lib.utils.files import load_checkpoint, save_checkpoint
 from lib.utils.geometry import rotmat_to_rot6d
@@ -63,14 +63,12 @@ def examples(sampler: MotionSampler, simulator: Simulator, clips: int) -> dict[s
     vectors, boxes = landmark_vector(
         simulation.xy.numpy(), simulation.visibility.numpy(), simulation.world.numpy()
     )
-    box = torch.from_numpy(boxes)[:, :, None]
-    kp_2d = 2 * (simulation.joints2d - box[..., :2]) / (CROP_SCALE * box[..., 2:])
     batch = {
         "vectors": torch.from_numpy(vectors),
         "rotmat": simulation.rotmat,
         "betas": simulation.betas,
         "joints3d": simulation.joints3d,
-        "kp_2d": kp_2d,
+        "kp_2d": torch.from_numpy(transform_keypoints(simulation.joints2d.numpy(), boxes)),
     }
     return {key: value.flatten(0, 1) for key, value in batch.items()}
 

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from lib.core.adversary import BODY_POSE, MotionAdversary
+from lib.core.build import build_model
 from lib.core.loss import lsgan_generator_loss
 from lib.core.trainer import Trainer
 from lib.dataset.datasets import ConcatWindows, WindowDataset, get_spec, training_set
 from lib.dataset.sequences import RealMotions, VideoSequences, sequence_windows, video_sequences
 from lib.models.body import BodyData
-from lib.models.build import build_model
 from lib.models.motion_discriminator import MotionDiscriminator
 from lib.models.tcmr import TCMR
 from lib.utils.errors import UserError

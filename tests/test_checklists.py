@@ -20,6 +20,7 @@ from scipy.spatial.transform import Rotation
 from yacs.config import CfgNode
 
 from lib.core import evaluator
+from lib.core.build import build_model
 from lib.core.config import get_cfg_defaults, load_config
 from lib.core.evaluator import EvaluationSet, evaluate
 from lib.core.seeding import seed_everything
@@ -28,7 +29,6 @@ from lib.dataset.datasets import DATASETS, database_path, get_spec, training_set
 from lib.dataset.windows import split_into_chunks, window_frames
 from lib.demo.pipeline import drawing_order
 from lib.models.body import BodyData
-from lib.models.build import build_model
 from lib.models.encoder import PoseForecast
 from lib.models.hmr import HMR
 from lib.models.predict import window_indices

@@ -15,11 +15,11 @@ import pytest
 import torch
 from torch import nn
 
+from lib.core.build import build_model, load_model
 from lib.core.config import load_config
 from lib.core.trainer import Trainer
 from lib.demo.pipeline import load_models
 from lib.models.body import BodyData
-from lib.models.build import build_model, load_model
 from lib.models.hmr import load_hmr
 from lib.models.tcmr import TCMR
 from lib.utils.errors import UserError

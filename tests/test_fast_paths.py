@@ -16,13 +16,13 @@ from torch import nn
 from benchmarks import naive
 from benchmarks.case import Case, Result, measure
 from benchmarks.run import plot, table
+from lib.core.build import build_model
 from lib.core.loss import TCMRLoss
 from lib.core.trainer import Trainer
 from lib.dataset.datasets import DATASETS, WindowDataset
 from lib.dataset.windows import window_frames
 from lib.models import precision
 from lib.models.body import BodyData
-from lib.models.build import build_model
 from lib.models.inference import PreparedTCMR
 from lib.models.predict import iter_predictions, predict_sequence
 from lib.models.recurrence import Product, layers_of, output_at, prepare

@@ -15,13 +15,13 @@ from torch import nn
 from torch.optim import SGD
 
 import train as train_command
+from lib.core.build import build_model, load_model
 from lib.core.config import dump_yaml, load_config
 from lib.core.optimizer import build_optimizer
 from lib.core.run_folder import create_run_folder
 from lib.core.schedule import LearningRate
 from lib.core.trainer import Trainer
 from lib.models.body import BodyData
-from lib.models.build import build_model, load_model
 from lib.models.smpl import SMPL
 from lib.utils.errors import UserError
 from lib.utils.files import load_checkpoint

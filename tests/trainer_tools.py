@@ -9,12 +9,12 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from yacs.config import CfgNode
 
+from lib.core.build import build_model
 from lib.core.config import load_config
 from lib.core.run_folder import create_run_folder
 from lib.core.seeding import seed_everything
 from lib.core.trainer import Trainer
 from lib.models.body import BodyData
-from lib.models.build import build_model
 from lib.models.smpl import SMPL
 from lib.utils.files import dump_joblib
 

@@ -56,7 +56,7 @@ class Trainer:
 
     Args:
         cfg: the configuration.
-        model: the model to train, fresh from :func:`lib.models.build.build_model`.
+        model: the model to train, fresh from :func:`lib.core.build.build_model`.
         body: the body model it was built with.
         device: where to train.
 

@@ -20,6 +20,7 @@ import torch
 from tqdm import tqdm
 from yacs.config import CfgNode
 
+from lib.core.build import build_model
 from lib.core.config import choose_device, from_dict, get_cfg_defaults, load_config, merge_opts
 from lib.data_utils.blazepose import LandmarkNetwork, PersonDetector
 from lib.data_utils.boxes import scale_bboxes
@@ -30,7 +31,6 @@ from lib.demo.tracking import track_people
 from lib.demo.video import FrameSource, ImageFolder, VideoFile, VideoWriter
 from lib.demo.viewer import show_video
 from lib.models.body import BASE_DATA, OPEN_DATA, BodyData, load_body, load_gendered_body
-from lib.models.build import build_model
 from lib.models.extractors import Extractor, PersonTrack, get_extractor
 from lib.models.predict import Borders, predict_sequence, window_step
 from lib.models.smpl import SMPL

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lib.utils.crops import CROP_SCALE
+from lib.utils.crops import transform_keypoints
 
 VECTOR_SIZE = 303
 
@@ -57,7 +57,7 @@ def landmark_vector(
         unscaled boxes (..., 4) cx, cy, side, side in pixels.
     """
     boxes = landmark_boxes(xy)
-    crop = 2 * (xy - boxes[..., None, :2]) / (CROP_SCALE * boxes[..., None, 2:])
+    crop = transform_keypoints(xy, boxes)
     centred = world - (world[..., LEFT_HIP : LEFT_HIP + 1, :] + world[..., RIGHT_HIP : RIGHT_HIP + 1, :]) / 2
     frame = torso_frame(centred)
     local = centred @ frame

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from yacs.config import CfgNode
 
+from lib.core.config import from_dict
 from lib.models.body import BodyData
 from lib.models.tcmr import TCMR
 from lib.utils.errors import UserError
@@ -43,7 +44,7 @@ def load_model(checkpoint_path: str | Path, cfg: CfgNode | None, body: BodyData)
     if cfg is None:
         if "config" not in checkpoint:
             raise UserError(f"{checkpoint_path} holds no configuration: give the one it was trained with")
-        cfg = CfgNode(checkpoint["config"])
+        cfg = from_dict(checkpoint["config"])
     model = _construct(cfg, body, "")
     model.load_weights(checkpoint["gen_state_dict"], checkpoint.get("body"), source=checkpoint_path)
     return model.eval(), cfg
