@@ -106,7 +106,7 @@ def test_progressive_films_are_left_alone(tmp_path: Path) -> None:
 
 
 def hdr_film(path: Path, sdr: np.ndarray, transfer: int) -> None:
-    """``sdr`` (H, W, 3) as 10 bit BT.2020 in PQ (16, white at 203 cd/m²) or HLG (18), by their definitions."""
+    """``sdr`` (H, W, 3) as 10 bit BT.2020 in PQ (16, white at 203 cd/m²) or HLG (18), as defined."""
     to_2020 = np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]])
     linear = ((sdr / 255.0) ** 2.4) @ to_2020.T
     if transfer == 16:

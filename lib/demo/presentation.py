@@ -6,6 +6,7 @@ Everything here is said by the film itself: display matrix, pixel aspect, interl
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import av
 import cv2
@@ -22,10 +23,11 @@ def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
 
     Rotations by other angles than quarter turns count as the nearest of those.
     """
-    if "DISPLAYMATRIX" not in frame.side_data:
+    side_data: Any = frame.side_data
+    if "DISPLAYMATRIX" not in side_data:
         return False, False, False
     # x' = a x + c y, y' = b x + d y
-    a, b, _, c, d = (int(v) for v in np.frombuffer(frame.side_data["DISPLAYMATRIX"], np.int32)[:5])
+    a, b, _, c, d = (int(v) for v in np.frombuffer(side_data["DISPLAYMATRIX"], np.int32)[:5])
     if abs(a) + abs(d) >= abs(b) + abs(c):
         return False, d < 0, a < 0
     return True, b < 0, c < 0

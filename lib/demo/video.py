@@ -40,7 +40,8 @@ MAX_GAP = {True: 10, False: 600}
 RATE_PACKETS, MIN_DISTINCT, PLAUSIBLE = 64, 0.75, (1, 300)
 MAX_FAILURES = 100
 """Failures to read on, one after the other, that end a film."""
-MAX_PLACES = 5
+SAME_PLACE, MAX_PLACES = Fraction(1, 4), 5
+"""Losses less than so many seconds apart are told as one, and so many places are told."""
 _STILLS = Disposition.attached_pic | Disposition.still_image | Disposition.timed_thumbnails
 _TIME_BASE = Fraction(1, 90000)
 _BT709 = 1  # H.273 code of the primaries, transfer and matrix that players assume for HD video
@@ -169,12 +170,14 @@ class VideoFile(FrameSource):
             stream.thread_type = threads
             coded = stream.codec_context.sample_aspect_ratio
             for packet in _packets(container, stream, damage):
+                if damage is not None:
+                    damage.expect(packet)
                 try:
                     frames = stream.decode(packet)
                 except av.FFmpegError as error:
                     if damage is None:
                         raise
-                    damage.add(packet, error)
+                    damage.add(error, packet)
                     continue
                 for frame in frames:
                     # What the container says holds, until the coded film says something new.
@@ -182,7 +185,7 @@ class VideoFile(FrameSource):
                     aspect = stream.sample_aspect_ratio if now == coded else now
                     stamp = None if frame.pts is None or not frame.time_base else frame.pts * frame.time_base
                     if damage is not None and stamp is not None:
-                        damage.start = stamp if damage.start is None else damage.start
+                        damage.came(stamp)
                     yield frame, aspect, stamp
 
 
@@ -214,28 +217,37 @@ class Clock:
 
 
 class Damage:
-    """Which packets could not be decoded, and when they would have been shown."""
+    """Which packets gave no frame, and when it would have been shown.
+
+    That are those that cannot be decoded and those that cannot be used without them.
+    """
 
     def __init__(self) -> None:
-        self.start: Fraction | None = None
-        self._times: list[Fraction] = []
+        self._start: Fraction | None = None
+        self._times: set[Fraction] = set()
         self._unknown = 0
         self._reason = ""
 
-    def add(self, packet: av.Packet | None, error: av.FFmpegError) -> None:
-        """Note a packet, or with None that one could not even be read."""
+    def expect(self, packet: av.Packet) -> None:
+        """A packet was read whose frame is to come."""
+        if packet.size and packet.pts is not None and packet.time_base and not packet.is_discard:
+            self._times.add(packet.pts * packet.time_base)
+
+    def came(self, stamp: Fraction) -> None:
+        """The frame of that time came."""
+        self._start = stamp if self._start is None else self._start
+        self._times.discard(stamp)
+
+    def add(self, error: av.FFmpegError, packet: av.Packet | None = None) -> None:
+        """Note an error; without a packet, one could not even be read."""
         self._reason = self._reason or str(error)
-        stamp = None if packet is None else packet.dts if packet.pts is None else packet.pts
-        if packet is None or stamp is None or not packet.time_base:
-            self._unknown += 1
-        else:
-            self._times.append(stamp * packet.time_base)
+        self._unknown += packet is None or packet.pts is None
 
     def __str__(self) -> str:
-        start = self.start or Fraction(0)
+        start = self._start or Fraction(0)
         stretches: list[list[Fraction]] = []
         for time in sorted(max(time - start, Fraction(0)) for time in self._times):
-            if stretches and time - stretches[-1][-1] < 1:
+            if stretches and time - stretches[-1][-1] < SAME_PLACE:
                 stretches[-1].append(time)
             else:
                 stretches.append([time])
@@ -277,7 +289,7 @@ def _packets(
             if damage is None:
                 raise
             if not failures:
-                damage.add(None, error)
+                damage.add(error)
             failures += 1
 
 
@@ -292,10 +304,12 @@ def _clock_of(container: av.container.InputContainer, stream: av.VideoStream) ->
     times = sorted({stamp * unit for stamp in stamps if stamp is not None})
     # guessed_rate and base_rate are wrong for variable frame rates; the average is right for both.
     stated = [rate for rate in (stream.average_rate, stream.guessed_rate) if rate]
-    if len(stamps) > 1 and len(times) < MIN_DISTINCT * len(stamps):
-        return Fraction(next((r for r in stated if PLAUSIBLE[0] <= r <= PLAUSIBLE[1]), IMAGE_FPS)), False
     steps = sorted(b - a for a, b in pairwise(times))
     typical = 1 / steps[len(steps) // 2] if steps else IMAGE_FPS
+    if len(stamps) > 1 and len(times) < MIN_DISTINCT * len(stamps):
+        if 2 * len(times) >= len(stamps):  # a clock that ticks once for two frames
+            stated = [typical * len(stamps) / len(times), *stated]
+        return Fraction(next((r for r in stated if PLAUSIBLE[0] <= r <= PLAUSIBLE[1]), IMAGE_FPS)), False
     rate = stated[0] if stated else typical
     # Some containers state the resolution of their clock for a rate.
     return Fraction(rate if not steps or typical / 3 < rate < 3 * typical else typical), True
