@@ -1,4 +1,4 @@
-"""What a player shows is what is analysed: films of every kind against the pictures that they were made of."""
+"""What a player shows is what is analysed: films of every kind against the pictures they were made of."""
 
 from __future__ import annotations
 

@@ -227,7 +227,7 @@ def test_bad_packets_of_films_that_predict(tmp_path, caplog, suffix, bad, lost):
     timed = list(VideoFile(overwrite_packets(film, bad, skip=5)).timed())
     assert 50 - lost <= len(timed) < 50
     wrong = [abs(time - Fraction(number_of(image), 30)) > Fraction(1, 10) for time, image in timed]
-    assert sum(wrong) <= 2
+    assert sum(wrong) <= 4
     assert timed[-1][0] == pytest.approx(49 / 30, abs=1e-3)
     (message,) = caplog.messages
     counts = re.findall(r"(\d+) (?:at|from) \d", message)
