@@ -57,7 +57,10 @@ class Landmarks:
 
 
 class PersonDetector:
-    """Finds persons in an image (head and upper body must be in sight)."""
+    """Finds persons in an image (head and upper body must be in sight), the smaller the less surely: all that
+    are half as tall as its longer side, few that are a sixth."""
+
+    short_sighted = True
 
     def __init__(self, path: str | Path, threads: int = 2, min_score: float = 0.4, max_overlap: float = 0.3):
         """``threads``: CPU threads. Raises UserError if the file or the interpreter cannot be used."""
