@@ -108,8 +108,6 @@ def orthonormalise(matrix: torch.Tensor) -> torch.Tensor:
     return torch.stack([first, second, torch.linalg.cross(first, second)], -1)
 
 
-
-
 def open_motions(folder: str | Path) -> dict[str, list[Motion]]:
     """The ``train``, ``val`` and ``test`` motions of the open weights, split by performer.
 
