@@ -250,6 +250,10 @@ def test_the_original_optimiser_state_is_understood(
         ),
         (["TRAIN.RESUME", "'none.pth.tar'"], "none.pth.tar does not exist"),
         (["TRAIN.DATASET_EVAL", "'Insta'"], "Insta has no 3D to evaluate"),
+        (["LOSS.VELOCITY_W", "5.0"], r"VELOCITY_W is 5.0 but TRAIN.RUN_LENGTH is 1"),
+        (["TRAIN.RUN_LENGTH", "2", "TRAIN.OVERLAP", "False"], "RUN_LENGTH 2 needs a window for every frame"),
+        (["TRAIN.RUN_LENGTH", "5"], r"RUN_LENGTH 5 gives batches of \{'2d': 0, '3d': 0\}"),
+        (["TRAIN.RUN_LENGTH", "31", "TRAIN.BATCH_SIZE", "99"], "gives no run of TRAIN.RUN_LENGTH 31 windows"),
         (["MODEL.FEATURE_SIZE", "9"], r"features have shape \(8,\), expected \(9,\)"),
     ],
 )
