@@ -23,6 +23,7 @@ from lib.core.config import dump_yaml, to_dict
 from lib.core.evaluator import EvaluationSet, evaluate
 from lib.core.loss import TCMRLoss, count_rows, expand_targets, velocity_counts, velocity_terms
 from lib.core.optimizer import build_optimizer, restore_optimizer
+from lib.core.run_folder import BEST_CHECKPOINT, BEST_VALUE, CHECKPOINT
 from lib.core.schedule import build_schedule
 from lib.core.seeding import get_rng_state, set_rng_state
 from lib.dataset.datasets import Batch, ConcatWindows, get_spec, training_set
@@ -35,7 +36,6 @@ from lib.utils.files import atomic_write, load_checkpoint, save_checkpoint
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT, BEST_CHECKPOINT, BEST_VALUE = "checkpoint.pth.tar", "model_best.pth.tar", "best.txt"
 _POSTFIX_STEPS = 20  # iterations between updates of the progress bar
 _VALIDATION_TAGS = {  # TensorBoard tags of the original
     "mpjpe": "mpjpe",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -13,6 +14,8 @@ from lib.models.regressor import Regressor
 from lib.models.weights import load_weights, per_frame_weights
 from lib.utils.errors import UserError
 from lib.utils.files import load_checkpoint
+
+Borders = Literal["static", "edge"]
 
 
 class TCMR(nn.Module):
@@ -24,6 +27,8 @@ class TCMR(nn.Module):
         feature_size: F, numbers per static feature.
         regressor_hidden_size, regressor_dropout: see :class:`lib.models.regressor.Regressor`.
         body: body model; by default what :func:`lib.models.body.load_body` finds.
+        borders: what the ends of a sequence see where a prediction is not told otherwise, see
+            :func:`lib.models.predict.window_indices`.
         pretrained: checkpoint of a per-frame network whose regressor is the starting point; '' for none.
 
     Raises:
@@ -39,12 +44,13 @@ class TCMR(nn.Module):
         regressor_hidden_size: int = 1024,
         regressor_dropout: float = 0.5,
         body: BodyData | None = None,
+        borders: Borders = "static",
         pretrained: str | Path = "",
     ) -> None:
         super().__init__()
         body = load_body() if body is None else body
         self.body_kind = body.kind
-        self.seqlen = seqlen
+        self.seqlen, self.borders = seqlen, borders
         self.feature_size = feature_size
         self.encoder = PoseForecast(n_layers, seqlen, hidden_size, feature_size)
         self.regressor = Regressor(body, feature_size, regressor_hidden_size, regressor_dropout)
