@@ -169,3 +169,50 @@ def centre_cameras(
             K[:2, 2] += np.median(error, axis=0)
             corrected[i] = replace(camera, K=K)
     return corrected
+
+
+def associate(
+    pixels: np.ndarray,
+    weights: np.ndarray,
+    views: Sequence[int],
+    cameras: Sequence[Camera],
+    *,
+    tolerance: float = 0.03,
+) -> list[list[int]]:
+    """Which tracks of several cameras are of the same person.
+
+    Two tracks disagree by the median reprojection error (on the plane z = 1) of the points that both see,
+    triangulated from the two. Groups that agree best are joined first, as long as every two of their tracks
+    agree to ``tolerance``; a person has one track per camera at a time.
+
+    Args:
+        pixels: (K, T, J, 2) points of K tracks over all frames of the videos.
+        weights: (K, T, J) >= 0, 0 where a track doesn't see a point.
+        views: index of the camera of each track.
+
+    Returns:
+        groups of track indices that make up each track exactly once, in the order of their first tracks.
+    """
+    n_tracks = len(pixels)
+    apart = np.full((n_tracks, n_tracks), np.nan)  # NaN: nothing is known
+    for i, j in itertools.combinations(range(n_tracks), 2):
+        both = (weights[i] > 0) & (weights[j] > 0)
+        if views[i] == views[j]:
+            together = (weights[i] > 0).any(-1) & (weights[j] > 0).any(-1)
+            apart[i, j] = apart[j, i] = np.inf if together.any() else np.nan
+        elif both.any():
+            pair = [cameras[views[i]], cameras[views[j]]]
+            seen = np.stack([pixels[i][both], pixels[j][both]])
+            errors = triangulate(seen, np.ones(seen.shape[:2]), pair)[1]
+            apart[i, j] = apart[j, i] = np.median(errors)
+    groups = [[i] for i in range(n_tracks)]
+    while True:
+        candidates = []
+        for a, b in itertools.combinations(range(len(groups)), 2):
+            between = apart[np.ix_(groups[a], groups[b])]
+            if not np.isnan(between).all():
+                candidates.append((float(np.nanmax(between)), a, b))
+        if not candidates or min(candidates)[0] > tolerance:
+            return groups
+        _, a, b = min(candidates)
+        groups[a] = sorted(groups[a] + groups.pop(b))
