@@ -4,12 +4,12 @@
     python scripts/make_pose2sim_db.py [--set single|multi] [--network full|heavy] [--out FILE]
 
 Each person seen by each camera is one video. The targets are the landmarks of all views, triangulated and
-smoothed: a pseudo ground truth (good to about 1-2 cm; limb lengths vary by 1 cm) that depends on the same kind
-of network as the input. Frames in which fewer than two cameras see the person, or the cameras disagree, are left
-out. The twelve limb joints are filled in, ``joints_valid`` tells which of the 49; the others are NaN.
+smoothed: a pseudo ground truth (good to about 1-2 cm; limb lengths vary by 1 cm) that depends on the same
+kind of network as the input. Frames in which fewer than two cameras see the person, or the cameras disagree,
+are left out. The twelve limb joints are filled in, ``joints_valid`` tells which of the 49; the rest are NaN.
 
-``single`` is the clip of one person that the simulated noise is calibrated on. ``multi`` is for testing: the same
-recording with a second, computer-made person; only who is not in ``single`` is kept.
+``single`` is the clip of one person that the simulated noise is calibrated on. ``multi`` is for testing: the
+same recording with a second, computer-made person; only who is not in ``single`` is kept.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def track_views(folder: Path, cameras: Sequence[Camera], network: str, threads: 
 
 
 def _limbs(track: Track, frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """Limb landmarks (frames, 12, 2) px of a track and how far they are trusted (frames, 12): 0 = not seen."""
+    """Limb landmarks (frames, 12, 2) px of a track and the trust in them (frames, 12), 0 where not seen."""
     pixels, trust = np.zeros((frames, 12, 2)), np.zeros((frames, 12))
     visibility = track.visibility[:, LIMB_LANDMARKS]
     pixels[track.frame_ids] = track.xy[:, LIMB_LANDMARKS]
@@ -93,7 +93,9 @@ def people_targets(views: Views, cameras: Sequence[Camera]) -> tuple[list[np.nda
     groups = associate(np.stack([p for p, _ in limbs]), np.stack([t for _, t in limbs]), owner, cameras)
     groups = [group for group in groups if len({owner[i] for i in group}) > 1]
     if not groups:
-        raise UserError("no person was found in two views: the videos and the calibration don't belong together")
+        raise UserError(
+            "no person was found in two views: the videos and the calibration don't belong together"
+        )
     pixels = np.zeros((len(groups), len(cameras), frames, 12, 2))
     trust = np.zeros(pixels.shape[:-1])
     for person, group in enumerate(groups):
@@ -122,14 +124,16 @@ def _joints(pixels: np.ndarray, trust: np.ndarray, cameras: Sequence[Camera], nu
             median = np.nanmedian(error) * camera.K[0, 0]
             log.info("person %d, %s: median reprojection error %.1f px", number, camera.name, median)
     result = np.full(joints.shape, np.nan)
-    for run in _runs(found):
+    for run in long_runs(found):
         result[run] = gaussian(joints[run], SMOOTHING)
-    log.info("person %d: targets in %d of %d frames", number, np.isfinite(result).all((1, 2)).sum(), len(found))
+    log.info(
+        "person %d: targets in %d of %d frames", number, np.isfinite(result).all((1, 2)).sum(), len(found)
+    )
     return result
 
 
-def _runs(chosen: np.ndarray) -> Iterator[slice]:
-    """The stretches of at least MIN_FRAMES consecutive frames that are ``chosen`` (T,)."""
+def long_runs(chosen: np.ndarray) -> Iterator[slice]:
+    """Stretches of at least MIN_FRAMES consecutive frames that are ``chosen`` (T,)."""
     edges = np.flatnonzero(np.diff(np.r_[False, chosen, False]))
     for start, end in zip(edges[::2], edges[1::2]):
         if end - start >= MIN_FRAMES:
@@ -160,7 +164,7 @@ def database_rows(
     """Rows of one person in one camera's video, a dict for each stretch of frames with targets.
     joints: (T, 12, 3) limb joints in the world, m, of all frames of the video, NaN where there are none."""
     (static,) = extractor([], [track])
-    for number, run in enumerate(_runs(np.isfinite(joints[track.frame_ids]).all((1, 2)))):
+    for number, run in enumerate(long_runs(np.isfinite(joints[track.frame_ids]).all((1, 2)))):
         frames = track.frame_ids[run]
         count = len(frames)
         joints3d = np.full((count, NUM_JOINTS, 3), np.nan, np.float32)
@@ -195,8 +199,8 @@ def _best_network() -> str:
 def find_people(
     which: str, networks: Sequence[str], threads: int
 ) -> tuple[list[np.ndarray], list[Camera], dict[str, list[list[Track]]]]:
-    """The people of the set ``which`` that belong to it (see :func:`people_targets`), its cameras, and what each
-    of ``networks`` sees in them."""
+    """The people that make up the set ``which`` (see :func:`people_targets`), its cameras, and the tracks
+    that each of ``networks`` finds in its videos."""
     folder = asset_path(FOLDERS[which])
     cameras = read_qualisys(folder / "Calib.qca.txt")
     best = _best_network()
@@ -206,14 +210,18 @@ def find_people(
         return people[:1], cameras, tracks
     (calibrated,), _, _ = find_people("single", (), threads)
     others = [joints for joints in people if not same_person(joints, calibrated)]
-    log.info("%d of %d people are in the set of a single person too: left out", len(people) - len(others), len(people))
+    log.info(
+        "%d of %d people are in the set of a single person too: left out",
+        len(people) - len(others),
+        len(people),
+    )
     return others, cameras, tracks
 
 
 def make_database(which: str, network: str, extractor: Extractor, threads: int) -> dict[str, np.ndarray]:
     """The whole database; ``fps`` and ``joints_valid`` (49,) hold for all its rows."""
     people, cameras, tracks = find_people(which, [network], threads)
-    parts = []
+    parts: list[dict[str, np.ndarray]] = []
     for camera, seen in zip(cameras, tracks[network], strict=True):
         for track in seen:
             person = owner_of(track, people, camera)
