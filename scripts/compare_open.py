@@ -31,7 +31,7 @@ from lib.utils import metrics
 from lib.utils.crops import crop_to_image
 from lib.utils.errors import UserError, run_command
 from lib.utils.files import atomic_write, load_checkpoint, load_joblib
-from lib.utils.landmark_features import LIMB_JOINTS, LIMB_LANDMARKS, landmark_vector
+from lib.utils.landmark_features import LIMB_JOINTS, LIMB_LANDMARKS, landmark_arrays
 from lib.utils.landmark_flips import repair_flips
 from lib.utils.smoothing import gaussian
 
@@ -91,9 +91,9 @@ class Methods:
     def __call__(self, video: dict[str, np.ndarray]) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
         landmarks, step = video["landmarks"], int(video["step"])
         xy, visibility, world = landmarks[..., :2], landmarks[..., 2], landmarks[..., 3:]
-        vectors, boxes = landmark_vector(*repair_flips(xy, visibility, world))
+        vectors, boxes = landmark_arrays(*repair_flips(xy, visibility, world))
         with torch.inference_mode():
-            features = self.net(torch.from_numpy(vectors))
+            features = self.net(vectors)
             frame = self.regressor(features, return_verts=False)[0]
         borders: Borders = "static" if self.cfg.COMPAT.STATIC_BORDERS else "edge"
         result = predict_sequence(

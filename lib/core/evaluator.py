@@ -18,9 +18,9 @@ from lib.dataset.windows import VIBE_MULTIPLE
 from lib.models.body import BodyData
 from lib.models.inference import PreparedTCMR
 from lib.models.precision import Precision
-from lib.models.predict import iter_predictions
+from lib.models.predict import iter_predictions, window_step
 from lib.models.smpl import SMPL
-from lib.models.tcmr import TCMR
+from lib.models.tcmr import TCMR, Borders
 from lib.utils import metrics
 from lib.utils.errors import UserError
 from lib.utils.keypoints import H36M_TO_J14, JOINT_NAMES, convert_kps
@@ -265,7 +265,7 @@ def evaluate(
         model: in evaluation mode, on the device to use.
         body: the neutral body that the model was built with.
         static_borders: the published protocol, which needs videos of at least the window length; False
-            repeats the border frames and takes any length.
+            repeats the border frames, takes any length, and steps over frames of videos at high frame rates.
         smooth: filter the predicted rotations over time (:func:`slerp_filter`, weight 0.3).
         gendered_bodies: male and female, for a set with ``gendered=True``: they give the true vertices and,
             by the Human3.6M regressor, the true joints.
@@ -313,7 +313,10 @@ class _Meter:
             raise UserError(f"--root_align_verts: {data.spec.key} has no vertices to compare; leave it out")
         self.model = PreparedTCMR(model, precision)
         self.spec, self.smooth = data.spec, smooth
-        self.borders, self.root_align_verts = "static" if static_borders else "edge", root_align_verts
+        self.root_align_verts = root_align_verts
+        self.borders: Borders = "static" if static_borders else "edge"
+        fps = data.frame_rate.fps
+        self.step = 1 if fps is None else window_step(fps, self.borders)
         self.smpl: SMPL = model.regressor.smpl
         device = self.smpl.v_template.device
         self.regressor = torch.from_numpy(body.J_regressor_h36m).to(device)
@@ -335,6 +338,8 @@ class _Meter:
             joint_count=len(JOINT_NAMES[spec.eval_joints]),
             seqlen=model.seqlen,
             borders=self.borders,
+            step=self.step,
+            precision=precision,
             smoothed=smooth,
             root_aligned_verts=root_align_verts,
             frame_rate=data.frame_rate,
@@ -388,7 +393,8 @@ class _Meter:
             sequence.features,
             J_regressor=self.joint_regressor,
             return_verts=self.spec.eval_mesh and not self.smooth,
-            borders="static" if self.borders == "static" else "edge",
+            borders=self.borders,
+            step=self.step,
         )
         if not self.smooth:
             yield from parts
