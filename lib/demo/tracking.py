@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Protocol
@@ -20,8 +19,6 @@ from lib.data_utils.blazepose import (
 )
 from lib.utils.landmark_features import LANDMARK_FLIP, landmark_boxes
 
-log = logging.getLogger(__name__)
-
 MIN_PRESENCE = 0.5  # score to go on following somebody
 START_PRESENCE = 0.8  # score to begin: what is no person rarely looks so much like one
 MAX_SHIFT = 0.5  # of the hips within REFERENCE_STEP or one frame, in radii of the body's circle, …
@@ -35,6 +32,7 @@ KNOWN_DISTANCE = 0.2  # between the centres of a detection's and a known person'
 KNOWN_GROWTH = 1.3  # … and their sizes: not worth a closer look
 REUNION_SHIFT = 0.5  # how far a lost person may have gone, in box sides
 REUNION_GROWTH = 1.5
+JOIN_GROWTH = 2.0  # the same, where reading backwards led to the lost person
 MIN_SEEN = 0.75  # share of a track's frames that were seen, not interpolated
 
 # Seconds.
@@ -114,7 +112,7 @@ def track_people(
     tracker.finish()
     shortest = min(np.ceil(min_seconds * fps - 1e-6), frame_id + 1)
     kept = [p for p in tracker.everyone if len(p.frame_ids) >= max(shortest, MIN_SEEN * p.duration)]
-    return [_track(i, person) for i, person in enumerate(kept, 1)]
+    return [make_track(i, p.frame_ids, p.landmarks) for i, p in enumerate(kept, 1)]
 
 
 def same_person(a: Landmarks, b: Landmarks) -> bool:
@@ -361,6 +359,20 @@ class _Tracker:
             kept = {i: found for i, found in kept.items() if i > apart[-1] or (sure and i <= sure[-1])}
         person.frame_ids = sorted(kept.keys() | back.keys())
         person.landmarks = [kept[i] if i in kept else back[i] for i in person.frame_ids]
+        self._join(person)
+
+    def _join(self, person: _Person) -> None:
+        """Put somebody lost a moment before a person begins, at the same place, in front of them."""
+        for other in self.everyone:
+            gap = person.frame_ids[0] - other.frame_ids[-1] - 1
+            if other in self._live or not 0 <= gap <= self._max_gap:
+                continue
+            if _is_reunion(other.latest, person.landmarks[0], JOIN_GROWTH):
+                self.everyone.remove(person)
+                self.everyone[self.everyone.index(other)] = person
+                person.frame_ids = other.frame_ids + person.frame_ids
+                person.landmarks = other.landmarks + person.landmarks
+                return
 
     @staticmethod
     def _is_new(found: Landmarks, others: Iterable[Landmarks | None]) -> bool:
@@ -400,25 +412,26 @@ def _motion(readings: dict[int, Landmarks], frame_ids: list[int]) -> float:
     )
 
 
-def _is_reunion(before: Landmarks, now: Landmarks) -> bool:
+def _is_reunion(before: Landmarks, now: Landmarks, growth: float = REUNION_GROWTH) -> bool:
     old, new = landmark_boxes(before.xy), landmark_boxes(now.xy)
     near = np.linalg.norm(new[:2] - old[:2]) < REUNION_SHIFT * max(old[2], new[2])
-    return bool(near and 1 / REUNION_GROWTH < new[2] / old[2] < REUNION_GROWTH)
+    return bool(near and 1 / growth < new[2] / old[2] < growth)
 
 
-def _track(person_id: int, person: _Person) -> Track:
-    seen = np.array(person.frame_ids)
-    frame_ids = np.arange(seen[0], seen[-1] + 1)
-    xy = _fill(frame_ids, seen, np.stack([found.xy for found in person.landmarks]))
+def make_track(person_id: int, seen: Sequence[int], landmarks: Sequence[Landmarks]) -> Track:
+    """A track of the landmarks of the frames ``seen``, in order; what is missing between is interpolated."""
+    ids = np.array(seen)
+    frame_ids = np.arange(ids[0], ids[-1] + 1)
+    xy = _fill(frame_ids, ids, np.stack([found.xy for found in landmarks]))
     visibility = np.zeros((len(frame_ids), xy.shape[1]), np.float32)
-    visibility[seen - seen[0]] = [found.visibility for found in person.landmarks]
+    visibility[ids - ids[0]] = [found.visibility for found in landmarks]
     return Track(
         person_id=person_id,
         frame_ids=frame_ids,
         bboxes=landmark_boxes(xy),
         xy=xy,
         visibility=visibility,
-        world=_fill(frame_ids, seen, np.stack([found.world for found in person.landmarks])),
+        world=_fill(frame_ids, ids, np.stack([found.world for found in landmarks])),
     )
 
 

@@ -64,8 +64,11 @@ class VideoInfo:
 class FrameSource(ABC):
     """Frames that can be iterated over as often as needed; each time they are decoded afresh."""
 
+    path: Path
     name: str
     info: VideoInfo
+    damage: str = ""
+    """What the first pass could not read, for the user; '' if nothing."""
 
     @abstractmethod
     def timed(self) -> Iterator[tuple[Fraction, np.ndarray]]:
@@ -88,7 +91,7 @@ class VideoFile(FrameSource):
         """
         self.path = Path(path)
         self.name = self.path.stem
-        self._told = self._damaged = False
+        self._damaged = False
         if self.path.is_dir():
             raise UserError(f"{self.path}: is a folder; give a folder of images with --img_dir")
         if not self.path.is_file():
@@ -160,8 +163,8 @@ class VideoFile(FrameSource):
         # Threads that decode several frames at once lose good ones beside a bad one: once more without.
         damage = Damage()
         yield from islice(self._decode("SLICE", damage), given, None)
-        if warn and not self._told:
-            self._told = True
+        if warn and not self.damage:
+            self.damage = str(damage)
             log.warning("%s: %s", self.path, damage)
 
     def _decode(self, threads: str, damage: Damage | None) -> Iterator[_Decoded]:
@@ -356,6 +359,15 @@ def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
     return [(1, int(part), "") if i % 2 else (0, 0, part) for i, part in enumerate(parts)], name
 
 
+def video_comment(path: str | Path) -> str:
+    """The comment that a :class:`VideoWriter` left in a file; '' if there is none, or no such video."""
+    try:
+        with av.open(f"file:{path}", metadata_errors="replace") as container:
+            return container.metadata.get("comment", "")
+    except (av.FFmpegError, OSError):
+        return ""
+
+
 class VideoWriter:
     """Writes an H.264 video (yuv420p, BT.709, index in front) that browsers play.
 
@@ -363,8 +375,10 @@ class VideoWriter:
     padded to even ones by repeating the last row or column, because H.264 in yuv420p has no odd sizes.
     """
 
-    def __init__(self, path: str | Path, fps: Fraction) -> None:
+    def __init__(self, path: str | Path, fps: Fraction, comment: str = "") -> None:
+        """``comment`` is kept among the file's tags."""
         self.path = Path(path)
+        self._comment = comment
         self.fps = Fraction(fps).limit_denominator(60000)
         self._atomic = atomic_write(self.path)
         self._container: av.container.OutputContainer | None = None
@@ -373,8 +387,10 @@ class VideoWriter:
 
     def __enter__(self) -> VideoWriter:
         self._container = av.open(
-            str(self._atomic.__enter__()), "w", format="mp4", options={"movflags": "+faststart"}
+            f"file:{self._atomic.__enter__()}", "w", format="mp4", options={"movflags": "+faststart"}
         )
+        if self._comment:
+            self._container.metadata["comment"] = self._comment
         return self
 
     def write(self, image: np.ndarray, time: Fraction) -> None:
