@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -69,7 +70,7 @@ def load_body(
 ) -> BodyData:
     """Load the official SMPL body if its files are present, otherwise the open body.
 
-    ``SMPL_{GENDER}.pkl`` (or ``.npz`` with the same fields) in ``base_data`` decides. Beside it must then lie
+    What :func:`find_smpl` finds in ``base_data`` decides. In that folder must then lie
     ``J_regressor_extra.npy``, ``J_regressor_h36m.npy`` and ``smpl_mean_params.npz``. The open body has one
     gender. The result is cached; treat its arrays as read-only.
 
@@ -96,30 +97,47 @@ def load_gendered_body(base_data: str | Path, gender: str) -> BodyData:
     return body
 
 
+def find_smpl(base_data: str | Path, gender: str = "neutral") -> Path | None:
+    """The official SMPL file of a gender: ``SMPL_{GENDER}.pkl`` or ``.npz`` in ``base_data``, or under the name
+    that it is downloaded with, there or in the folders that its archives unpack to; None if it is not there.
+    """
+    short = gender if gender == "neutral" else gender[:1]
+    name = re.compile(
+        rf"(smpl_{gender}|basicmodel_{short}_lbs_10_207_0_v\d[\d.]*)\.(pkl|npz)", re.IGNORECASE
+    )
+    for pattern in ("*", "*/*", "smpl/models/*", "*/smpl/models/*", "*/code/models/*"):
+        found = sorted(path for path in Path(base_data).glob(pattern) if name.fullmatch(path.name))
+        # Names of our own first, and of these .pkl.
+        found.sort(key=lambda path: (not path.name.startswith("SMPL_"), path.suffix != ".pkl"))
+        if found:
+            return found[0]
+    return None
+
+
 @functools.lru_cache(maxsize=8)
 def _load_body(base_data: Path, gender: str, open_dir: Path) -> BodyData:
-    for suffix in (".pkl", ".npz"):
-        official = base_data / f"SMPL_{gender.upper()}{suffix}"
-        if official.is_file():
-            logger.info("body model: official SMPL, %s", official)
-            return _official_body(official, gender)
+    official = find_smpl(base_data, gender)
+    if official is not None:
+        logger.info("body model: official SMPL, %s", official)
+        return _official_body(official, gender, base_data)
     path = open_dir / "open_body.npz"
     if not path.is_file():
         raise UserError(
             f"no body model: neither {base_data}/SMPL_{gender.upper()}.pkl nor {path} exists;"
             " restore data/open/open_body.npz from the repository or see data/README.md for SMPL"
         )
-    logger.info("body model: the open body, %s (no SMPL_%s.pkl in %s)", path, gender.upper(), base_data)
+    missing = "" if base_data == open_dir else f" (no SMPL in {base_data})"
+    logger.info("body model: the open body, %s%s", path, missing)
     return _open_body(path)
 
 
-def _official_body(path: Path, gender: str) -> BodyData:
+def _official_body(path: Path, gender: str, base_data: Path) -> BodyData:
     what = "file that official SMPL needs:"
     fields = load_smpl_pickle(path) if path.suffix == ".pkl" else load_arrays(path, what)
-    mean = load_arrays(path.parent / "smpl_mean_params.npz", what, ("pose", "shape", "cam"))
+    mean = load_arrays(base_data / "smpl_mean_params.npz", what, ("pose", "shape", "cam"))
     extra = {f"mean_{name}": value for name, value in mean.items()}
     for name in ("J_regressor_extra", "J_regressor_h36m"):
-        extra[name] = load_arrays(path.parent / f"{name}.npy", what, ("array",))["array"]
+        extra[name] = load_arrays(base_data / f"{name}.npy", what, ("array",))["array"]
     return _body("smpl", gender, path, {**fields, **extra, "flip": None})
 
 
