@@ -81,7 +81,12 @@ class LandmarkBody(nn.Module):
         self._prepare_jacobian(body.parents, points - self._split, bones, mass[points, bones], joint_weights)
 
     def _prepare_jacobian(
-        self, parents: np.ndarray, landmark: np.ndarray, bones: np.ndarray, mass: np.ndarray, joints: np.ndarray
+        self,
+        parents: np.ndarray,
+        landmark: np.ndarray,
+        bones: np.ndarray,
+        mass: np.ndarray,
+        joints: np.ndarray,
     ) -> None:
         """Landmarks as sums of parts that hang on a bone: pairs on the skin, and joints, which hang on the
         bone before them. Every joint at or above that bone turns the part about itself."""
