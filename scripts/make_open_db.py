@@ -58,7 +58,11 @@ def finish(parts: list[dict[str, np.ndarray]], names: list[str], lengths: list[i
     database["vid_name"] = np.repeat(np.array(names), lengths)
     database["frame_id"] = np.concatenate([np.arange(n) for n in lengths])
     database["img_name"] = np.char.add(database["vid_name"], "/simulated")
-    database["fps"], database["image_size"] = np.array(FPS), np.array([IMAGE_SIZE, IMAGE_SIZE])
+    database |= {
+        "fps": np.array(FPS),
+        "image_width": np.array(IMAGE_SIZE),
+        "image_height": np.array(IMAGE_SIZE),
+    }
     return database
 
 

@@ -26,8 +26,8 @@ from lib.core.optimizer import build_optimizer, restore_optimizer
 from lib.core.run_folder import BEST_CHECKPOINT, BEST_VALUE, CHECKPOINT
 from lib.core.schedule import build_schedule
 from lib.core.seeding import get_rng_state, set_rng_state
-from lib.dataset.datasets import Batch, ConcatWindows, get_spec, training_set
 from lib.data_utils.simulated import SIMULATED, SimulatedStream
+from lib.dataset.datasets import Batch, ConcatWindows, get_spec, training_set
 from lib.dataset.loaders import BatchStream
 from lib.models.body import BodyData
 from lib.models.precision import check_precision, use_tf32
@@ -407,8 +407,8 @@ def open_datasets(cfg: CfgNode) -> dict[str, ConcatWindows]:
         return {}
     if cfg.MODEL.FEATURE_SMOOTH > 0:
         raise UserError(
-            f"MODEL.FEATURE_SMOOTH is {cfg.MODEL.FEATURE_SMOOTH}, which training on databases cannot do: set it to "
-            f"0.0, or TRAIN.DATASETS_3D to [{SIMULATED}]"
+            f"MODEL.FEATURE_SMOOTH is {cfg.MODEL.FEATURE_SMOOTH}, which training on databases cannot do: set it "
+            f"to 0.0, or TRAIN.DATASETS_3D to [{SIMULATED}]"
         )
     sets = {
         "2d": training_set(cfg.TRAIN.DATASETS_2D, cfg, with_3d=False),

@@ -165,7 +165,7 @@ class MotionSampler:
         self,
         motions: list[Motion],
         generator: torch.Generator,
-        augmentation: Augmentation = Augmentation(),  # noqa: B008 - frozen
+        augmentation: Augmentation = Augmentation(),
     ) -> None:
         if not motions:
             raise UserError("no motions to sample from: this split is empty; change the held-out performers")

@@ -159,7 +159,7 @@ class Simulator:
         return (until > time)[:, longest:]
 
     def _held(self, refreshed: Tensor) -> Tensor:
-        """(clips, length) indices of the last frame up to each that is ``refreshed``; the first one counts."""
+        """(clips, length) indices of the last ``refreshed`` frame up to each; the first one counts."""
         time = torch.arange(refreshed.shape[1], device=self.device)
         return torch.where(refreshed, time, 0).cummax(1)[0]
 

@@ -36,7 +36,7 @@ class Clips:
 
 
 class SimulatedClips:
-    """Draws clips; the clips of a step depend on ``seed`` and that step alone, so training can go on anywhere.
+    """Draws clips; those of a step depend on ``seed`` and that step alone, so training can go on anywhere.
 
     Args:
         motions: what bodies do.
@@ -89,7 +89,7 @@ class SimulatedClips:
 
 
 class SimulatedStream:
-    """Endless training batches of simulated runs, in the layout of :class:`lib.dataset.datasets.WindowDataset`.
+    """Endless training batches of simulated runs, laid out as by :class:`lib.dataset.datasets.WindowDataset`.
 
     ``position`` counts the batches; a stream that starts there goes on with what would have come next.
 
@@ -99,7 +99,7 @@ class SimulatedStream:
         batch_size: runs of all processes together.
 
     Raises:
-        UserError: motions or the network cannot be read, or features have another size than the model expects.
+        UserError: motions or the network cannot be read, or features have another size than expected.
     """
 
     def __init__(

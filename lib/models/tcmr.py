@@ -29,7 +29,7 @@ class TCMR(nn.Module):
         body: body model; by default what :func:`lib.models.body.load_body` finds.
         borders: what the ends of a sequence see where a prediction is not told otherwise, see
             :func:`lib.models.predict.window_indices`.
-        feature_smooth: in frames, the width of the Gaussian that a sequence's features get before the windows.
+        feature_smooth: frames, width of the Gaussian that a sequence's features get before the windows.
         pretrained: checkpoint of a per-frame network whose regressor is the starting point; '' for none.
 
     Raises:
