@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint: ``python evaluate.py --dataset 3dpw --cfg configs/repr_table4_3dpw_model.yaml``.
+"""Evaluate a checkpoint: ``evaluate.py --dataset 3dpw --cfg configs/repr_table4_3dpw_model.yaml``.
 
 docs/evaluation.md explains the protocol and every option.
 """
@@ -11,29 +11,35 @@ from pathlib import Path
 
 from yacs.config import CfgNode
 
-from lib.core.build import load_model
+from lib.core.build import body_of, model_from
 from lib.core.config import choose_device, parse_args
 from lib.core.evaluator import EvaluationSet, evaluate
 from lib.core.plots import write_plots
 from lib.core.report import report, write_json, write_report
-from lib.core.run_folder import log_to_console
+from lib.core.run_folder import find_checkpoint, log_to_console
 from lib.dataset.datasets import DATASETS, database_path, get_spec
 from lib.demo.sequence_video import write_videos
-from lib.models.body import load_body, load_gendered_body
+from lib.models.body import load_gendered_body
 from lib.utils.errors import UserError, run_command
-from lib.utils.files import check_writable
+from lib.utils.files import check_writable, load_checkpoint
 
 logger = logging.getLogger(__name__)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     keys = [spec.key for spec in DATASETS.values() if spec.eval_joints]
+    parser.add_argument(
+        "--checkpoint", metavar="PATH", help="a checkpoint or a run folder (default: TRAIN.PRETRAINED)"
+    )
     parser.add_argument("--dataset", default="3dpw", choices=keys)
     parser.add_argument(
         "--split", default="test", choices=["test", "val"], help="which of the dataset's databases"
     )
     parser.add_argument("--seq", default="", help="only sequences whose name contains this")
     parser.add_argument("--filter", action="store_true", help="smooth the predicted rotations over time")
+    parser.add_argument(
+        "--fit", action="store_true", help="move the bodies onto the landmarks that the database holds"
+    )
     parser.add_argument(
         "--gender",
         default="neutral",
@@ -55,8 +61,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def main() -> None:
     args, cfg = parse_args(__doc__, add_options)
     log_to_console()
-    if not cfg.TRAIN.PRETRAINED:
-        raise UserError(f"no checkpoint to evaluate: set TRAIN.PRETRAINED in {args.cfg} or with --opts")
+    given = args.checkpoint or cfg.TRAIN.PRETRAINED
+    if not given:
+        raise UserError(f"no checkpoint to evaluate: give --checkpoint or set TRAIN.PRETRAINED in {args.cfg}")
+    source = find_checkpoint(given)
     drawing = args.render or args.render_plain
     if args.frame is not None and (args.frame < 0 or not drawing):
         raise UserError(f"--frame {args.frame}: expected a number from 0 on, with --render or --render_plain")
@@ -67,29 +75,31 @@ def main() -> None:
             check_writable(path, option)
     device = choose_device(args.device, cfg.DEVICE)
     data = open_data(args, cfg, drawing)
-    body = load_body(cfg.PATHS.BASE_DATA, open_dir=cfg.PATHS.OPEN)
+    checkpoint = load_checkpoint(source)
+    body = body_of(checkpoint, cfg)
     gendered_bodies = None
     if data.gendered:
         male, female = (load_gendered_body(cfg.PATHS.BASE_DATA, gender) for gender in ("male", "female"))
         gendered_bodies = male, female
-    model, _ = load_model(cfg.TRAIN.PRETRAINED, cfg, body)
-    logger.info("%s on %s with %s", cfg.TRAIN.PRETRAINED, data.path, device)
+    model, _ = model_from(checkpoint, source, cfg, body)
+    logger.info("%s on %s with %s", source, data.path, device)
     evaluation = evaluate(
         model.to(device),
         data,
         body,
         static_borders=cfg.COMPAT.STATIC_BORDERS,
         smooth=args.filter,
+        fit=args.fit,
         gendered_bodies=gendered_bodies,
         root_align_verts=args.root_align_verts,
         precision=cfg.MODEL.PRECISION,
         progress=True,
     )
-    print(report(evaluation, cfg.TRAIN.PRETRAINED))
+    print(report(evaluation, str(source)))
     if args.json:
-        write_json(evaluation, args.json, cfg.TRAIN.PRETRAINED)
+        write_json(evaluation, args.json, str(source))
     if args.markdown:
-        write_report(evaluation, args.markdown, cfg.TRAIN.PRETRAINED)
+        write_report(evaluation, args.markdown, str(source))
     folder = Path("output") / f"{args.dataset}_test_output"
     if args.plot:
         logger.info("%d plots in %s", len(write_plots(evaluation, folder / "plot")), folder / "plot")
@@ -118,7 +128,9 @@ def open_data(args: argparse.Namespace, cfg: CfgNode, drawing: bool) -> Evaluati
                 f"in DATASET.FILES.3dpw_{split}"
             )
     gendered = args.gender == "gendered"
-    return EvaluationSet(spec, split, cfg, name_part=args.seq, gendered=gendered, images=drawing)
+    return EvaluationSet(
+        spec, split, cfg, name_part=args.seq, gendered=gendered, images=drawing, landmarks=args.fit
+    )
 
 
 if __name__ == "__main__":

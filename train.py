@@ -8,12 +8,11 @@ from __future__ import annotations
 import torch
 
 from lib.core import distributed
-from lib.core.build import build_model
+from lib.core.build import build_model, training_body
 from lib.core.config import choose_device, parse_args
 from lib.core.run_folder import create_run_folder, log_to_console, log_to_file
 from lib.core.seeding import seed_everything
 from lib.core.trainer import Trainer
-from lib.models.body import load_body
 from lib.utils.errors import run_command
 
 
@@ -28,7 +27,7 @@ def main() -> None:
     with distributed.process_group(device):
         if cfg.SEED_VALUE >= 0:
             seed_everything(cfg.SEED_VALUE)
-        body = load_body(cfg.PATHS.BASE_DATA, open_dir=cfg.PATHS.OPEN)
+        body = training_body(cfg)
         trainer = Trainer(cfg, build_model(cfg, body), body, device)
         folder = None
         if distributed.is_main():

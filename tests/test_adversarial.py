@@ -14,8 +14,9 @@ from lib.core.build import build_model
 from lib.core.loss import lsgan_generator_loss
 from lib.core.trainer import Trainer
 from lib.dataset.datasets import ConcatWindows, WindowDataset, get_spec, training_set
-from lib.dataset.sequences import RealMotions, VideoSequences, sequence_windows, video_sequences
+from lib.dataset.sequences import RealMotions, VideoSequences, video_sequences
 from lib.models.body import BodyData
+from lib.models.encoder import run_windows
 from lib.models.motion_discriminator import MotionDiscriminator
 from lib.models.tcmr import TCMR
 from lib.utils.errors import UserError
@@ -102,7 +103,7 @@ def test_sequences_hold_the_training_windows_of_consecutive_frames(seqlen: int) 
     assert len(sequences) == len(starts)
     features = sequences.__getitems__(np.arange(len(starts)))["features"]
     assert features.shape == (len(starts), 2 * seqlen - 1, 3)
-    seen = features.flatten(0, 1)[sequence_windows(len(starts), seqlen)]
+    seen = features.flatten(0, 1)[run_windows(len(starts), seqlen, seqlen)]
     expected = torch.stack([of_target[start + k] for start in starts for k in range(seqlen)])
     assert torch.equal(seen, expected)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -171,6 +172,24 @@ def test_edge_borders_take_short_videos(model: TCMR, smpl_body: BodyData) -> Non
     assert evaluate(model, data, smpl_body, static_borders=False).num_poses == 12
 
 
+def test_high_frame_rates_are_predicted_as_in_the_demo(
+    model: TCMR, smpl_body: BodyData, tmp_path: Path
+) -> None:
+    """At 60 fps windows take every other frame, but never in the published protocol."""
+    folder = changed_database(tmp_path, "3dpw_test_db.pt", lambda database: database.update(fps=np.array(60)))
+    part = "downtown_walk_00_6"
+    database = load_joblib(folder / "3dpw_test_db.pt")
+    features = database["features"][(database["vid_name"] == part) & (database["valid"] != 0)]
+    for static, borders, step in ((True, "static", 1), (False, "edge", 2)):
+        evaluation = measure(model, smpl_body, "3dpw", folder=folder, part=part, static_borders=static)
+        expected = predict_sequence(
+            model, features, J_regressor=smpl_body.J_regressor_h36m, borders=borders, step=step
+        )["kp_3d"]
+        expected = expected - expected[:, [2, 3]].mean(axis=1, keepdims=True)
+        np.testing.assert_allclose(evaluation.sequences[0].pred, expected, atol=1e-5)
+        assert evaluation.protocol.step == step
+
+
 def give_genders(tmp_path: Path, male: object, female: object) -> Path:
     """The 3DPW database with a gender: every other video's person is male."""
 
@@ -287,6 +306,31 @@ def test_command_writes_json(
     assert "Evaluated total 17 poses" in capsys.readouterr().out
 
 
+def test_command_measures_the_checkpoint_that_is_named(
+    base_data: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """A file, or the best of a run folder, whatever TRAIN.PRETRAINED says; the first line tells which."""
+    other = torch.load(checkpoint, weights_only=False)
+    other["gen_state_dict"]["regressor.decpose.bias"] += 0.1
+    run = tmp_path / "run"
+    run.mkdir()
+    first_lines, numbers = [], []
+    for name in ("checkpoint.pth.tar", "model_best.pth.tar"):
+        shutil.copy(checkpoint, run / name)
+        for given in ([], ["--checkpoint", str(run / name)], ["--checkpoint", str(run)]):
+            argv = arguments(base_data, tmp_path / "none.pth.tar" if given else checkpoint, *given)
+            torch.save(other, run / name)
+            more = ["--seq", "downtown_walk_00_1", "--json", str(tmp_path / "out.json")]
+            monkeypatch.setattr(sys, "argv", [argv[0], *more, *argv[1:]])
+            command.main()
+            first_lines.append(capsys.readouterr().out.splitlines()[0])
+            numbers.append(json.loads((tmp_path / "out.json").read_text())["mpjpe"])
+    names = [checkpoint, *[run / "checkpoint.pth.tar"] * 2, checkpoint, *[run / "model_best.pth.tar"] * 2]
+    assert first_lines == [f"# 3dpw test: {name}" for name in names]
+    assert numbers[0] == numbers[3]
+    assert len({numbers[i] for i in (1, 2, 4, 5)}) == 1 and numbers[1] != numbers[0]
+
+
 def test_command_draws_and_plots(
     base_data: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
@@ -346,6 +390,7 @@ def test_command_needs_both_gendered_bodies(
         (["--gender", "gendered"], "no field `gender`"),
         (["--json", str(REPOSITORY)], "--json .* is a folder"),
         (["--markdown", str(REPOSITORY / "Makefile" / "report.md")], "--markdown: cannot write"),
+        (["--checkpoint", str(REPOSITORY / "docs")], "docs is a folder without model_best.pth.tar"),
         (["--device", "tpu9"], "tpu9"),
         (["--device", "cuda:9"], "--device cuda:9"),
     ],

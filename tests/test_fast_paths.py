@@ -17,7 +17,7 @@ from benchmarks import naive
 from benchmarks.case import Case, Result, measure
 from benchmarks.run import plot, table
 from lib.core.build import build_model
-from lib.core.loss import TCMRLoss
+from lib.core.loss import TCMRLoss, expand_targets
 from lib.core.trainer import Trainer
 from lib.dataset.datasets import DATASETS, WindowDataset
 from lib.dataset.windows import window_frames
@@ -217,6 +217,7 @@ def test_samples(name: str, lengths: list[int], seqlen: int, picks: list[int]) -
     windows = window_frames(dataset.windows[indices], seqlen)
     samples = [naive.sample(database, window.tolist(), spec) for window in windows]
     expected = torch.utils.data.default_collate(samples)
+    batch = {"features": batch["features"], **expand_targets(batch)}
     assert batch.keys() == expected.keys()
     for key, value in expected.items():
         torch.testing.assert_close(batch[key], value, rtol=2e-3, atol=2e-3, msg=key)  # half precision
@@ -250,7 +251,10 @@ def naive_losses(databases: Path, folder: Path, body: BodyData) -> list[float]:
     weights = cfg.LOSS.KP_2D_W, cfg.LOSS.KP_3D_W, cfg.LOSS.POSE_W, cfg.LOSS.SHAPE_W
     found = []
     for _ in range(6):
-        batches = [next(stream) for stream in trainer.streams.values()]
+        batches = [
+            {"features": batch["features"], **expand_targets(batch)}
+            for batch in map(next, trainer.streams.values())
+        ]
         found.append(naive.train_step(model, TCMRLoss(*weights), optimizer, batches))
     return found
 
@@ -266,6 +270,35 @@ def test_training_steps(databases: Path, tmp_path: Path, open_body: BodyData) ->
     if precision.cpu_has_bf16():
         reduced = losses(databases, tmp_path, open_body, *options, "TRAIN.PRECISION", "bf16")
         assert reduced == pytest.approx(expected, rel=2e-2) and reduced != result
+
+
+def test_training_steps_of_runs(databases: Path, tmp_path: Path, open_body: BodyData) -> None:
+    """As if every window had been a sample of its own, and the same in parts."""
+    options = [
+        *("TRAIN.GRAD_CLIP", "0.0", "TRAIN.LR_SCHEDULE", "plateau", "TRAIN.WARMUP_ITERS", "0"),
+        *("TRAIN.RUN_LENGTH", "3", "TRAIN.BATCH_SIZE", "24", "MODEL.REGRESSOR.DROPOUT", "0.0"),
+    ]
+    cfg = tiny_config(databases, tmp_path, *options)
+    torch.manual_seed(0)
+    trainer = Trainer(cfg, build_model(cfg, open_body), open_body, CPU)
+    model = copy.deepcopy(trainer.model).train()
+    optimizer = naive.adam(model, cfg.TRAIN.GEN_LR)
+    weights = cfg.LOSS.KP_2D_W, cfg.LOSS.KP_3D_W, cfg.LOSS.POSE_W, cfg.LOSS.SHAPE_W
+    expected = []
+    for _ in range(6):
+        batches = []
+        for batch in map(next, trainer.streams.values()):
+            windows = [run[k : k + 6] for run in batch["features"] for k in range(3)]
+            batches.append({"features": torch.stack(windows), **expand_targets(batch)})
+        assert [len(batch["features"]) for batch in batches] == [12, 12]
+        expected.append(naive.train_step(model, TCMRLoss(*weights), optimizer, batches))
+    assert losses(databases, tmp_path, open_body, *options) == pytest.approx(expected, rel=1e-5)
+    with_velocity = losses(databases, tmp_path, open_body, *options, "LOSS.VELOCITY_W", "5.0")
+    assert with_velocity[0] > 1.01 * expected[0]
+    parts = losses(
+        databases, tmp_path, open_body, *options, "LOSS.VELOCITY_W", "5.0", "TRAIN.ACCUMULATE", "3"
+    )
+    assert parts == pytest.approx(with_velocity, rel=1e-5)
 
 
 def test_impossible_training_options_are_named(databases: Path, tmp_path: Path, open_body: BodyData) -> None:

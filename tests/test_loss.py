@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from lib.core.loss import TCMRLoss, count_rows, lsgan_discriminator_loss, lsgan_generator_loss
+from lib.core.loss import (
+    TCMRLoss,
+    count_rows,
+    expand_targets,
+    lsgan_discriminator_loss,
+    lsgan_generator_loss,
+    velocity_counts,
+    velocity_terms,
+)
 from lib.utils.geometry import axis_angle_to_rotmat
 from tests.golden_tools import load_golden
 
@@ -141,3 +149,110 @@ def test_parts_of_a_batch_add_up_to_the_whole() -> None:
     for name, value in whole.items():
         torch.testing.assert_close(sum(part[name] for part, _ in parts), value)
     torch.testing.assert_close(sum(part for _, part in parts), gradient)
+
+
+# ------------------------------------------------------------------------ velocities
+
+
+def random_runs(run_length: int, runs_2d: int = 3, runs_3d: int = 4) -> tuple[dict, dict, dict]:
+    """Predictions, and targets of which some frames have no 3D, no SMPL, or joints that are not seen."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    def confident(count: int) -> torch.Tensor:
+        kp_2d = normal(count, run_length, 49, 3)
+        kp_2d[..., 2] = torch.rand(count, run_length, 49, generator=generator).sub(0.3).clamp(min=0)
+        return kp_2d
+
+    rows = (runs_2d + runs_3d) * run_length
+    pred = {
+        "kp_2d": normal(rows, 3, 49, 2),
+        "kp_3d": normal(rows, 3, 49, 3),
+        "rotmat": normal(rows, 3, 24, 3, 3),
+    }
+    target_3d = {
+        "kp_2d": confident(runs_3d),
+        "kp_3d": normal(runs_3d, run_length, 49, 3),
+        "theta": normal(runs_3d, run_length, 85),
+        "w_3d": (torch.rand(runs_3d, run_length, generator=generator) < 0.8).float(),
+        "w_smpl": (torch.rand(runs_3d, run_length, generator=generator) < 0.7).float(),
+    }
+    return pred, {"kp_2d": confident(runs_2d)}, target_3d
+
+
+def naive_velocities(pred: dict, target_2d: dict, target_3d: dict) -> dict[str, float]:
+    """Run by run, pair of frames by pair, joint by joint."""
+    found: dict[str, list[float]] = {"velocity_2d": [], "velocity_3d": [], "velocity_pose": []}
+    runs_2d, length = target_2d["kp_2d"].shape[:2]
+    for run in range(runs_2d + len(target_3d["kp_2d"])):
+        target, row = (target_2d, run) if run < runs_2d else (target_3d, run - runs_2d)
+        for t in range(length - 1):
+            now, then = (
+                {name: value[run * length + frame][2] for name, value in pred.items()} for frame in (t, t + 1)
+            )
+            for joint in range(49):
+                (x, y, seen), (x2, y2, seen2) = target["kp_2d"][row, t : t + 2, joint]
+                wrong = (then["kp_2d"] - now["kp_2d"])[joint] - torch.stack((x2 - x, y2 - y))
+                found["velocity_2d"] += (min(seen, seen2) * wrong**2).tolist()
+            if run < runs_2d:
+                continue
+            if target["w_3d"][row, t] and target["w_3d"][row, t + 1]:
+                around = []
+                for joints in (then["kp_3d"], now["kp_3d"], *target["kp_3d"][row, [t + 1, t]]):
+                    limbs = joints[25:39]
+                    around.append(limbs - (limbs[2] + limbs[3]) / 2)
+                wrong = (around[0] - around[1]) - (around[2] - around[3])
+                found["velocity_3d"] += (wrong**2).flatten().tolist()
+            if target["w_smpl"][row, t] and target["w_smpl"][row, t + 1]:
+                true = axis_angle_to_rotmat(target["theta"][row, t : t + 2, 3:75].reshape(2, 24, 3))
+                wrong = (then["rotmat"] - now["rotmat"]) - (true[1] - true[0])
+                found["velocity_pose"] += (wrong**2).flatten().tolist()
+    return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+@pytest.mark.parametrize("run_length", [2, 5])
+def test_velocities_by_their_definition(run_length: int) -> None:
+    pred, target_2d, target_3d = random_runs(run_length)
+    terms = velocity_terms(pred, target_2d, target_3d)
+    expected = naive_velocities(pred, target_2d, target_3d)
+    assert {name: value.item() for name, value in terms.items()} == pytest.approx(expected, rel=1e-5)
+
+
+def test_velocities_do_not_see_what_does_not_change() -> None:
+    """Neither a wrong place nor a wrong pose that stay as they are, nor the past and future outputs."""
+    _, _, target_3d = random_runs(4)
+    target_3d["w_3d"][:] = target_3d["w_smpl"][:] = 1
+    expanded = expand_targets(target_3d)
+    pred = {
+        "kp_2d": expanded["kp_2d"][..., :2] + torch.randn(49, 2),
+        "kp_3d": expanded["kp_3d"] + torch.randn(49, 3),
+        "rotmat": axis_angle_to_rotmat(expanded["theta"][..., 3:75].unflatten(-1, (24, 3))),
+    }
+    pred = {name: value.clone() for name, value in pred.items()}
+    for value in pred.values():
+        value[:, :2] += torch.randn_like(value[:, :2])
+    for value in velocity_terms(pred, None, target_3d).values():
+        assert value.item() == pytest.approx(0, abs=1e-10)
+
+
+def test_velocities_of_parts_add_up_to_the_whole() -> None:
+    pred, target_2d, target_3d = random_runs(3)
+    counts = velocity_counts(target_2d, target_3d)
+    pairs_3d, pairs_smpl = (
+        sum(bool(w[t] and w[t + 1]) for w in target_3d[key] for t in range(2)) for key in ("w_3d", "w_smpl")
+    )
+    assert counts.tolist() == [7 * 2, pairs_3d, pairs_smpl]
+    whole = velocity_terms(pred, target_2d, target_3d)
+    sums = dict.fromkeys(whole, 0.0)
+    for rows_2d, rows_3d in ((slice(0, 1), slice(0, 3)), (slice(1, 3), slice(3, 4))):
+        rows = [*range(3)[rows_2d], *[3 + row for row in range(4)[rows_3d]]]
+        chosen = {name: value.unflatten(0, (7, 3))[rows].flatten(0, 1) for name, value in pred.items()}
+        two = {name: value[rows_2d] for name, value in target_2d.items()}
+        three = {name: value[rows_3d] for name, value in target_3d.items()}
+        for name, value in velocity_terms(chosen, two, three, counts).items():
+            sums[name] += value.item()
+    assert sums == pytest.approx({name: value.item() for name, value in whole.items()}, rel=1e-5)
+    alone = velocity_terms({name: value[:9] for name, value in pred.items()}, target_2d, None)
+    assert alone.keys() == {"velocity_2d"}

@@ -72,6 +72,18 @@ def test_edge_borders_repeat_the_ends(model: TCMR, length: int, step: int) -> No
     _assert_same(result, expected)
 
 
+def test_borders_are_the_models_own_unless_told_otherwise(open_body: BodyData) -> None:
+    model = TCMR(16, 1, 8, _FEATURES, regressor_hidden_size=8, body=open_body, borders="edge").eval()
+    fill_by_recipe(model)
+    features = _sequence(20)
+    edge = predict_sequence(model, features, return_verts=False, borders="edge")
+    static = predict_sequence(model, features, return_verts=False, borders="static")
+    assert not np.allclose(edge["kp_3d"], static["kp_3d"])
+    _assert_same(predict_sequence(model, features, return_verts=False), edge)
+    model.borders = "static"
+    _assert_same(predict_sequence(model, features, return_verts=False), static)
+
+
 def test_regressor_joints_without_vertices(model: TCMR, open_body: BodyData) -> None:
     features = _sequence(20)
     regressor = torch.from_numpy(open_body.J_regressor_h36m).double()

@@ -147,7 +147,7 @@ def test_insta(tmp_path, insta_raw):
         assert file["extractor"][()] == b"fake"
     spec = get_spec("Insta")
     database = open_database(tmp_path / "insta_train_db.h5", required_fields(spec))
-    assert WindowDataset(spec, database, 16)[0]["kp_2d"].shape == (3, 49, 3)
+    assert WindowDataset(spec, database, 16)[0]["kp_2d"].shape == (1, 49, 3)
 
 
 def test_insta_goes_on_with_the_clip_it_was_at(tmp_path, insta_raw):

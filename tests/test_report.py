@@ -33,6 +33,8 @@ PROTOCOL = Protocol(
     joint_count=14,
     seqlen=16,
     borders="static",
+    step=1,
+    precision="fp32",
     smoothed=False,
     root_aligned_verts=False,
     frame_rate=FRAME_RATES["3dpw"],
@@ -101,6 +103,9 @@ def test_published_numbers_belong_to_one_title_and_dataset() -> None:
         ({"part": "walk"}, "'walk' in their name"),
         ({"smoothed": True}, "smoothed"),
         ({"borders": "edge"}, "border frames"),
+        ({"seqlen": 8}, "windows have 8 frames, not 16"),
+        ({"step": 2}, "one frame in 2"),
+        ({"precision": "bf16"}, "compute in bf16"),
         ({"own_database": True}, "the database is"),
         ({"split": "test_all"}, "the split is test_all"),
     ],
@@ -110,6 +115,15 @@ def test_departures_from_the_published_protocol_are_said(change: dict[str, Any],
     text = report(evaluation(**change))
     assert re.search(f"Not made as the published numbers were: .*{reason}", text)
     assert len(results(evaluation(**change))["protocol"]["deviations"]) == 1
+
+
+def test_the_first_line_names_the_checkpoint_and_the_card_says_how() -> None:
+    text = report(evaluation(precision="bf16", step=2, seqlen=12, borders="edge"), "runs/best.pth.tar")
+    assert text.startswith("# 3dpw test: runs/best.pth.tar\n")
+    card = text.split("## Protocol")[1]
+    assert re.search(r"precision +\| bf16", card)
+    assert re.search(r"windows +\| 12 frames", card)
+    assert re.search(r"step in a window +\| 2 frames, features smoothed", card)
 
 
 def test_other_benchmarks_are_labelled() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ import yaml
 from torch import nn
 from torch.optim import SGD
 
+import evaluate as evaluate_command
 import train as train_command
 from lib.core.build import build_model, load_model
 from lib.core.config import dump_yaml, load_config
@@ -21,7 +24,7 @@ from lib.core.optimizer import build_optimizer
 from lib.core.run_folder import create_run_folder
 from lib.core.schedule import LearningRate
 from lib.core.trainer import Trainer
-from lib.models.body import BodyData
+from lib.models.body import OPEN_DATA, BodyData, load_body
 from lib.models.smpl import SMPL
 from lib.utils.errors import UserError
 from lib.utils.files import load_checkpoint
@@ -250,6 +253,10 @@ def test_the_original_optimiser_state_is_understood(
         ),
         (["TRAIN.RESUME", "'none.pth.tar'"], "none.pth.tar does not exist"),
         (["TRAIN.DATASET_EVAL", "'Insta'"], "Insta has no 3D to evaluate"),
+        (["LOSS.VELOCITY_W", "5.0"], r"VELOCITY_W is 5.0 but TRAIN.RUN_LENGTH is 1"),
+        (["TRAIN.RUN_LENGTH", "2", "TRAIN.OVERLAP", "False"], "RUN_LENGTH 2 needs a window for every frame"),
+        (["TRAIN.RUN_LENGTH", "5"], r"RUN_LENGTH 5 gives batches of \{'2d': 0, '3d': 0\}"),
+        (["TRAIN.RUN_LENGTH", "31", "TRAIN.BATCH_SIZE", "99"], "gives no run of TRAIN.RUN_LENGTH 31 windows"),
         (["MODEL.FEATURE_SIZE", "9"], r"features have shape \(8,\), expected \(9,\)"),
     ],
 )
@@ -270,6 +277,34 @@ def test_a_refused_database_leaves_no_run_folder(
     with pytest.raises(UserError, match=r"none\.pt does not exist"):
         train_command.main()
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_weights_decide_the_body(
+    databases: Path, base_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """Where SMPL is installed too, the open network is trained, resumed and measured with the open body."""
+    fresh = tiny_config(databases, tmp_path)
+    regressor = build_model(fresh, load_body(OPEN_DATA)).regressor.state_dict()
+    weights = {name: value for name, value in regressor.items() if not name.startswith("smpl.")}
+    torch.save({"model": weights, "body": "open"}, tmp_path / "net.pth.tar")
+    start = ["TRAIN.PRETRAINED_REGRESSOR", str(tmp_path / "net.pth.tar"), "PATHS.BASE_DATA", str(base_data)]
+
+    def run(command, *opts: str, more: Sequence[str] = ()) -> Path:
+        cfg = tiny_config(databases, tmp_path / "runs", *start, *opts)
+        (tmp_path / "c.yaml").write_text(dump_yaml(cfg))
+        argv = ["--cfg", str(tmp_path / "c.yaml"), "--device", "cpu", *more]
+        monkeypatch.setattr(sys, "argv", ["command", *argv])
+        command.main()
+        return max((tmp_path / "runs").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+
+    first = run(train_command, "TRAIN.END_EPOCH", "1")
+    assert load_checkpoint(first / "checkpoint.pth.tar")["body"] == "open"
+    resume = ["TRAIN.RESUME", str(first / "checkpoint.pth.tar"), "TRAIN.PRETRAINED_REGRESSOR", ""]
+    assert run(train_command, "TRAIN.END_EPOCH", "2", *resume) != first
+    shutil.copy(databases / "open_val_db.pt", tmp_path / "open_test_db.pt")
+    files = ["DATASET.FILES.open_test", str(tmp_path / "open_test_db.pt")]
+    run(evaluate_command, *files, more=["--dataset", "open", "--checkpoint", str(first)])
+    assert "the open body (not SMPL)" in capsys.readouterr().out
 
 
 def test_a_run_folder_that_cannot_be_made_is_explained(tmp_path: Path) -> None:

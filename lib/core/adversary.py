@@ -17,7 +17,8 @@ from lib.core.optimizer import build_optimizer, restore_optimizer
 from lib.core.schedule import build_schedule
 from lib.dataset.datasets import BatchDataset, ConcatWindows, find_database
 from lib.dataset.loaders import BatchStream
-from lib.dataset.sequences import RealMotions, sequence_windows, video_sequences
+from lib.dataset.sequences import RealMotions, video_sequences
+from lib.models.encoder import run_windows
 from lib.models.motion_discriminator import MotionDiscriminator
 from lib.models.tcmr import TCMR
 from lib.utils.errors import UserError
@@ -110,7 +111,7 @@ class MotionAdversary:
     def predict(self, model: TCMR) -> Tensor:
         """Motions (n, T, 69) that ``model`` predicts for the next sequences, with their gradient."""
         features = self._next("sequences", "features")
-        windows = sequence_windows(len(features), model.seqlen, self.device)
+        windows = run_windows(len(features), model.seqlen, model.seqlen, self.device)
         output = model.predict_windows(features.flatten(0, 1), windows, return_verts=False)
         return output["theta"][:, BODY_POSE].unflatten(0, (len(features), model.seqlen))
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from yacs.config import CfgNode
 
 from lib.core.config import from_dict
-from lib.models.body import BodyData
+from lib.models.body import BodyData, load_body
 from lib.models.tcmr import TCMR
 from lib.utils.errors import UserError
 from lib.utils.files import load_checkpoint
@@ -28,25 +30,57 @@ def build_model(cfg: CfgNode, body: BodyData) -> TCMR:
     return _construct(cfg, body, pretrained)
 
 
+def body_of(checkpoint: Mapping[str, Any], cfg: CfgNode) -> BodyData:
+    """The body that a checkpoint's weights belong to: the open one even where SMPL is installed, if they were
+    trained with it.
+
+    Raises:
+        UserError: see :func:`lib.models.body.load_body`.
+    """
+    folder = cfg.PATHS.OPEN if checkpoint.get("body") == "open" else cfg.PATHS.BASE_DATA
+    return load_body(folder, open_dir=cfg.PATHS.OPEN)
+
+
+def training_body(cfg: CfgNode) -> BodyData:
+    """The body to train with: that of the weights training starts from, if it starts from any.
+
+    Raises:
+        UserError: see :func:`lib.models.body.load_body`; or the weights cannot be read.
+    """
+    start = cfg.TRAIN.RESUME or cfg.TRAIN.PRETRAINED_REGRESSOR
+    return body_of(load_checkpoint(start) if start and Path(start).is_file() else {}, cfg)
+
+
 def load_model(checkpoint_path: str | Path, cfg: CfgNode | None, body: BodyData) -> tuple[TCMR, CfgNode]:
+    """:func:`model_from` a file.
+
+    Raises:
+        UserError: see there; or the file is missing or no checkpoint.
+    """
+    return model_from(load_checkpoint(checkpoint_path), checkpoint_path, cfg, body)
+
+
+def model_from(
+    checkpoint: Mapping[str, Any], source: str | Path, cfg: CfgNode | None, body: BodyData
+) -> tuple[TCMR, CfgNode]:
     """The trained TCMR of a checkpoint, in evaluation mode, and its configuration.
 
     Args:
+        source: where it comes from, named in errors.
         cfg: the configuration to build from; None takes the one stored in the checkpoint.
 
     Raises:
-        UserError: the checkpoint is missing, is none, holds no configuration though none is given, or does
-            not fit the configuration or the body model.
+        UserError: it is no checkpoint of TCMR, holds no configuration though none is given, or does not fit
+            the configuration or the body model.
     """
-    checkpoint = load_checkpoint(checkpoint_path)
     if "gen_state_dict" not in checkpoint:
-        raise UserError(f"{checkpoint_path} is no TCMR checkpoint: it has no 'gen_state_dict'")
+        raise UserError(f"{source} is no TCMR checkpoint: it has no 'gen_state_dict'")
     if cfg is None:
         if "config" not in checkpoint:
-            raise UserError(f"{checkpoint_path} holds no configuration: give the one it was trained with")
+            raise UserError(f"{source} holds no configuration: give the one it was trained with")
         cfg = from_dict(checkpoint["config"])
     model = _construct(cfg, body, "")
-    model.load_weights(checkpoint["gen_state_dict"], checkpoint.get("body"), source=checkpoint_path)
+    model.load_weights(checkpoint["gen_state_dict"], checkpoint.get("body"), source=source)
     return model.eval(), cfg
 
 
@@ -59,5 +93,7 @@ def _construct(cfg: CfgNode, body: BodyData, pretrained: str) -> TCMR:
         regressor_hidden_size=cfg.MODEL.REGRESSOR.HIDDEN_SIZE,
         regressor_dropout=cfg.MODEL.REGRESSOR.DROPOUT,
         body=body,
+        borders="static" if cfg.COMPAT.STATIC_BORDERS else "edge",
+        feature_smooth=cfg.MODEL.FEATURE_SMOOTH,
         pretrained=pretrained,
     )

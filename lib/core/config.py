@@ -24,10 +24,11 @@ _NOT_NEGATIVE = (
     "NUM_WORKERS", "TRAIN.START_EPOCH", "TRAIN.LR_PATIENCE", "TRAIN.WARMUP_ITERS",
     "TRAIN.GEN_LR", "TRAIN.GEN_WD", "TRAIN.GEN_MOMENTUM",
     "TRAIN.MOT_DISCR.LR", "TRAIN.MOT_DISCR.WD", "TRAIN.MOT_DISCR.MOMENTUM",
-    "LOSS.KP_2D_W", "LOSS.KP_3D_W", "LOSS.SHAPE_W", "LOSS.POSE_W", "LOSS.D_MOTION_LOSS_W",
+    "LOSS.KP_2D_W", "LOSS.KP_3D_W", "LOSS.SHAPE_W", "LOSS.POSE_W", "LOSS.VELOCITY_W", "LOSS.D_MOTION_LOSS_W",
+    "MODEL.FEATURE_SMOOTH",
 )  # fmt: skip
 _POSITIVE = (
-    "TRAIN.BATCH_SIZE", "TRAIN.NUM_ITERS_PER_EPOCH", "DATASET.SEQLEN",
+    "TRAIN.BATCH_SIZE", "TRAIN.RUN_LENGTH", "TRAIN.NUM_ITERS_PER_EPOCH", "DATASET.SEQLEN",
     "TRAIN.MOT_DISCR.HIDDEN_SIZE", "TRAIN.MOT_DISCR.NUM_LAYERS",
     "TRAIN.MOT_DISCR.ATT.SIZE", "TRAIN.MOT_DISCR.ATT.LAYERS",
     "MODEL.FEATURE_SIZE", "MODEL.TGRU.NUM_LAYERS", "MODEL.TGRU.HIDDEN_SIZE", "MODEL.REGRESSOR.HIDDEN_SIZE",
@@ -68,6 +69,7 @@ def get_cfg_defaults() -> CfgNode:
     cfg.TRAIN.DATASETS_3D = ["MPII3D"]
     cfg.TRAIN.DATASET_EVAL = "ThreeDPW"
     cfg.TRAIN.BATCH_SIZE = 32  # 2D and 3D samples together, over all processes
+    cfg.TRAIN.RUN_LENGTH = 1  # windows of a sample, each a frame later; BATCH_SIZE counts every window
     cfg.TRAIN.OVERLAP = True  # training windows: stride 1, or (False) stride SEQLEN
     cfg.TRAIN.DATA_2D_RATIO = 0.5
     cfg.TRAIN.START_EPOCH = 0
@@ -105,6 +107,7 @@ def get_cfg_defaults() -> CfgNode:
     cfg.DATASET = CfgNode()
     cfg.DATASET.SEQLEN = 20
     cfg.DATASET.OVERLAP = 0.5  # (kept)
+    cfg.DATASET.MOTIONS = ""  # folder of motion files of "Simulated" in DATASETS_3D; "": procedural motions
     cfg.DATASET.FILES = CfgNode(new_allowed=True)  # "<dataset>_<split>": file name, e.g. 3dpw_train
 
     cfg.LOSS = CfgNode()
@@ -112,12 +115,14 @@ def get_cfg_defaults() -> CfgNode:
     cfg.LOSS.KP_3D_W = 30.0
     cfg.LOSS.SHAPE_W = 0.001
     cfg.LOSS.POSE_W = 1.0
+    cfg.LOSS.VELOCITY_W = 0.0  # > 0: changes between frames, relative to KP_*_W and POSE_W; needs runs
     cfg.LOSS.D_MOTION_LOSS_W = 1.0  # > 0 trains against a motion discriminator, which needs AMASS
 
     cfg.MODEL = CfgNode()
     cfg.MODEL.TEMPORAL_TYPE = "gru"  # (kept)
     cfg.MODEL.EXTRACTOR = "spin"  # static features: "spin" or "landmarks"
     cfg.MODEL.FEATURE_SIZE = 2048
+    cfg.MODEL.FEATURE_SMOOTH = 0.0  # frames: width of the Gaussian that features get before the windows
     cfg.MODEL.PRECISION = "fp32"  # of prediction in evaluate.py: or "bf16", "tf32" (CUDA), "fp16" (CUDA)
     cfg.MODEL.TGRU = CfgNode()
     cfg.MODEL.TGRU.NUM_LAYERS = 1

@@ -13,6 +13,9 @@ from lib.utils.geometry import axis_angle_to_rotmat
 _LSP = slice(25, 39)
 _HIPS = slice(2, 4)
 
+OUTPUTS = 3  # past, future and integrated prediction share one target
+_INTEGRATED = 2
+
 
 def lsgan_generator_loss(fake: Tensor, count: int | None = None) -> Tensor:
     """Least-squares GAN: how far the discriminator's outputs (N, 1) for predictions are from 1.
@@ -29,6 +32,12 @@ def lsgan_discriminator_loss(
     on_real = ((real - 1) ** 2).sum() / (count or len(real))
     on_fake = (fake**2).sum() / (count or len(fake))
     return on_real, on_fake, on_real + on_fake
+
+
+def expand_targets(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Targets (N, R, …) of runs of windows as :class:`TCMRLoss` takes them, (N * R, 3, …); copies nothing."""
+    targets = {key: values.flatten(0, 1) for key, values in batch.items() if key != "features"}
+    return {key: values[:, None].expand(-1, OUTPUTS, *values.shape[1:]) for key, values in targets.items()}
 
 
 def count_rows(target_2d: Mapping[str, Tensor] | None, target_3d: Mapping[str, Tensor] | None) -> Tensor:
@@ -121,6 +130,70 @@ class TCMRLoss(nn.Module):
         }
 
 
+def velocity_counts(target_2d: Mapping[str, Tensor] | None, target_3d: Mapping[str, Tensor] | None) -> Tensor:
+    """What :func:`velocity_terms` averages over: numbers (3,) of all pairs of neighbouring frames, of those
+    with 3D in both, of those with SMPL in both."""
+    present = [target for target in (target_2d, target_3d) if target is not None]
+    counts = present[0]["kp_2d"].new_zeros(3)
+    counts[0] = sum(target["kp_2d"][:, 1:].shape[:2].numel() for target in present)
+    if target_3d is not None:
+        counts[1], counts[2] = (_in_both(target_3d[key]).sum() for key in ("w_3d", "w_smpl"))
+    return counts
+
+
+def velocity_terms(
+    pred: Mapping[str, Tensor],
+    target_2d: Mapping[str, Tensor] | None,
+    target_3d: Mapping[str, Tensor] | None,
+    counts: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """How the integrated predictions of N2 + N3 runs of R windows change from frame to frame, compared with
+    their targets: means of squared differences.
+
+    Args:
+        pred: the output of :meth:`TCMR.forward_runs`, the 2D-only runs first: ``kp_2d`` (N * R, 3, 49, 2),
+            ``kp_3d`` (N * R, 3, 49, 3), ``rotmat`` (N * R, 3, 24, 3, 3).
+        target_2d: ``kp_2d`` (N2, R, 49, 3) with confidences, or None.
+        target_3d: ``kp_2d``, ``kp_3d`` (N3, R, 49, 3), ``theta`` (N3, R, 85), ``w_3d`` and ``w_smpl``
+            (N3, R), or None.
+        counts: the sum of :func:`velocity_counts` over all parts of a batch of which this is one.
+
+    Returns:
+        ``velocity_2d`` of the joints' (49, 2), weighted by the smaller confidence of the two frames;
+        ``velocity_3d`` of the 14 LSP joints (14, 3) about the hips, and ``velocity_pose`` of the rotation
+        matrices (24, 3, 3). Where both frames' weights are not above 0 a pair does not count; terms without
+        targets are absent.
+    """
+    present = [target for target in (target_2d, target_3d) if target is not None]
+    kp_2d = torch.cat([target["kp_2d"] for target in present])
+    integrated = {
+        name: pred[name][:, _INTEGRATED].unflatten(0, kp_2d.shape[:2])
+        for name in ("kp_2d", "kp_3d", "rotmat")
+    }
+    pairs, pairs_3d, pairs_smpl = velocity_counts(target_2d, target_3d) if counts is None else counts
+    confidence = torch.minimum(kp_2d[:, 1:, :, 2:], kp_2d[:, :-1, :, 2:])
+    change = confidence * (integrated["kp_2d"] - kp_2d[..., :2]).diff(dim=1) ** 2
+    terms = {"velocity_2d": _row_mean(change.flatten(0, 1), pairs)}
+    if target_3d is not None:
+        pred_3d = {name: value[-len(target_3d["theta"]) :] for name, value in integrated.items()}
+        error = _about_hips(pred_3d["kp_3d"]) - _about_hips(target_3d["kp_3d"])
+        true_rotmat = axis_angle_to_rotmat(target_3d["theta"][..., 3:75].unflatten(-1, (24, 3)))
+        terms["velocity_3d"] = _pair_mean(error, target_3d["w_3d"], pairs_3d)
+        terms["velocity_pose"] = _pair_mean(pred_3d["rotmat"] - true_rotmat, target_3d["w_smpl"], pairs_smpl)
+    return terms
+
+
+def _in_both(weights: Tensor) -> Tensor:
+    """Whether weights (N, R) are above 0 in a frame and in the next: (N, R - 1)."""
+    return (weights[:, 1:] > 0) & (weights[:, :-1] > 0)
+
+
+def _pair_mean(error: Tensor, weights: Tensor, pairs: Tensor) -> Tensor:
+    """Mean squared change of errors (N, R, …) over the pairs of neighbouring frames that count."""
+    change = error.diff(dim=1).flatten(2) ** 2
+    return _row_mean((_in_both(weights)[..., None] * change).flatten(0, 1), pairs)
+
+
 def _row_mean(values: Tensor, rows: Tensor) -> Tensor:
     """Sum of values (n, ...) divided by the size of ``rows`` such rows; 0 without rows."""
     return values.sum() / (rows.clamp(min=1) * values.shape[1:].numel())
@@ -136,7 +209,10 @@ def _keypoint_2d_loss(pred: Tensor, target: Tensor, rows: Tensor) -> Tensor:
 
 def _keypoint_3d_loss(pred: Tensor, target: Tensor, rows: Tensor) -> Tensor:
     """Squared error of the LSP joints (n, 14, 3) around the middle of the hips."""
-    pred, target = pred[:, _LSP], target[:, _LSP]
-    pred = pred - pred[:, _HIPS].mean(dim=1, keepdim=True)
-    target = target - target[:, _HIPS].mean(dim=1, keepdim=True)
-    return _row_mean((pred - target) ** 2, rows)
+    return _row_mean((_about_hips(pred) - _about_hips(target)) ** 2, rows)
+
+
+def _about_hips(joints: Tensor) -> Tensor:
+    """The LSP joints (*, 14, 3) of the 49 (*, 49, 3), about the middle of the hips."""
+    joints = joints[..., _LSP, :]
+    return joints - joints[..., _HIPS, :].mean(dim=-2, keepdim=True)

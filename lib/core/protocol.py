@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 ROOT_JOINTS = {"common": [2, 3], "mpii3d_test": [14]}  # their mean is the root that joints are compared about
 _ROOT_NAMES = {"common": "middle of the hips", "mpii3d_test": "joint hip"}
+PUBLISHED_SEQLEN = 16
 GroundTruth = Literal["neutral", "gendered"]
 
 
@@ -48,6 +49,8 @@ class Protocol:
         joint_count: how many they are.
         seqlen: frames of a window.
         borders: what the first and last frames of a sequence see, ``static`` or ``edge``.
+        step: frames from one frame of a window to the next.
+        precision: of the products in the GRUs.
         smoothed: predicted rotations were filtered over time.
         root_aligned_verts: MPVPE was measured with aligned roots, too.
         frame_rate: for Accel in m/s^2.
@@ -65,7 +68,10 @@ class Protocol:
     joint_count: int
     seqlen: int
     borders: str
+    step: int
+    precision: str
     smoothed: bool
+    fitted: bool
     root_aligned_verts: bool
     frame_rate: FrameRate
 
@@ -83,7 +89,11 @@ class Protocol:
             f"the database is {self.database}": self.own_database,
             f"only sequences with {self.part!r} in their name": bool(self.part),
             "rotations were smoothed": self.smoothed,
+            "bodies were fitted to landmarks": self.fitted,
             "the ends of sequences are padded with their border frames": self.borders != "static",
+            f"windows have {self.seqlen} frames, not {PUBLISHED_SEQLEN}": self.seqlen != PUBLISHED_SEQLEN,
+            f"windows take one frame in {self.step}, of smoothed features": self.step != 1,
+            f"the GRUs compute in {self.precision}": self.precision != "fp32",
             f"the body model is the {self.body} one": self.body != "smpl",
         }
         return [reason for reason, applies in reasons.items() if applies]
@@ -100,7 +110,13 @@ class Protocol:
             ("benchmark", self.benchmark),
             ("database", self.database),
             ("body model", {"smpl": "SMPL", "open": "the open body (not SMPL)"}[self.body]),
-            ("prediction", "neutral body" + ", smoothed over time (slerp 0.3)" * self.smoothed),
+            (
+                "prediction",
+                "neutral body"
+                + ", fitted to the landmarks" * self.fitted
+                + ", smoothed over time (slerp 0.3)" * self.smoothed,
+            ),
+            ("precision", f"{self.precision} in the GRUs, fp32 elsewhere"),
             ("true joints", joint_truth),
             ("joint set", f"{self.joint_count} joints, convention `{self.joints}`"),
             ("root", f"{_ROOT_NAMES[self.joints]}: subtracted from both, every frame, before all metrics"),
@@ -118,6 +134,7 @@ class Protocol:
         return [
             *rows,
             ("windows", f"{self.seqlen} frames, stride 1, one prediction per frame; {self._ends()}"),
+            ("step in a window", f"{self.step} frame{'s, features smoothed' * (self.step > 1)}"),
         ]
 
     def _ends(self) -> str:

@@ -68,7 +68,8 @@ def report(evaluation: Evaluation, checkpoint: str = "") -> str:
     methods = content["published"].get("methods", {})
     for method in sorted(methods, key="TCMR".__ne__):  # TCMR first
         main.append([f"{method}, published", *cells(methods[method])])
-    lines = [f"# {protocol.benchmark}", "", *_table(["", *labels], main), "", _UNITS]
+    measured = f": {checkpoint}" if checkpoint else ""
+    lines = [f"# {protocol.benchmark}{measured}", "", *_table(["", *labels], main), "", _UNITS]
     if methods and (reasons := protocol.deviations()):
         lines += ["", f"Not made as the published numbers were: {'; '.join(reasons)}."]
     elif methods:

@@ -11,6 +11,7 @@ from yacs.config import CfgNode
 from lib.core.config import dump_yaml
 from lib.utils.errors import UserError
 
+CHECKPOINT, BEST_CHECKPOINT, BEST_VALUE = "checkpoint.pth.tar", "model_best.pth.tar", "best.txt"
 LOG_FORMAT = "%(asctime)-15s %(message)s"
 
 
@@ -33,6 +34,24 @@ def create_run_folder(cfg: CfgNode) -> Path:
     cfg.LOGDIR = str(folder)
     (folder / "config.yaml").write_text(dump_yaml(cfg))
     return folder
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The file to measure: ``path``, or of a run folder its best model, or the last before there is a best.
+
+    Raises:
+        UserError: the folder holds none.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    for name in (BEST_CHECKPOINT, CHECKPOINT):
+        if (path / name).is_file():
+            return path / name
+    raise UserError(
+        f"{path} is a folder without {BEST_CHECKPOINT} or {CHECKPOINT}: give a checkpoint, or the folder of "
+        "a training run"
+    )
 
 
 def log_to_console() -> None:

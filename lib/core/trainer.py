@@ -21,10 +21,12 @@ from lib.core import distributed
 from lib.core.adversary import MotionAdversary
 from lib.core.config import dump_yaml, to_dict
 from lib.core.evaluator import EvaluationSet, evaluate
-from lib.core.loss import TCMRLoss, count_rows
+from lib.core.loss import TCMRLoss, count_rows, expand_targets, velocity_counts, velocity_terms
 from lib.core.optimizer import build_optimizer, restore_optimizer
+from lib.core.run_folder import BEST_CHECKPOINT, BEST_VALUE, CHECKPOINT
 from lib.core.schedule import build_schedule
 from lib.core.seeding import get_rng_state, set_rng_state
+from lib.data_utils.simulated import SIMULATED, SimulatedStream
 from lib.dataset.datasets import Batch, ConcatWindows, get_spec, training_set
 from lib.dataset.loaders import BatchStream
 from lib.models.body import BodyData
@@ -35,7 +37,6 @@ from lib.utils.files import atomic_write, load_checkpoint, save_checkpoint
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT, BEST_CHECKPOINT, BEST_VALUE = "checkpoint.pth.tar", "model_best.pth.tar", "best.txt"
 _POSTFIX_STEPS = 20  # iterations between updates of the progress bar
 _VALIDATION_TAGS = {  # TensorBoard tags of the original
     "mpjpe": "mpjpe",
@@ -72,14 +73,18 @@ class Trainer:
         check_precision(cfg.TRAIN.PRECISION, device, ("fp32", "tf32", "bf16"))
         if cfg.TRAIN.ACCUMULATE < 1:
             raise UserError(f"TRAIN.ACCUMULATE is {cfg.TRAIN.ACCUMULATE}: expected at least 1")
+        _check_runs(cfg)
         use_tf32(cfg.TRAIN.PRECISION == "tf32")
-        self.network = torch.compile(self.model) if cfg.TRAIN.COMPILE else self.model
+        forward = self.model.forward_runs
+        self.network = torch.compile(forward) if cfg.TRAIN.COMPILE else forward
         self.loss = TCMRLoss(
             e_loss_weight=cfg.LOSS.KP_2D_W,
             e_3d_loss_weight=cfg.LOSS.KP_3D_W,
             e_pose_loss_weight=cfg.LOSS.POSE_W,
             e_shape_loss_weight=cfg.LOSS.SHAPE_W,
         )
+        weights = {"2d": cfg.LOSS.KP_2D_W, "3d": cfg.LOSS.KP_3D_W, "pose": cfg.LOSS.POSE_W}
+        self.velocity_weights = {f"velocity_{k}": cfg.LOSS.VELOCITY_W * w for k, w in weights.items()}
         self.parameters = [p for p in model.parameters() if p.requires_grad]  # not the body model's
         self.optimizer = build_optimizer(
             cfg.TRAIN.GEN_OPTIM,
@@ -144,9 +149,12 @@ class Trainer:
         self.folder = folder
         self.writer = SummaryWriter(str(folder))
         self.writer.add_text("config", f"```\n{dump_yaml(self.cfg)}```", 0)
-        for kind, dataset in self.datasets.items():
-            size = self.streams[kind].batch_size
-            logger.info("%s training windows: %d, %d per batch", kind.upper(), len(dataset), size)
+        unit = "windows"
+        if self.cfg.TRAIN.RUN_LENGTH > 1:
+            unit = f"runs of {self.cfg.TRAIN.RUN_LENGTH} windows"
+        for kind, stream in self.streams.items():
+            count = len(self.datasets[kind]) if kind in self.datasets else "endless, simulated"
+            logger.info("%s training %s: %s, %d per batch", kind.upper(), unit, count, stream.batch_size)
         if self.cfg.TRAIN.RESUME:
             resumed = Path(self.cfg.TRAIN.RESUME)
             for name in (BEST_CHECKPOINT, BEST_VALUE):
@@ -187,6 +195,7 @@ class Trainer:
                     bar.set_postfix({tag: f"{sums[tag] / counts[tag]:.3g}" for tag in sums}, refresh=False)
         seconds = time.perf_counter() - started
         samples = iterations * sum(stream.batch_size for stream in self.streams.values())
+        samples *= self.cfg.TRAIN.RUN_LENGTH
         self._log("throughput/samples_per_second", samples / seconds, epoch)
         self._log("throughput/loading_share", loading / seconds, epoch)
         means = ", ".join(f"{tag} {sums[tag] / counts[tag]:.4f}" for tag in sums)
@@ -209,15 +218,23 @@ class Trainer:
             kind: {key: values.to(self.device, non_blocking=True) for key, values in batch.items()}
             for kind, batch in batches.items()
         }
-        counts = distributed.sum_over_processes(count_rows(batches.get("2d"), batches.get("3d")))
+        counts = count_rows(*_pair({kind: expand_targets(batch) for kind, batch in batches.items()}))
+        counts = distributed.sum_over_processes(counts)
+        if self.cfg.LOSS.VELOCITY_W > 0:
+            pairs = distributed.sum_over_processes(velocity_counts(*_pair(batches)))
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, torch.Tensor] = {}
         total = torch.zeros((), device=self.device)
         for part in _split(batches, self.cfg.TRAIN.ACCUMULATE):
             features = torch.cat([batch["features"] for batch in part.values()])  # 2D samples come first
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.cfg.TRAIN.PRECISION == "bf16"):
-                predictions, _ = self.network(features, is_train=True, return_verts=False)
-            loss, terms = self.loss(predictions, part.get("2d"), part.get("3d"), counts)
+                predictions = self.network(features, self.cfg.TRAIN.RUN_LENGTH)
+            targets = {kind: expand_targets(batch) for kind, batch in part.items()}
+            loss, terms = self.loss(predictions, *_pair(targets), counts)
+            if self.cfg.LOSS.VELOCITY_W > 0:
+                changes = velocity_terms(predictions, *_pair(part), pairs)
+                changes = {tag: self.velocity_weights[tag] * value for tag, value in changes.items()}
+                loss, terms = loss + sum(changes.values()), {**terms, **changes}
             loss.backward()
             total = total + loss.detach()
             for tag, value in terms.items():
@@ -265,21 +282,38 @@ class Trainer:
 
     # ---------------------------------------------------------------------------- data
 
-    def _open_streams(self, positions: dict[str, int]) -> dict[str, BatchStream]:
-        """The endless batches of the 2D and the 3D sets that are there."""
-        train = self.cfg.TRAIN
-        sizes = dict.fromkeys(self.datasets, train.BATCH_SIZE)
-        if len(sizes) == 2:
-            sizes["2d"] = int(train.BATCH_SIZE * train.DATA_2D_RATIO)
-            sizes["3d"] = train.BATCH_SIZE - sizes["2d"]
+    def _open_streams(self, positions: dict[str, int]) -> dict[str, BatchStream | SimulatedStream]:
+        """The endless batches of the 2D and the 3D sets that are there, or of simulated data.
+
+        A stream gives what a batch of :class:`WindowDataset` holds, ``batch_size`` runs at a time, and its
+        ``position`` is stored in checkpoints.
+        """
+        train, simulated = self.cfg.TRAIN, uses_simulation(self.cfg)
+        windows = dict.fromkeys(["3d"] if simulated else self.datasets, train.BATCH_SIZE)
+        if len(windows) == 2:
+            windows["2d"] = int(train.BATCH_SIZE * train.DATA_2D_RATIO)
+            windows["3d"] = train.BATCH_SIZE - windows["2d"]
+        sizes = {kind: count // train.RUN_LENGTH for kind, count in windows.items()}
         world = distributed.world()
         if min(sizes.values()) < world:
             raise UserError(
-                f"TRAIN.BATCH_SIZE {train.BATCH_SIZE} with TRAIN.DATA_2D_RATIO {train.DATA_2D_RATIO} gives "
-                f"batches of {sizes}: each must be at least {world}, the number of processes, or one list of "
-                "datasets empty"
+                f"TRAIN.BATCH_SIZE {train.BATCH_SIZE} with TRAIN.DATA_2D_RATIO {train.DATA_2D_RATIO} and "
+                f"TRAIN.RUN_LENGTH {train.RUN_LENGTH} gives batches of {sizes}: each must be at least "
+                f"{world}, the number of processes, or one list of datasets empty"
             )
-        streams = {}
+        if simulated:
+            stream = SimulatedStream(
+                self.cfg,
+                self.body,
+                self.device,
+                sizes["3d"],
+                seed=self.seed,
+                start=positions.get("3d", 0),
+                rank=distributed.rank(),
+                world=world,
+            )
+            return {"3d": stream}
+        streams: dict[str, BatchStream | SimulatedStream] = {}
         for number, (kind, dataset) in enumerate(self.datasets.items()):
             streams[kind] = BatchStream(
                 dataset,
@@ -344,12 +378,38 @@ class Trainer:
         return checkpoint
 
 
+def uses_simulation(cfg: CfgNode) -> bool:
+    """Whether to train on data that is simulated while training.
+
+    Raises:
+        UserError: beside databases, or with a motion discriminator, which needs some.
+    """
+    named = [*cfg.TRAIN.DATASETS_2D, *cfg.TRAIN.DATASETS_3D]
+    if SIMULATED not in named:
+        return False
+    if list(cfg.TRAIN.DATASETS_3D) != [SIMULATED] or cfg.TRAIN.DATASETS_2D:
+        raise UserError(
+            f"{SIMULATED} is trained on alone: TRAIN.DATASETS_3D is {list(cfg.TRAIN.DATASETS_3D)} and "
+            f"TRAIN.DATASETS_2D {list(cfg.TRAIN.DATASETS_2D)}, expected [{SIMULATED}] and []"
+        )
+    if cfg.LOSS.D_MOTION_LOSS_W > 0:
+        raise UserError(f"LOSS.D_MOTION_LOSS_W needs videos in a database, not {SIMULATED}: set it to 0.0")
+    return True
+
+
 def open_datasets(cfg: CfgNode) -> dict[str, ConcatWindows]:
     """The training sets ``2d`` and ``3d``, of which either may be absent.
 
     Raises:
         UserError: both are, or one does not fit.
     """
+    if uses_simulation(cfg):
+        return {}
+    if cfg.MODEL.FEATURE_SMOOTH > 0:
+        raise UserError(
+            f"MODEL.FEATURE_SMOOTH is {cfg.MODEL.FEATURE_SMOOTH}, which training on databases cannot do: set it "
+            f"to 0.0, or TRAIN.DATASETS_3D to [{SIMULATED}]"
+        )
     sets = {
         "2d": training_set(cfg.TRAIN.DATASETS_2D, cfg, with_3d=False),
         "3d": training_set(cfg.TRAIN.DATASETS_3D, cfg, with_3d=True),
@@ -358,6 +418,25 @@ def open_datasets(cfg: CfgNode) -> dict[str, ConcatWindows]:
     if not present:
         raise UserError("TRAIN.DATASETS_2D and TRAIN.DATASETS_3D are both empty: name a dataset in one")
     return present
+
+
+def _check_runs(cfg: CfgNode) -> None:
+    length = cfg.TRAIN.RUN_LENGTH
+    if cfg.LOSS.VELOCITY_W > 0 and length == 1:
+        raise UserError(
+            f"LOSS.VELOCITY_W is {cfg.LOSS.VELOCITY_W} but TRAIN.RUN_LENGTH is 1: velocities need runs of at "
+            "least 2 windows; raise TRAIN.RUN_LENGTH or set LOSS.VELOCITY_W to 0.0"
+        )
+    if length > 1 and (cfg.COMPAT.TRAIN_WINDOWS or not cfg.TRAIN.OVERLAP):
+        raise UserError(
+            f"TRAIN.RUN_LENGTH {length} needs a window for every frame: set TRAIN.OVERLAP to True and "
+            "COMPAT.TRAIN_WINDOWS to False, or TRAIN.RUN_LENGTH to 1"
+        )
+
+
+def _pair(batches: dict[str, Batch]) -> tuple[Batch | None, Batch | None]:
+    """What has only 2D, and what has 3D."""
+    return batches.get("2d"), batches.get("3d")
 
 
 def _split(batches: dict[str, Batch], parts: int) -> Iterator[dict[str, Batch]]:

@@ -108,8 +108,6 @@ def orthonormalise(matrix: torch.Tensor) -> torch.Tensor:
     return torch.stack([first, second, torch.linalg.cross(first, second)], -1)
 
 
-
-
 def open_motions(folder: str | Path) -> dict[str, list[Motion]]:
     """The ``train``, ``val`` and ``test`` motions of the open weights, split by performer.
 
@@ -167,7 +165,7 @@ class MotionSampler:
         self,
         motions: list[Motion],
         generator: torch.Generator,
-        augmentation: Augmentation = Augmentation(),  # noqa: B008 - frozen
+        augmentation: Augmentation = Augmentation(),
     ) -> None:
         if not motions:
             raise UserError("no motions to sample from: this split is empty; change the held-out performers")

@@ -159,7 +159,7 @@ class Simulator:
         return (until > time)[:, longest:]
 
     def _held(self, refreshed: Tensor) -> Tensor:
-        """(clips, length) indices of the last frame up to each that is ``refreshed``; the first one counts."""
+        """(clips, length) indices of the last ``refreshed`` frame up to each; the first one counts."""
         time = torch.arange(refreshed.shape[1], device=self.device)
         return torch.where(refreshed, time, 0).cummax(1)[0]
 
@@ -315,7 +315,9 @@ class Simulator:
         border = low + share * (high - low)
         below = xy[..., 1] > border[:, None, None, 1]
         beside = xy[..., 0] > border[:, None, None, 0]
-        beside = torch.where(self._chance(0.5, clips)[:, None, None], beside, ~beside & (share[:, None] < 0.8))
+        beside = torch.where(
+            self._chance(0.5, clips)[:, None, None], beside, ~beside & (share[:, None] < 0.8)
+        )
         from_below = self._chance(0.75, clips)[:, None, None]
         return torch.where(from_below, below, beside) & self._chance(self.noise.cut, clips)[:, None, None]
 

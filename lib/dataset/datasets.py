@@ -13,12 +13,10 @@ from torch.utils.data import Dataset
 from yacs.config import CfgNode
 
 from lib.dataset.database import Database, open_database
-from lib.dataset.windows import original_windows, training_windows, window_frames
+from lib.dataset.windows import first_of_runs, original_windows, training_windows, window_frames
 from lib.utils.crops import CROP_SIZE, transform_keypoints
 from lib.utils.errors import UserError
 from lib.utils.keypoints import JOINT_NAMES, convert_kps
-
-OUTPUTS = 3  # past, future and integrated prediction share one target
 
 Batch = dict[str, torch.Tensor]
 
@@ -155,15 +153,17 @@ def find_database(key: str, cfg: CfgNode) -> Path:
 
 
 class WindowDataset(BatchDataset):
-    """Windows of one database with the targets of their middle frame.
+    """Runs of R windows of one database, each a frame later than the one before, with the targets of the
+    windows' middle frames.
 
-    A sample holds ``features`` (L, F), ``kp_2d`` (3, 49, 3: x, y in [-1, 1] of the crop, confidence) and, for
-    a dataset with 3D, ``kp_3d`` (3, 49, 3) metres, ``theta`` (3, 85), ``w_3d`` (3,) and ``w_smpl`` (3,), all
-    float32; the axis of 3 repeats one target. :meth:`__getitems__` gives a batch: one leading axis more.
+    A sample holds ``features`` (L + R - 1, F), ``kp_2d`` (R, 49, 3: x, y in [-1, 1] of the crop, confidence)
+    and, for a dataset with 3D, ``kp_3d`` (R, 49, 3) metres, ``theta`` (R, 85), ``w_3d`` (R,) and ``w_smpl``
+    (R,), all float32. :meth:`__getitems__` gives a batch: one leading axis more.
 
     Args:
         database: the fields of :func:`required_fields`.
         seqlen: window length L.
+        run_length: R; more than 1 needs ``overlap`` and not the original's windows.
         overlap: a window for every frame, else windows side by side.
         original: the original's choice of windows.
         float16: round targets to half precision, as the original does.
@@ -176,23 +176,24 @@ class WindowDataset(BatchDataset):
         database: Database,
         seqlen: int,
         *,
+        run_length: int = 1,
         overlap: bool = True,
         original: bool = False,
         float16: bool = False,
         use_smpl: bool = True,
     ) -> None:
-        self.spec, self.database, self.seqlen = spec, database, seqlen
+        self.spec, self.database, self.seqlen, self.run_length = spec, database, seqlen, run_length
         self.float16, self.use_smpl = float16, use_smpl and spec.has_smpl
         make_windows = original_windows if original else training_windows
-        self.windows = make_windows(database["vid_name"], seqlen, overlap)
+        self.windows = first_of_runs(make_windows(database["vid_name"], seqlen, overlap), run_length)
 
     def __len__(self) -> int:
         return len(self.windows)
 
     def __getitems__(self, indices: Sequence[int] | np.ndarray) -> Batch:
         windows = self.windows[np.asarray(indices)]
-        targets = windows[:, 0]
-        features = self.database["features"][window_frames(windows, self.seqlen)]
+        targets = (windows[:, :1] + np.arange(self.run_length)).ravel()
+        features = self.database["features"][window_frames(windows, self.seqlen, self.run_length)]
         batch = {"features": torch.from_numpy(np.ascontiguousarray(features, np.float32))}
         batch["kp_2d"] = self._target(self._joints2d(targets))
         if self.spec.has_3d:
@@ -200,7 +201,7 @@ class WindowDataset(BatchDataset):
             has_smpl = theta[:, 3:].any(axis=1) & self.use_smpl  # all zero means that there is none
             batch["kp_3d"] = self._target(self.database["joints3D"][targets])
             batch["theta"] = self._target(theta)
-            batch["w_3d"] = torch.ones(len(targets), OUTPUTS)
+            batch["w_3d"] = torch.ones(len(windows), self.run_length)
             batch["w_smpl"] = self._target(has_smpl)
         return batch
 
@@ -222,8 +223,7 @@ class WindowDataset(BatchDataset):
     def _target(self, values: Any) -> torch.Tensor:
         if self.float16:
             values = values.astype(np.float16)
-        tensor = torch.from_numpy(np.asarray(values, np.float32))
-        return tensor[:, None].expand(-1, OUTPUTS, *tensor.shape[1:])
+        return torch.from_numpy(np.asarray(values, np.float32)).unflatten(0, (-1, self.run_length))
 
 
 class ConcatWindows(BatchDataset):
@@ -287,6 +287,7 @@ def _training_windows(spec: DatasetSpec, cfg: CfgNode) -> WindowDataset:
         spec,
         database,
         cfg.DATASET.SEQLEN,
+        run_length=cfg.TRAIN.RUN_LENGTH,
         overlap=cfg.TRAIN.OVERLAP,
         original=cfg.COMPAT.TRAIN_WINDOWS,
         float16=cfg.COMPAT.FLOAT16_TARGETS,
@@ -294,9 +295,9 @@ def _training_windows(spec: DatasetSpec, cfg: CfgNode) -> WindowDataset:
         use_smpl=not (spec.name == "Human36M" and cfg.TITLE == TABLE4_3DPW),
     )
     if not len(dataset):
-        raise UserError(
-            f"database {path} gives no window of {cfg.DATASET.SEQLEN} frames: its videos are shorter"
-        )
+        runs = f"run of TRAIN.RUN_LENGTH {cfg.TRAIN.RUN_LENGTH} windows"
+        missing = runs if cfg.TRAIN.RUN_LENGTH > 1 else f"window of {cfg.DATASET.SEQLEN} frames"
+        raise UserError(f"database {path} gives no {missing}: its videos are shorter")
     return dataset
 
 

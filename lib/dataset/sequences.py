@@ -51,8 +51,8 @@ class VideoSequences(BatchDataset):
     """Every run of L consecutive frames of a training set's videos, with the frames their windows see.
 
     A sample holds ``features`` (2 L - 1, F) float32. The window of frame k of the run is its rows
-    ``k ... k + L - 1``, see :func:`sequence_windows`. Windows that reach over an end of the video repeat its
-    border frame.
+    ``k ... k + L - 1``, see :func:`lib.models.encoder.run_windows`. Windows that reach over an end of the
+    video repeat its border frame.
     """
 
     def __init__(self, database: Database, seqlen: int) -> None:
@@ -72,13 +72,6 @@ class VideoSequences(BatchDataset):
         first, last = self._spans[chosen].T[..., None]
         frames = (self._starts[chosen, None] + self._offsets).clip(first, last)
         return {"features": torch.from_numpy(np.ascontiguousarray(self._features[frames], np.float32))}
-
-
-def sequence_windows(count: int, seqlen: int, device: torch.device | None = None) -> torch.Tensor:
-    """The rows (count * L, L) that each frame's window sees of :class:`VideoSequences` samples end to end."""
-    steps = torch.arange(seqlen, device=device)
-    first = torch.arange(count, device=device) * (2 * seqlen - 1)
-    return (first[:, None, None] + steps[:, None] + steps).flatten(0, 1)
 
 
 def video_sequences(windows: ConcatWindows, seqlen: int) -> ConcatWindows:

@@ -89,7 +89,17 @@ def training_windows(vid_names: np.ndarray, seqlen: int, overlap: bool) -> np.nd
     return np.concatenate(windows) if windows else np.zeros((0, 3), np.int64)
 
 
-def window_frames(windows: np.ndarray, seqlen: int) -> np.ndarray:
-    """Frames that windows show: (n, 3) -> (n, seqlen)."""
-    frames = windows[:, :1] + np.arange(seqlen) - seqlen // 2
+def first_of_runs(windows: np.ndarray, run_length: int) -> np.ndarray:
+    """Those (m, 3) of training windows (n, 3), one per frame, that begin a run of windows inside a video.
+
+    A video of fewer than ``run_length`` frames has none.
+    """
+    last = windows[run_length - 1 :]
+    first = windows[: len(last)]
+    return first[(first[:, 1] == last[:, 1]) & (last[:, 0] - first[:, 0] == run_length - 1)]
+
+
+def window_frames(windows: np.ndarray, seqlen: int, run_length: int = 1) -> np.ndarray:
+    """Frames that windows show, or runs of windows that begin with them: (n, 3) -> (n, seqlen + R - 1)."""
+    frames = windows[:, :1] + np.arange(seqlen + run_length - 1) - seqlen // 2
     return np.clip(frames, windows[:, 1:2], windows[:, 2:3])

@@ -79,7 +79,9 @@ class PoseForecast(nn.Module):
         parts = gates_of(frames[:middle]), gates_of(frames), gates_of(frames[middle + 1 :].flip(0))
         return self._integrate(*self._states(self.layers(), parts, len(frames)), is_train)
 
-    def encode_windows(self, frames: Tensor, windows: Tensor) -> tuple[Tensor, Tensor]:
+    def encode_windows(
+        self, frames: Tensor, windows: Tensor, is_train: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """:meth:`forward` of ``frames[windows]``, with the work that overlapping windows share done once.
 
         Results equal up to rounding.
@@ -87,11 +89,12 @@ class PoseForecast(nn.Module):
         Args:
             frames: (U, F).
             windows: (N, T) indices of frames.
+            is_train: see :meth:`forward`.
 
         Returns:
-            the integrated feature (N, F) and the attention scores (N, 3).
+            what :meth:`forward` returns.
         """
-        return self._integrate(*self.window_states(frames, windows, self.layers()), is_train=False)
+        return self._integrate(*self.window_states(frames, windows, self.layers()), is_train)
 
     def window_states(
         self, frames: Tensor, windows: Tensor, layers: EncoderLayers
@@ -142,6 +145,17 @@ class PoseForecast(nn.Module):
         if is_train:
             return torch.stack((f_bef, f_aft, integrated), dim=1), scores
         return integrated, scores
+
+
+def run_windows(count: int, seqlen: int, run_length: int, device: torch.device | None = None) -> Tensor:
+    """Rows (count * R, L) that windows of L frames see of ``count`` runs laid end to end.
+
+    A run of R windows, each one frame later than the one before, has L + R - 1 rows.
+    """
+    steps = torch.arange(seqlen, device=device)
+    starts = torch.arange(run_length, device=device)[:, None]
+    runs = torch.arange(count, device=device)[:, None, None] * (seqlen + run_length - 1)
+    return (runs + starts + steps).flatten(0, 1)
 
 
 def _rows(values: Tensor, indices: Tensor) -> Tensor:

@@ -35,6 +35,15 @@ class LandmarkBody(nn.Module):
     mass: Tensor
     landmark_joints: Tensor
     joint_map: Tensor
+    skin_pairs: Tensor
+    pair_mass: Tensor
+    part_joints: Tensor
+    part_mass: Tensor
+    part_sum: Tensor
+    turned_landmark: Tensor
+    turned_joint: Tensor
+    turned_frame: Tensor
+    turned_mass: Tensor
 
     def __init__(self, body: BodyData) -> None:
         super().__init__()
@@ -69,23 +78,87 @@ class LandmarkBody(nn.Module):
             self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(value, np.float32)))
         self.register_buffer("bone_of_pair", torch.from_numpy(bones))
         self.register_buffer("joint_map", torch.tensor(SMPL49_MAP))
+        self._prepare_jacobian(body.parents, points - self._split, bones, mass[points, bones], joint_weights)
+
+    def _prepare_jacobian(
+        self,
+        parents: np.ndarray,
+        landmark: np.ndarray,
+        bones: np.ndarray,
+        mass: np.ndarray,
+        joints: np.ndarray,
+    ) -> None:
+        """Landmarks as sums of parts that hang on a bone: pairs on the skin, and joints, which hang on the
+        bone before them. Every joint at or above that bone turns the part about itself."""
+        skin = np.flatnonzero(landmark >= 0)
+        row, joint = np.nonzero(joints)
+        parts = [*zip(landmark[skin], bones[skin], mass[skin]), *zip(row, parents[joint], joints[row, joint])]
+        turned: dict[tuple[int, int], int] = {}
+        sums: list[tuple[int, int]] = []
+        for number, (point, bone, _) in enumerate(parts):
+            while bone >= 0:
+                sums.append((number, turned.setdefault((int(point), int(bone)), len(turned))))
+                bone = parents[bone]
+        part_sum = np.zeros((len(parts), len(turned)), np.float32)
+        part_sum[tuple(np.transpose(sums))] = 1
+        points, turning = np.transpose(list(turned))
+        part_mass = np.array([weight for _, _, weight in parts])
+        for name, value in {
+            "skin_pairs": skin,
+            "part_joints": joint,
+            "turned_landmark": points,
+            "turned_joint": turning,
+            "turned_frame": parents[turning] + 1,  # 0 is the camera's frame, which turns the root
+        }.items():
+            self.register_buffer(name, torch.from_numpy(np.asarray(value, np.int64)))
+        for name, value in {
+            "pair_mass": part_mass[: len(skin)],
+            "part_mass": part_mass[len(skin) :],
+            "part_sum": part_sum,
+            "turned_mass": part_mass @ part_sum,
+        }.items():
+            self.register_buffer(name, torch.from_numpy(np.asarray(value, np.float32)))
 
     def forward(self, rotmat: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, 24, 3, 3) rotations, (n, 10) or (1, 10) shapes -> joints (n, 49, 3), landmarks (n, 33, 3), m."""
-        n = len(rotmat)
-        rest = (betas @ self.joint_shapedirs).view(-1, _N_JOINTS, 3) + self.joint_template
-        rotations, joints = self._chain(rotmat, rest)  # (24, n, 3, 3), (24, n, 3)
-        rotation, joints = rotations.permute(1, 2, 3, 0), joints.permute(1, 2, 0)  # (n, 3, 3, 24), (n, 3, 24)
-        offset = joints - (rotation * rest.transpose(1, 2)[:, None]).sum(2)
-
-        pose_feature = (rotmat[:, 1:] - torch.eye(3, dtype=rotmat.dtype, device=rotmat.device)).flatten(1)
-        shaped = betas @ self.blend[:10] + self.template
-        posed = (shaped + pose_feature @ self.blend[10:]).view(n, 3, -1)
-        turned = (rotation.index_select(3, self.bone_of_pair) * posed[:, None]).sum(2)  # (n, 3, P)
+        """(n, 24, 3, 3) rotations, (n or 1, 10) shapes -> joints (n, 49, 3), landmarks (n, 33, 3), m."""
+        _, joints, turned, offset = self._pose(rotmat, betas)
         points = turned @ self.pair_sum + offset @ self.mass  # (n, 3, Q)
         pool = torch.cat((joints, points[..., : self._split]), 2)
         landmarks = joints @ self.landmark_joints + points[..., self._split :]
         return pool[..., self.joint_map].transpose(1, 2), landmarks.transpose(1, 2)
+
+    @torch.no_grad()
+    def jacobian(self, rotmat: Tensor, betas: Tensor) -> Tensor:
+        """How the landmarks follow small turns of the joints: (n, 33, 3, 24, 3), metres per radian.
+
+        A turn d of joint j takes its rotation R_j to exp(d) R_j. What poses do to the shape of the skin is
+        left out: it moves the landmarks on the skin by little.
+        """
+        rotation, joints, turned, offset = self._pose(rotmat, betas)
+        skin = self.skin_pairs
+        hung = turned[..., skin] + offset[..., self.bone_of_pair[skin]] * self.pair_mass
+        parts = torch.cat((hung, joints[..., self.part_joints] * self.part_mass), 2)
+        arms = parts @ self.part_sum - joints[..., self.turned_joint] * self.turned_mass  # (n, 3, A)
+        frames = torch.cat((torch.eye(3).to(rotation).expand(len(rotmat), 3, 3)[..., None], rotation), 3)
+        axes = frames[..., self.turned_frame]  # (n, 3, 3, A): columns are the axes of turns
+        moves = torch.linalg.cross(axes, arms[:, :, None].expand_as(axes), dim=1)
+        result = rotmat.new_zeros(len(rotmat), 33, 3, _N_JOINTS, 3)
+        result[:, self.turned_landmark, :, self.turned_joint] = moves.permute(3, 0, 1, 2)
+        return result
+
+    def _pose(self, rotmat: Tensor, betas: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Global rotations (n, 3, 3, 24), joints (n, 3, 24), the pairs' rotated shares (n, 3, P) and the
+        bones' offsets (n, 3, 24)."""
+        n = len(rotmat)
+        rest = (betas @ self.joint_shapedirs).view(-1, _N_JOINTS, 3) + self.joint_template
+        rotations, joints = self._chain(rotmat, rest)  # (24, n, 3, 3), (24, n, 3)
+        rotation, joints = rotations.permute(1, 2, 3, 0), joints.permute(1, 2, 0)
+        offset = joints - (rotation * rest.transpose(1, 2)[:, None]).sum(2)
+        pose_feature = (rotmat[:, 1:] - torch.eye(3, dtype=rotmat.dtype, device=rotmat.device)).flatten(1)
+        shaped = betas @ self.blend[:10] + self.template
+        posed = (shaped + pose_feature @ self.blend[10:]).view(n, 3, -1)
+        turned = (rotation.index_select(3, self.bone_of_pair) * posed[:, None]).sum(2)
+        return rotation, joints, turned, offset
 
     def _chain(self, rotmat: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
         """Global rotations (24, n, 3, 3) and joint positions (24, n, 3) along the kinematic tree."""
@@ -109,7 +182,7 @@ class LandmarkBody(nn.Module):
 
 
 def _levels(parents: np.ndarray) -> list[tuple[list[int], list[int], list[int]]]:
-    """Joints of equal distance from the root: these joints, their parents, the parents' places one level up."""
+    """Joints of equal distance from the root, their parents, and the parents' places one level up."""
     levels, above = [], [0]
     while True:
         joints = [j for j, parent in enumerate(parents.tolist()) if parent in above and j > 0]

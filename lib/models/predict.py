@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Literal
 
 import numpy as np
 import torch
@@ -11,18 +10,19 @@ from torch import Tensor
 
 from lib.models.inference import PreparedTCMR
 from lib.models.precision import Precision
-from lib.models.tcmr import TCMR
+from lib.models.tcmr import TCMR, Borders
 from lib.utils.errors import UserError
 from lib.utils.smoothing import gaussian
-
-Borders = Literal["static", "edge"]
 
 TRAINING_FPS = 30.0
 
 
-def window_step(fps: float) -> int:
-    """Frames from one frame of a window to the next, so that a window spans the time it was trained on."""
-    return max(1, round(fps / TRAINING_FPS))
+def window_step(fps: float, borders: Borders = "edge") -> int:
+    """Frames from one frame of a window to the next, so that a window spans the time it was trained on.
+
+    The published protocol (``static`` borders) steps over none.
+    """
+    return 1 if borders == "static" else max(1, round(fps / TRAINING_FPS))
 
 
 def window_indices(n_frames: int, seqlen: int, borders: Borders = "static", step: int = 1) -> np.ndarray:
@@ -58,7 +58,7 @@ def predict_sequence(
     *,
     J_regressor: np.ndarray | Tensor | None = None,
     return_verts: bool = True,
-    borders: Borders = "static",
+    borders: Borders | None = None,
     step: int = 1,
     precision: Precision = "fp32",
     batch_size: int | None = None,
@@ -71,8 +71,9 @@ def predict_sequence(
         features: static features (T, F) of consecutive frames.
         J_regressor: (17, 6890), for the 14 evaluation joints instead of 49.
         return_verts: False leaves out ``verts`` and is faster.
-        borders, step: which frames a prediction sees, see :func:`window_indices`. With a step the features
-            are smoothed by a Gaussian of half a step.
+        borders, step: which frames a prediction sees, see :func:`window_indices`. By default the borders are
+            the model's own. Features are smoothed by a Gaussian of the model's ``feature_smooth`` steps, and
+            with a step of at least half a step.
         precision: see :class:`PreparedTCMR`; a prepared model has its own.
         batch_size: frames predicted at once; bounds the memory, does not change results. By default 256 on a
             CPU, 1024 elsewhere.
@@ -112,7 +113,7 @@ def iter_predictions(
     *,
     J_regressor: np.ndarray | Tensor | None = None,
     return_verts: bool = True,
-    borders: Borders = "static",
+    borders: Borders | None = None,
     step: int = 1,
     precision: Precision = "fp32",
     batch_size: int | None = None,
@@ -126,9 +127,9 @@ def iter_predictions(
         features = features.detach().cpu().numpy()
     network = model if isinstance(model, TCMR) else model.model
     _check_features(features, network.feature_size)
-    if step > 1:  # windows of neighbouring frames share no frame: without a low-pass they would disagree
-        features = gaussian(features, step / 2)
-    windows = window_indices(len(features), network.seqlen, borders, step)
+    # With a step, windows of neighbouring frames share no frame: without a low-pass they would disagree.
+    features = gaussian(features, max(step * network.feature_smooth, step / 2 if step > 1 else 0))
+    windows = window_indices(len(features), network.seqlen, borders or network.borders, step)
     like = network.regressor.init_cam
     if J_regressor is not None:
         J_regressor = torch.as_tensor(J_regressor).to(like)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor, nn
 
 from lib.models.body import BodyData, load_body
-from lib.models.encoder import PoseForecast
+from lib.models.encoder import PoseForecast, run_windows
 from lib.models.regressor import Regressor
 from lib.models.weights import load_weights, per_frame_weights
 from lib.utils.errors import UserError
 from lib.utils.files import load_checkpoint
+
+Borders = Literal["static", "edge"]
 
 
 class TCMR(nn.Module):
@@ -24,6 +27,9 @@ class TCMR(nn.Module):
         feature_size: F, numbers per static feature.
         regressor_hidden_size, regressor_dropout: see :class:`lib.models.regressor.Regressor`.
         body: body model; by default what :func:`lib.models.body.load_body` finds.
+        borders: what the ends of a sequence see where a prediction is not told otherwise, see
+            :func:`lib.models.predict.window_indices`.
+        feature_smooth: frames, width of the Gaussian that a sequence's features get before the windows.
         pretrained: checkpoint of a per-frame network whose regressor is the starting point; '' for none.
 
     Raises:
@@ -39,13 +45,15 @@ class TCMR(nn.Module):
         regressor_hidden_size: int = 1024,
         regressor_dropout: float = 0.5,
         body: BodyData | None = None,
+        borders: Borders = "static",
+        feature_smooth: float = 0.0,
         pretrained: str | Path = "",
     ) -> None:
         super().__init__()
         body = load_body() if body is None else body
         self.body_kind = body.kind
-        self.seqlen = seqlen
-        self.feature_size = feature_size
+        self.seqlen, self.borders = seqlen, borders
+        self.feature_size, self.feature_smooth = feature_size, feature_smooth
         self.encoder = PoseForecast(n_layers, seqlen, hidden_size, feature_size)
         self.regressor = Regressor(body, feature_size, regressor_hidden_size, regressor_dropout)
         if pretrained:
@@ -69,11 +77,34 @@ class TCMR(nn.Module):
         """
         features, scores = self.encoder(x, is_train)
         if is_train:
-            output = self.regressor(features.flatten(0, 1), return_verts=return_verts)[0]
-            output = {name: value.unflatten(0, (len(x), 3)) for name, value in output.items()}
+            output = self._regress_branches(features, return_verts)
         else:
             output = self.regressor(features, J_regressor=J_regressor, return_verts=return_verts)[0]
         return [{**output, "scores": scores}], scores
+
+    def forward_runs(self, features: Tensor, run_length: int = 1) -> dict[str, Tensor]:
+        """What :meth:`forward` predicts in training, without ``verts``, for runs of consecutive windows.
+
+        Args:
+            features: static features (N, T + R - 1, F) of consecutive frames; window k of a run of R sees
+                frames ``k ... k + T - 1``.
+            run_length: R.
+
+        Returns:
+            a dict of tensors (N * R, 3, …), the windows of a run one after the other.
+        """
+        windows = features
+        if run_length > 1:
+            indices = run_windows(len(features), self.seqlen, run_length, features.device)
+            if not features.is_cuda:  # where cuDNN's GRU takes less time than sharing work saves
+                encoded, scores = self.encoder.encode_windows(features.flatten(0, 1), indices, is_train=True)
+                return {**self._regress_branches(encoded, return_verts=False), "scores": scores}
+            windows = features.flatten(0, 1)[indices]
+        return self(windows, is_train=True, return_verts=False)[0][0]
+
+    def _regress_branches(self, features: Tensor, return_verts: bool) -> dict[str, Tensor]:
+        output = self.regressor(features.flatten(0, 1), return_verts=return_verts)[0]
+        return {name: value.unflatten(0, features.shape[:2]) for name, value in output.items()}
 
     def predict_windows(
         self, frames: Tensor, windows: Tensor, J_regressor: Tensor | None = None, return_verts: bool = True

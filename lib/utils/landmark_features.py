@@ -77,9 +77,7 @@ def landmark_vector(xy: Tensor, visibility: Tensor, world: Tensor) -> tuple[Tens
     return torch.cat(parts, -1).float(), boxes.float()
 
 
-def landmark_arrays(
-    xy: np.ndarray, visibility: np.ndarray, world: np.ndarray
-) -> tuple[Tensor, np.ndarray]:
+def landmark_arrays(xy: np.ndarray, visibility: np.ndarray, world: np.ndarray) -> tuple[Tensor, np.ndarray]:
     """:func:`landmark_vector` of NumPy landmarks: vectors as a tensor, boxes as an array."""
     seen = (torch.from_numpy(np.ascontiguousarray(part)) for part in (xy, visibility, world))
     vectors, boxes = landmark_vector(*seen)
