@@ -243,7 +243,9 @@ class Trainer:
             term.backward()
             sums["e_m_disc_loss"] = term.detach()
             total = total + term.detach()
-        values = _to_numbers({**sums, "loss": total})
+        values = _to_numbers({**sums, "loss": total, "rows_smpl": counts[2]})
+        if not values.pop("rows_smpl"):  # the original leaves these terms out
+            values = {tag: value for tag, value in values.items() if tag not in ("loss_pose", "loss_shape")}
         if not math.isfinite(values["loss"]):
             raise UserError(
                 f"the loss is {values['loss']} at step {self.step} (terms: {values}): training ends. Look at "
