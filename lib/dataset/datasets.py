@@ -117,6 +117,9 @@ _FILES_BY_TITLE = {  # in the order of TITLES
 }
 
 
+DATABASES = tuple(sorted({*_FILES, *_FILES_BY_TITLE}))  # the keys of DATASET.FILES
+
+
 def get_spec(name: str) -> DatasetSpec:
     """The dataset called ``name`` in a configuration, or by its key.
 
