@@ -59,6 +59,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         choices=["full", "heavy", *OLD_DETECTORS],
         help="landmark network (%(default)s); yolo and maskrcnn are accepted for compatibility and mean full",
     )
+    model.add_argument(
+        "--fit",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="move the bodies onto the landmarks of the track; default: with the open features, which are "
+        "landmarks, too",
+    )
     model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (%(default)s)")
     model.add_argument(
         "--bf16",

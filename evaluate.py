@@ -38,6 +38,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seq", default="", help="only sequences whose name contains this")
     parser.add_argument("--filter", action="store_true", help="smooth the predicted rotations over time")
     parser.add_argument(
+        "--fit", action="store_true", help="move the bodies onto the landmarks that the database holds"
+    )
+    parser.add_argument(
         "--gender",
         default="neutral",
         choices=["neutral", "gendered"],
@@ -86,6 +89,7 @@ def main() -> None:
         body,
         static_borders=cfg.COMPAT.STATIC_BORDERS,
         smooth=args.filter,
+        fit=args.fit,
         gendered_bodies=gendered_bodies,
         root_align_verts=args.root_align_verts,
         precision=cfg.MODEL.PRECISION,
@@ -124,7 +128,9 @@ def open_data(args: argparse.Namespace, cfg: CfgNode, drawing: bool) -> Evaluati
                 f"in DATASET.FILES.3dpw_{split}"
             )
     gendered = args.gender == "gendered"
-    return EvaluationSet(spec, split, cfg, name_part=args.seq, gendered=gendered, images=drawing)
+    return EvaluationSet(
+        spec, split, cfg, name_part=args.seq, gendered=gendered, images=drawing, landmarks=args.fit
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""Pre-train the per-frame landmark network and the regressor: the open counterpart of SPIN.
+"""Train the per-frame landmark network and its regressor: the open counterpart of SPIN.
 
-    python scripts/train_landmark_net.py --motions FOLDER --minutes 40
+    python scripts/train_landmark_net.py --motions FOLDER --steps 20000 --device cuda
 
-Simulated frames are made on the fly, so no example is seen twice. Writes a checkpoint with the layout of
-SPIN's (``model``: regressor and ``extractor.*`` weights), which ``TRAIN.PRETRAINED_REGRESSOR`` reads.
+Simulated frames are made on the device that trains, so no example is seen twice. ``--out`` gets
+``landmark_net.pth.tar``, which has the layout of SPIN's checkpoint (``model``: regressor and ``extractor.*``
+weights) and which ``TRAIN.PRETRAINED_REGRESSOR`` and ``PATHS.OPEN`` read, and ``checkpoint.pth.tar``, from
+which ``--resume`` goes on with the very steps that an uninterrupted run would have taken.
 """
 
 from __future__ import annotations
@@ -15,101 +17,103 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib.data_utils.motions import MotionSampler, open_motions
+from lib.core.config import choose_device
+from lib.data_utils.motions import Augmentation, open_motions
 from lib.data_utils.preprocess import positive_integer, positive_number
-from lib.data_utils.simulate import NoiseModel, Simulation, Simulator
+from lib.data_utils.simulate import NOISE_V1, NOISE_V2
+from lib.data_utils.simulated import Clips, SimulatedClips
 from lib.models.body import OPEN_DATA, BodyData, load_body
+from lib.models.landmark_body import LandmarkBody
 from lib.models.landmark_net import LandmarkNet
 from lib.models.regressor import Regressor
-from lib.models.weights import load_weights, per_frame_weights
-from lib.utils.crops import transform_keypoints
-from lib.utils.errors import run_command
+from lib.utils.errors import UserError, run_command
 from lib.utils.files import load_checkpoint, save_checkpoint
-from lib.utils.geometry import rotmat_to_rot6d
-from lib.utils.landmark_features import landmark_vector
+from lib.utils.geometry import project, rot6d_to_rotmat, rotmat_to_rot6d
 
-CLIP_LENGTH, CLIPS = 16, 28
+log = logging.getLogger(__name__)
+
+CLIP_LENGTH = 4  # frames of one clip in a batch: neighbours teach little
+WARM_UP = 300
+LSP = slice(25, 39)
+UNCHANGED = Augmentation(mixed=0, limbs=0, offset=0, wide=0, seated=0, tilted=0, shape=0.8, wide_shape=0.8)
 
 
 class PerFrameModel(nn.Module):
     """Landmark vector -> static feature -> SMPL, and a linear read-out that keeps the feature rich."""
 
-    def __init__(self, body: BodyData, hidden_size: int) -> None:
+    def __init__(self, body: BodyData, width: int, blocks: int, hidden_size: int) -> None:
         super().__init__()
-        self.extractor = LandmarkNet()
+        self.extractor = LandmarkNet(width=width, blocks=blocks)
         feature_size = self.extractor.last.out_features
         self.regressor = Regressor(body, feature_size, hidden_size, dropout=0.0)
         self.readout = nn.Linear(feature_size, self.extractor.first.in_features)
+        self.body = LandmarkBody(body)
 
-    def state(self) -> dict[str, torch.Tensor]:
+    def forward(self, vectors: Tensor) -> dict[str, Tensor]:
+        """Vectors (n, 303) -> rotmat, betas, kp_3d, kp_2d as the regressor gives them, and the feature."""
+        feature = self.extractor(vectors)
+        matrix, offset = self.regressor.as_affine()
+        pose, betas, cam = (feature @ matrix.T + offset).split((144, 10, 3), dim=1)
+        rotmat = rot6d_to_rotmat(pose.reshape(-1, 24, 6))
+        joints, _ = self.body(rotmat, betas)
+        return {
+            "feature": feature,
+            "rotmat": rotmat,
+            "betas": betas,
+            "kp_3d": joints,
+            "kp_2d": project(joints, cam),
+        }
+
+    def weights(self) -> dict[str, Tensor]:
         """Weights under the names a SPIN checkpoint has, the extractor's with a prefix; in half precision."""
         weights = {k: v for k, v in self.regressor.state_dict().items() if not k.startswith("smpl.")}
         weights |= {f"extractor.{k}": v for k, v in self.extractor.state_dict().items()}
         return {k: v.half() for k, v in weights.items()}
 
 
-def examples(sampler: MotionSampler, simulator: Simulator, clips: int) -> dict[str, torch.Tensor]:
-    """A batch of independent frames: network input and targets."""
-    rotmat, trans = sampler.sample(clips, CLIP_LENGTH)
-    betas = torch.as_tensor(sampler.rng.normal(0, 1, (clips, 10)), dtype=torch.float32).clamp(-2.5, 2.5)
-    simulation: Simulation = simulator(rotmat, trans, betas)
-    vectors, boxes = landmark_vector(
-        simulation.xy.numpy(), simulation.visibility.numpy(), simulation.world.numpy()
-    )
-    batch = {
-        "vectors": torch.from_numpy(vectors),
-        "rotmat": simulation.rotmat,
-        "betas": simulation.betas,
-        "joints3d": simulation.joints3d,
-        "kp_2d": torch.from_numpy(transform_keypoints(simulation.joints2d.numpy(), boxes)),
-    }
-    return {key: value.flatten(0, 1) for key, value in batch.items()}
-
-
-def losses(model: PerFrameModel, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The terms of TCMR's loss over all 49 joints, and the read-out term."""
-    feature = model.extractor(batch["vectors"])
-    output = model.regressor(feature, return_verts=False)[0]
-    joints, truth = output["kp_3d"], batch["joints3d"]
+def losses(model: PerFrameModel, clips: Clips) -> dict[str, Tensor]:
+    """Distances of joints in 3D and 2D (not their squares: an ambiguous pose should be one or the other, not
+    their mean), rotations, shape, and the read-out."""
+    output = model(clips.vectors.flatten(0, 1))
+    joints, truth = output["kp_3d"], clips.joints3d.flatten(0, 1)
     error3d = (joints - joints[:, 39:40]) - (truth - truth[:, 39:40])
-    inside = (batch["kp_2d"].abs() < 3).all(-1, keepdim=True)
-    standardised = ((batch["vectors"] - model.extractor.mean) / model.extractor.std).clamp(-5, 5)
+    kp_2d = clips.kp_2d.flatten(0, 1)
+    inside = (kp_2d.abs() < 3).all(-1)
+    standardised = ((clips.vectors.flatten(0, 1) - model.extractor.mean) / model.extractor.std).clamp(-5, 5)
     return {
-        "kp_3d": 10 * error3d.square().mean(),
-        "kp_2d": 10 * (inside * (output["kp_2d"] - batch["kp_2d"]).square()).mean(),
-        "pose": (output["rotmat"] - batch["rotmat"]).square().mean(),
-        "shape": 0.002 * (output["theta"][:, 75:] - batch["betas"]).square().mean(),
-        "readout": 0.02 * (model.readout(feature) - standardised).square().mean(),
+        "kp_3d": _length(error3d[:, LSP], 0.01).mean() + 0.5 * _length(error3d, 0.01).mean(),
+        "kp_2d": 0.5 * (inside * _length(output["kp_2d"] - kp_2d, 0.01)).mean(),
+        "pose": 0.3 * (output["rotmat"] - clips.rotmat.flatten(0, 1)).square().mean(),
+        "shape": 0.002 * (output["betas"] - clips.betas.flatten(0, 1)).square().mean(),
+        "readout": 0.01 * (model.readout(output["feature"]) - standardised).square().mean(),
     }
+
+
+def _length(vectors: Tensor, smallest: float) -> Tensor:
+    return (vectors.square().sum(-1) + smallest**2).sqrt()
 
 
 @torch.no_grad()
-def validate(model: PerFrameModel, batches: list[dict[str, torch.Tensor]]) -> float:
+def validate(model: PerFrameModel, clips: Clips) -> float:
     """MPJPE over the 14 evaluation joints, mm."""
-    model.eval()
-    errors = []
-    for batch in batches:
-        joints = model.regressor(model.extractor(batch["vectors"]), return_verts=False)[0]["kp_3d"][:, 25:39]
-        truth = batch["joints3d"][:, 25:39]
-        root, true_root = (j[:, 2:4].mean(1, keepdim=True) for j in (joints, truth))
-        errors.append(((joints - root) - (truth - true_root)).norm(dim=-1).mean(1))
-    model.train()
-    return 1000 * float(torch.cat(errors).mean())
+    joints, truth = model(clips.vectors.flatten(0, 1))["kp_3d"][:, LSP], clips.joints3d.flatten(0, 1)[:, LSP]
+    root, true_root = (j[:, 2:4].mean(1, keepdim=True) for j in (joints, truth))
+    return 1000 * float(((joints - root) - (truth - true_root)).norm(dim=-1).mean())
 
 
-def initialise(model: PerFrameModel, batch: dict[str, torch.Tensor]) -> None:
+def initialise(model: PerFrameModel, clips: Clips) -> None:
     """Input statistics and mean parameters from a first batch; the mean root faces the camera."""
-    model.extractor.mean.copy_(batch["vectors"].mean(0))
-    model.extractor.std.copy_(batch["vectors"].std(0) + 0.02)
-    mean = rotmat_to_rot6d(batch["rotmat"].mean(0))
-    mean[0] = torch.tensor([1.0, 0, 0, -1, 0, 0])
+    vectors = clips.vectors.flatten(0, 1)
+    model.extractor.mean.copy_(vectors.mean(0))
+    model.extractor.std.copy_(vectors.std(0) + 0.02)
+    mean = rotmat_to_rot6d(clips.rotmat.flatten(0, 1).mean(0))
+    mean[0] = mean.new_tensor([1.0, 0, 0, -1, 0, 0])
     model.regressor.init_pose.copy_(mean.reshape(1, 144))
 
 
@@ -118,58 +122,97 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--motions", default="", help="folder of motion files; default: procedural motions")
-    parser.add_argument("--minutes", type=positive_number, default=40.0, help="training time")
+    parser.add_argument("--steps", type=positive_integer, default=20_000)
+    parser.add_argument("--batch", type=positive_integer, default=1024, help="frames per step (%(default)s)")
     parser.add_argument("--lr", type=positive_number, default=1e-3)
-    parser.add_argument("--init", default="", help="checkpoint of this script to start from")
+    parser.add_argument("--width", type=positive_integer, default=768, help="of the network (%(default)s)")
+    parser.add_argument("--blocks", type=positive_integer, default=3, help="hidden layers (%(default)s)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (%(default)s)")
     parser.add_argument("--threads", type=positive_integer, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path, default=Path("data/open/landmark_net.pth.tar"))
+    parser.add_argument("--seed", type=positive_integer, default=1)
+    parser.add_argument("--save_every", type=positive_integer, default=500, help="steps (%(default)s)")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    parser.add_argument("--out", type=Path, default=Path("output/landmark_net"), help="folder (%(default)s)")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(args.threads)
-    torch.manual_seed(1)
-    body = load_body(OPEN_DATA)
-    model = PerFrameModel(body, hidden_size=512)
-    splits = open_motions(args.motions)
-    generator = torch.Generator().manual_seed(1)
-    simulator = Simulator(body, NoiseModel(), generator)
-    sampler = MotionSampler(splits["train"], np.random.default_rng(1))
-    held_out = MotionSampler(splits["val"], np.random.default_rng(2))
-    validation = [examples(held_out, Simulator(body, NoiseModel(), generator), 64) for _ in range(4)]
-    initialise(model, examples(sampler, simulator, 128))
-    if args.init:
-        weights = per_frame_weights(load_checkpoint(args.init), args.init)
-        extractor = {
-            k.removeprefix("extractor."): v for k, v in weights.items() if k.startswith("extractor.")
-        }
-        load_weights(model.extractor, extractor, args.init)
-        load_weights(model.regressor, weights, args.init, "smpl.", allow_more=True)
+    train(args)
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train as the command line says; writes both files every ``save_every`` steps and at the end."""
+    device = choose_device(args.device, "cuda")
+    torch.manual_seed(args.seed)
+    body, splits = load_body(OPEN_DATA), open_motions(args.motions)
+    source = SimulatedClips(splits["train"], body, (NOISE_V1, NOISE_V2), device, seed=args.seed)
+    validation = {
+        name: SimulatedClips(splits["val"], body, (noise,), device, seed=0, augmentation=augmentation)(
+            0, 512, CLIP_LENGTH
+        )
+        for name, noise, augmentation in (
+            ("v1", NOISE_V1, UNCHANGED),
+            ("v2", NOISE_V2, UNCHANGED),
+            ("wide poses", NOISE_V2, Augmentation()),
+        )
+    }
+    model = PerFrameModel(body, args.width, args.blocks, hidden_size=512).to(device)
+    initialise(model, source(0, 512, CLIP_LENGTH))
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=args.lr)
-    start, step = time.monotonic(), 0
+    checkpoint = args.out / "checkpoint.pth.tar"
+    first = _resume(checkpoint, model, optimizer, args) if args.resume else 0
+
+    def save(step: int) -> None:
+        errors = {name: validate(model, clips) for name, clips in validation.items()}
+        text = ", ".join(f"{name} {error:.1f}" for name, error in errors.items())
+        tqdm.write(f"step {step}: validation MPJPE mm: {text}")
+        state = {"step": step, "network": model.state_dict(), "optimizer": optimizer.state_dict()}
+        save_checkpoint(state, checkpoint)
+        weights = {"model": model.weights(), "body": body.kind, "performance": errors["v1"], "step": step}
+        save_checkpoint(weights, args.out / "landmark_net.pth.tar")
+
     smooth: dict[str, float] = {}
-    with tqdm(total=round(args.minutes * 60), unit="s", desc="per-frame network") as bar:
-        while (elapsed := time.monotonic() - start) < args.minutes * 60:
-            share = elapsed / (args.minutes * 60)
-            rate = args.lr * min(1, (step + 1) / 50) * (0.01 + 0.495 * (1 + math.cos(math.pi * share)))
+    started, clips = time.perf_counter(), math.ceil(args.batch / CLIP_LENGTH)
+    with tqdm(total=args.steps, initial=first, unit="step", desc="per-frame network") as bar:
+        for step in range(first, args.steps):
+            warm = min(1.0, (step + 1) / WARM_UP)
             for group in optimizer.param_groups:
-                group["lr"] = rate
-            terms = losses(model, examples(sampler, simulator, CLIPS))
-            optimizer.zero_grad()
+                group["lr"] = args.lr * warm * 0.5 * (1 + math.cos(math.pi * step / args.steps))
+            terms = losses(model, source(step + 1, clips, CLIP_LENGTH))
+            optimizer.zero_grad(set_to_none=True)
             torch.stack(list(terms.values())).sum().backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
-            step += 1
-            for key, value in terms.items():
-                smooth[key] = 0.98 * smooth.get(key, value.item()) + 0.02 * value.item()
-            bar.n = int(elapsed)
-            if step % 20 == 0:
-                bar.set_postfix({k: f"{v:.4f}" for k, v in smooth.items()} | {"step": step})
-            if step % 500 == 0:
-                tqdm.write(f"step {step}: validation MPJPE {validate(model, validation):.1f} mm")
-                save_checkpoint({"model": model.state(), "body": body.kind}, args.out)
-    error = validate(model, validation)
-    save_checkpoint({"model": model.state(), "body": body.kind, "performance": error}, args.out)
-    tqdm.write(f"{step} steps, validation MPJPE {error:.1f} mm -> {args.out}")
+            if step % 50 == 49:
+                for key, value in terms.items():
+                    smooth[key] = 0.8 * smooth.get(key, value.item()) + 0.2 * value.item()
+                bar.update(step + 1 - bar.n)
+                bar.set_postfix({k: f"{v:.4f}" for k, v in smooth.items()})
+            if (step + 1) % args.save_every == 0 and step + 1 < args.steps:
+                save(step + 1)
+    save(args.steps)
+    rate = (args.steps - first) * clips * CLIP_LENGTH / (time.perf_counter() - started)
+    log.info("%s: %.0f frames/s on %s", args.out / "landmark_net.pth.tar", rate, device)
+
+
+def _resume(
+    path: Path, model: PerFrameModel, optimizer: torch.optim.Optimizer, args: argparse.Namespace
+) -> int:
+    """Restore network and optimiser; returns the number of steps done."""
+    state = load_checkpoint(path)
+    try:
+        model.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+        step = int(state["step"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"--resume: {path} does not fit --width {args.width} --blocks {args.blocks} ({reason}); give the "
+            "options of the run that wrote it"
+        ) from error
+    if step >= args.steps:
+        raise UserError(f"--resume: {path} has finished {step} steps; raise --steps, which is {args.steps}")
+    return step
 
 
 if __name__ == "__main__":

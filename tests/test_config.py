@@ -50,7 +50,7 @@ def test_schema_holds_the_original_keys() -> None:
         "PATHS.PREPROCESSED", "PATHS.OPEN", "COMPAT.STATIC_BORDERS", "COMPAT.TRAIN_WINDOWS",
         "COMPAT.FLOAT16_TARGETS", "COMPAT.VALIDATION", "TRAIN.MOT_DISCR.SEQUENCES",
         "TRAIN.PRECISION", "TRAIN.COMPILE", "TRAIN.ACCUMULATE", "MODEL.PRECISION",
-        "TRAIN.RUN_LENGTH", "LOSS.VELOCITY_W", "TRAIN.SAVE_EVERY",
+        "TRAIN.RUN_LENGTH", "LOSS.VELOCITY_W", "TRAIN.SAVE_EVERY", "MODEL.FEATURE_SMOOTH", "DATASET.MOTIONS",
     }  # fmt: skip
     keys = set(leaves(to_dict(cfg)))
     assert added <= keys
@@ -82,7 +82,7 @@ def test_open_configuration_loads() -> None:
     cfg = load_config(CONFIGS / "open.yaml")
     assert (cfg.MODEL.EXTRACTOR, cfg.TRAIN.DATASETS_3D, cfg.TRAIN.DATASET_EVAL) == (
         "landmarks",
-        ["Open"],
+        ["Simulated"],
         "Open",
     )
 

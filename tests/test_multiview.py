@@ -10,6 +10,7 @@ import pytest
 
 from lib.data_utils.multiview import (
     Camera,
+    associate,
     centre_cameras,
     project,
     read_qualisys,
@@ -109,6 +110,74 @@ def test_shifted_image_is_corrected(points: np.ndarray) -> None:
     after = triangulate(pixels, weights, corrected)[1]
     assert np.median(after) < 0.3 * np.median(before)
     assert np.linalg.norm((corrected[1].K - true[1].K)[:2, 2]) < 15
+
+
+def crowd(people: int = 3, frames: int = 30) -> np.ndarray:
+    """(people, frames, 12, 3) m: bodies 0.8 m apart that move."""
+    rng = np.random.default_rng(3)
+    body = rng.uniform(-0.3, 0.3, (people, 1, 12, 3)) * [1, 1, 3]
+    places = 0.8 * np.array([[0, 0, 0], [1, 0.4, 0], [-0.5, 0.9, 0], [0.3, -1, 0]])[:people, None, None]
+    return (
+        body
+        + places
+        + 0.2 * np.sin(np.arange(frames) / 5)[:, None, None] * rng.normal(0, 1, (people, 1, 1, 3))
+    )
+
+
+def tracks_of(bodies: np.ndarray, seen: list[tuple[int, int]], cameras: list[Camera]) -> np.ndarray:
+    """Images (K, T, 12, 2) of (person, camera) pairs, with the errors of a landmark network."""
+    rng = np.random.default_rng(4)
+    pixels = np.stack([project(bodies[person], cameras[camera]) for person, camera in seen])
+    return pixels + rng.normal(0, 6, pixels.shape)
+
+
+def people_in(groups: list[list[int]], seen: list[tuple[int, int]]) -> list[set[int]]:
+    return [{seen[i][0] for i in group} for group in groups]
+
+
+def test_people_are_told_apart() -> None:
+    cameras, bodies = ring(), crowd()
+    seen = [
+        (person, camera) for camera in range(4) for person in np.random.default_rng(camera).permutation(3)
+    ]
+    pixels = tracks_of(bodies, seen, cameras)
+    groups = associate(pixels, np.ones(pixels.shape[:-1]), [camera for _, camera in seen], cameras)
+    assert sorted(i for group in groups for i in group) == list(range(12))
+    assert all(len(group) == 4 for group in groups)
+    assert all(len(people) == 1 for people in people_in(groups, seen))
+    assert [group[0] for group in groups] == [0, 1, 2]  # in the order of the first tracks
+
+
+def test_people_missing_in_views_and_frames() -> None:
+    """Person 0 is in all views (a track broken in two), 1 in two, 2 in one; the tracker swaps for a while."""
+    cameras, bodies = ring(), crowd()
+    seen = [(1, 0), (0, 0), (0, 1), (0, 1), (2, 1), (0, 2), (1, 2), (0, 3)]
+    pixels = tracks_of(bodies, seen, cameras)
+    weights = np.ones(pixels.shape[:-1])
+    weights[2, 14:], weights[3, :17] = 0, 0
+    weights[0, :9] = 0
+    pixels[weights == 0] = 0
+    pixels[5, :8], pixels[6, :8] = pixels[6, :8].copy(), pixels[5, :8].copy()
+    groups = associate(pixels, weights, [camera for _, camera in seen], cameras)
+    assert groups == [[0, 6], [1, 2, 3, 5, 7], [4]]
+
+
+def test_one_track_per_camera_and_frame() -> None:
+    """Two tracks of a camera on the same person stay apart, whichever is nearer takes the others."""
+    cameras, bodies = ring(), crowd(1)
+    seen = [(0, 0), (0, 0), (0, 1), (0, 2)]
+    pixels = tracks_of(bodies, seen, cameras)
+    pixels[0] += 15
+    groups = associate(pixels, np.ones(pixels.shape[:-1]), [camera for _, camera in seen], cameras)
+    assert groups == [[0], [1, 2, 3]]
+
+
+def test_tracks_that_never_meet_stay_apart() -> None:
+    cameras, bodies = ring(), crowd(1)
+    pixels = tracks_of(bodies, [(0, 0), (0, 1)], cameras)
+    weights = np.ones(pixels.shape[:-1])
+    weights[0, :15], weights[1, 15:] = 0, 0
+    assert associate(pixels, weights, [0, 1], cameras) == [[0], [1]]
 
 
 CALIBRATION = """<?xml version='1.0' encoding='ASCII'?>

@@ -37,6 +37,7 @@ PROTOCOL = Protocol(
     step=1,
     precision="fp32",
     smoothed=False,
+    fitted=False,
     root_aligned_verts=False,
     frame_rate=FRAME_RATES["3dpw"],
 )

@@ -187,9 +187,9 @@ def _amass(cfg: CfgNode) -> Path:
     path = find_database("amass_train", cfg)
     if not path.is_file():
         raise UserError(
-            f"LOSS.D_MOTION_LOSS_W is {cfg.LOSS.D_MOTION_LOSS_W} (1.0 where a configuration says nothing), which "
-            f"needs real motions: database {path} does not exist; make it from AMASS (docs/data.md), or set "
-            "LOSS.D_MOTION_LOSS_W to 0.0"
+            f"LOSS.D_MOTION_LOSS_W is {cfg.LOSS.D_MOTION_LOSS_W} (the default is 1.0) and "
+            f"needs real motions, but database {path} does not exist: make it from AMASS (docs/data.md), or "
+            "set LOSS.D_MOTION_LOSS_W to 0.0"
         )
     return path
 

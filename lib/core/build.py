@@ -94,5 +94,6 @@ def _construct(cfg: CfgNode, body: BodyData, pretrained: str) -> TCMR:
         regressor_dropout=cfg.MODEL.REGRESSOR.DROPOUT,
         body=body,
         borders="static" if cfg.COMPAT.STATIC_BORDERS else "edge",
+        feature_smooth=cfg.MODEL.FEATURE_SMOOTH,
         pretrained=pretrained,
     )

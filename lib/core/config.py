@@ -27,6 +27,7 @@ _NOT_NEGATIVE = (
     "TRAIN.GEN_LR", "TRAIN.GEN_WD", "TRAIN.GEN_MOMENTUM", "TRAIN.SAVE_EVERY",
     "TRAIN.MOT_DISCR.LR", "TRAIN.MOT_DISCR.WD", "TRAIN.MOT_DISCR.MOMENTUM",
     "LOSS.KP_2D_W", "LOSS.KP_3D_W", "LOSS.SHAPE_W", "LOSS.POSE_W", "LOSS.VELOCITY_W", "LOSS.D_MOTION_LOSS_W",
+    "MODEL.FEATURE_SMOOTH",
 )  # fmt: skip
 _POSITIVE = (
     "TRAIN.BATCH_SIZE", "TRAIN.RUN_LENGTH", "TRAIN.NUM_ITERS_PER_EPOCH",
@@ -110,6 +111,7 @@ def get_cfg_defaults() -> CfgNode:
     cfg.DATASET = CfgNode()
     cfg.DATASET.SEQLEN = 20
     cfg.DATASET.OVERLAP = 0.5  # (kept)
+    cfg.DATASET.MOTIONS = ""  # folder of motion files of "Simulated" in DATASETS_3D; "": procedural motions
     cfg.DATASET.FILES = CfgNode(new_allowed=True)  # "<dataset>_<split>": file name, e.g. 3dpw_train
 
     cfg.LOSS = CfgNode()
@@ -124,6 +126,7 @@ def get_cfg_defaults() -> CfgNode:
     cfg.MODEL.TEMPORAL_TYPE = "gru"  # (kept)
     cfg.MODEL.EXTRACTOR = "spin"  # static features: "spin" or "landmarks"
     cfg.MODEL.FEATURE_SIZE = 2048
+    cfg.MODEL.FEATURE_SMOOTH = 0.0  # frames: width of the Gaussian that features get before the windows
     cfg.MODEL.PRECISION = "fp32"  # of prediction in evaluate.py: or "bf16", "tf32" (CUDA), "fp16" (CUDA)
     cfg.MODEL.TGRU = CfgNode()
     cfg.MODEL.TGRU.NUM_LAYERS = 1

@@ -12,18 +12,23 @@ from tqdm import tqdm
 from yacs.config import CfgNode
 
 from lib.core.protocol import FRAME_RATES, ROOT_JOINTS, FrameRate, Protocol
+from lib.data_utils.simulate import IMAGE_SIZE
 from lib.dataset.database import H5Rows, blocks, open_database
 from lib.dataset.datasets import DatasetSpec, check_shape, database_path
 from lib.dataset.windows import VIBE_MULTIPLE
 from lib.models.body import BodyData
 from lib.models.inference import PreparedTCMR
+from lib.models.landmark_body import LandmarkBody
 from lib.models.precision import Precision
-from lib.models.predict import iter_predictions, window_step
+from lib.models.predict import TRAINING_FPS, iter_predictions, window_step
 from lib.models.smpl import SMPL
 from lib.models.tcmr import TCMR, Borders
+from lib.motion.fit import fit_track
 from lib.utils import metrics
 from lib.utils.errors import UserError
+from lib.utils.geometry import rotmat_to_axis_angle
 from lib.utils.keypoints import H36M_TO_J14, JOINT_NAMES, convert_kps
+from lib.utils.landmark_flips import repair_flips
 from lib.utils.smoothing import slerp_filter
 
 MM = 1000.0
@@ -45,6 +50,7 @@ class EvalSequence:
     genders: np.ndarray  # (n,) str: body of the ground truth, neutral, male or female
     images: np.ndarray | None = None  # (n,) str: image files
     boxes: np.ndarray | None = None  # (n, 4) cx, cy, w, h in pixels, unscaled
+    landmarks: np.ndarray | None = None  # (n, 33, 6) x, y in pixels, visibility, metric x, y, z
 
     def reason_to_skip(self, shortest: int) -> str:
         """Why it cannot be measured, given the fewest frames that can be predicted; '' if it can."""
@@ -131,6 +137,7 @@ class EvaluationSet:
         name_part: only videos whose name contains it.
         gendered: read every frame's gender, for ground truth from the male and the female body.
         images: read image names and boxes too, for drawing.
+        landmarks: read landmarks and boxes too, for the fit.
 
     Raises:
         UserError: the dataset cannot be evaluated, or not so, its database is missing or does not fit, or no
@@ -147,6 +154,7 @@ class EvaluationSet:
         validation: bool = False,
         gendered: bool = False,
         images: bool = False,
+        landmarks: bool = False,
     ) -> None:
         if not spec.eval_joints:
             raise UserError(
@@ -155,11 +163,15 @@ class EvaluationSet:
         if gendered and spec.name != "ThreeDPW":
             raise UserError(f"gendered ground truth is a benchmark of 3dpw, not of {spec.key}: leave it out")
         self.spec, self.split, self.cfg, self.name_part = spec, split, cfg, name_part
-        self.gendered, self._images = gendered, images
+        self.gendered, self._images, self._landmarks = gendered, images, landmarks
         self.path = database_path(spec, split, cfg)
         fields = ["vid_name", "features", "joints3D"] + (["pose", "shape"] if spec.eval_mesh else [])
-        fields += ["img_name", "bbox"] if images else []
-        self._database = open_database(self.path, fields, optional=["valid", "valid_i", "gender", "fps"])
+        fields += ["img_name"] if images else []
+        fields += ["bbox"] if images or landmarks else []
+        fields += ["landmarks"] if landmarks else []
+        self._database = open_database(
+            self.path, fields, optional=["valid", "valid_i", "gender", "fps", "image_width", "image_height"]
+        )
         check_shape(self.path, self._database, "features", (cfg.MODEL.FEATURE_SIZE,))
         if gendered and "gender" not in self._database:
             options = f"--set {split.removesuffix('_all')}" + " --all-frames" * split.endswith("_all")
@@ -210,6 +222,12 @@ class EvaluationSet:
         return UserError(f"no sequence of {self.path} can be evaluated: {reasons}")
 
     @property
+    def image_size(self) -> tuple[int, int]:
+        """Width and height, px; of a database that does not say, those of simulated images."""
+        width, height = (self._database.get(f"image_{side}", IMAGE_SIZE) for side in ("width", "height"))
+        return int(width), int(height)
+
+    @property
     def frame_rate(self) -> FrameRate:
         """The database's own ``fps`` if it has one, else what is known of the dataset."""
         if "fps" not in self._database:
@@ -246,7 +264,8 @@ class EvaluationSet:
             removed=0 if self._as_original else total - len(rows),
             genders=self._genders(rows),
             images=database["img_name"][rows] if self._images else None,
-            boxes=np.asarray(database["bbox"][rows], np.float64) if self._images else None,
+            boxes=np.asarray(database["bbox"][rows], np.float64) if "bbox" in database else None,
+            landmarks=np.asarray(database["landmarks"][rows]) if self._landmarks else None,
         )
 
     def _genders(self, rows: np.ndarray) -> np.ndarray:
@@ -292,6 +311,7 @@ def evaluate(
     *,
     static_borders: bool = True,
     smooth: bool = False,
+    fit: bool = False,
     gendered_bodies: tuple[BodyData, BodyData] | None = None,
     root_align_verts: bool = False,
     precision: Precision = "fp32",
@@ -305,6 +325,7 @@ def evaluate(
         static_borders: the published protocol, which needs videos of at least the window length; False
             repeats the border frames, takes any length, and steps over frames of videos at high frame rates.
         smooth: filter the predicted rotations over time (:func:`slerp_filter`, weight 0.3).
+        fit: move the bodies onto the landmarks of a set with ``landmarks=True`` (:func:`fit_track`).
         gendered_bodies: male and female, for a set with ``gendered=True``: they give the true vertices and,
             by the Human3.6M regressor, the true joints.
         root_align_verts: measure vertices about each mesh's own root, too.
@@ -313,7 +334,9 @@ def evaluate(
     Raises:
         UserError: no video can be evaluated, or the device lacks the precision.
     """
-    meter = _Meter(model, data, body, static_borders, smooth, gendered_bodies, root_align_verts, precision)
+    meter = _Meter(
+        model, data, body, static_borders, smooth, fit, gendered_bodies, root_align_verts, precision
+    )
     sequences, skipped = [], []
     shortest = data.shortest(model.seqlen, static_borders)
     for sequence in tqdm(data, total=len(data), desc="evaluating", disable=None if progress else True):
@@ -338,6 +361,7 @@ class _Meter:
         body: BodyData,
         static_borders: bool,
         smooth: bool,
+        fit: bool,
         gendered_bodies: tuple[BodyData, BodyData] | None,
         root_align_verts: bool,
         precision: Precision,
@@ -348,12 +372,14 @@ class _Meter:
             raise UserError(f"--root_align_verts: {data.spec.key} has no vertices to compare; leave it out")
         self.model = PreparedTCMR(model, precision)
         self.spec, self.has_mesh, self.smooth = data.spec, data.has_mesh, smooth
+        self.image_size = data.image_size
         self.root_align_verts = root_align_verts
         self.borders: Borders = "static" if static_borders else "edge"
         fps = data.frame_rate.fps
         self.step = 1 if fps is None else window_step(fps, self.borders)
         self.smpl: SMPL = model.regressor.smpl
         device = self.smpl.v_template.device
+        self.fit_body = LandmarkBody(body).to(device) if fit else None
         self.regressor = torch.from_numpy(body.J_regressor_h36m).to(device)
         self.joint_regressor = self.regressor if data.spec.eval_regressor else None
         self.truths = {"neutral": self.smpl}
@@ -377,6 +403,7 @@ class _Meter:
             step=self.step,
             precision=precision,
             smoothed=smooth,
+            fitted=fit,
             root_aligned_verts=root_align_verts,
             frame_rate=data.frame_rate,
         )
@@ -429,23 +456,50 @@ class _Meter:
 
     def _predictions(self, sequence: EvalSequence) -> Iterator[tuple[slice, dict[str, torch.Tensor]]]:
         """Frames and what is predicted for them; all meshes of a long video would not fit in memory."""
+        later = self.smooth or self.fit_body is not None
         parts = iter_predictions(
             self.model,
             sequence.features,
             J_regressor=self.joint_regressor,
-            return_verts=self.has_mesh and not self.smooth,
+            return_verts=self.has_mesh and not later,
             borders=self.borders,
             step=self.step,
         )
-        if not self.smooth:
+        if not later:
             yield from parts
             return
         outputs = [output for _, output in parts]
         theta = torch.cat([output["theta"] for output in outputs])
-        rotmats = slerp_filter(torch.cat([output["rotmat"] for output in outputs]).cpu().numpy())
+        rotmats = torch.cat([output["rotmat"] for output in outputs]).cpu().numpy()
+        if self.fit_body is not None:
+            theta, rotmats = self._fitted(sequence, theta, rotmats)
+        if self.smooth:
+            rotmats = slerp_filter(rotmats)
         for start in range(0, len(theta), _CHUNK):
             frames = slice(start, start + _CHUNK)
             yield frames, self._pose(theta[frames], self._tensor(rotmats[frames]))
+
+    def _fitted(
+        self, sequence: EvalSequence, theta: torch.Tensor, rotmats: np.ndarray
+    ) -> tuple[torch.Tensor, np.ndarray]:
+        """theta (n, 85) and rotations (n, 24, 3, 3) after the fit; as they were if it has no use."""
+        assert self.fit_body is not None and sequence.landmarks is not None and sequence.boxes is not None
+        seen = sequence.landmarks
+        fitted = fit_track(
+            self.fit_body,
+            rotmats,
+            theta.cpu().numpy(),
+            sequence.boxes,
+            repair_flips(seen[..., :2], seen[..., 2], seen[..., 3:]),
+            width=self.image_size[0],
+            height=self.image_size[1],
+            fps=self.protocol.frame_rate.fps or TRAINING_FPS,
+        )
+        if fitted is None:
+            return theta, rotmats
+        pose = rotmat_to_axis_angle(self._tensor(fitted.rotmat)).flatten(1)
+        betas = self._tensor(fitted.betas).expand(len(theta), -1)
+        return torch.cat([theta[:, :3], pose, betas], 1), fitted.rotmat
 
     @torch.inference_mode()
     def _pose(self, theta: torch.Tensor, rotmat: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -73,6 +73,7 @@ class Protocol:
     step: int
     precision: str
     smoothed: bool
+    fitted: bool
     root_aligned_verts: bool
     frame_rate: FrameRate
 
@@ -91,6 +92,7 @@ class Protocol:
             f"only {self._joint_set()} have a truth": self.joints_seen < self.joint_count,
             f"only sequences with {self.part!r} in their name": bool(self.part),
             "rotations were smoothed": self.smoothed,
+            "bodies were fitted to landmarks": self.fitted,
             "the ends of sequences are padded with their border frames": self.borders != "static",
             f"windows have {self.seqlen} frames, not {PUBLISHED_SEQLEN}": self.seqlen != PUBLISHED_SEQLEN,
             f"windows take one frame in {self.step}, of smoothed features": self.step != 1,
@@ -111,7 +113,12 @@ class Protocol:
             ("benchmark", self.benchmark),
             ("database", self.database),
             ("body model", {"smpl": "SMPL", "open": "the open body (not SMPL)"}[self.body]),
-            ("prediction", "neutral body" + ", smoothed over time (slerp 0.3)" * self.smoothed),
+            (
+                "prediction",
+                "neutral body"
+                + ", fitted to the landmarks" * self.fitted
+                + ", smoothed over time (slerp 0.3)" * self.smoothed,
+            ),
             ("precision", f"{self.precision} in the GRUs, fp32 elsewhere"),
             ("true joints", joint_truth),
             ("joint set", f"{self._joint_set()}, convention `{self.joints}`"),

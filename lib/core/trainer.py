@@ -27,6 +27,7 @@ from lib.core.run_folder import BEST_CHECKPOINT, BEST_VALUE, CHECKPOINT
 from lib.core.schedule import build_schedule
 from lib.core.seeding import get_rng_state, set_rng_state
 from lib.core.stopping import StopSignals
+from lib.data_utils.simulated import SIMULATED, SimulatedStream
 from lib.dataset.datasets import Batch, ConcatWindows, get_spec, training_set
 from lib.dataset.loaders import BatchStream
 from lib.models.body import BodyData
@@ -158,11 +159,12 @@ class Trainer:
         self.folder = folder
         self.writer = SummaryWriter(str(folder))
         self.writer.add_text("config", f"```\n{dump_yaml(self.cfg)}```", 0)
-        for kind, dataset in self.datasets.items():
-            size, unit = self.streams[kind].batch_size, "windows"
-            if self.cfg.TRAIN.RUN_LENGTH > 1:
-                unit = f"runs of {self.cfg.TRAIN.RUN_LENGTH} windows"
-            logger.info("%s training %s: %d, %d per batch", kind.upper(), unit, len(dataset), size)
+        unit = "windows"
+        if self.cfg.TRAIN.RUN_LENGTH > 1:
+            unit = f"runs of {self.cfg.TRAIN.RUN_LENGTH} windows"
+        for kind, stream in self.streams.items():
+            count = len(self.datasets[kind]) if kind in self.datasets else "endless, simulated"
+            logger.info("%s training %s: %s, %d per batch", kind.upper(), unit, count, stream.batch_size)
         if self.cfg.TRAIN.RESUME:
             resumed = Path(self.cfg.TRAIN.RESUME)
             for name in (BEST_CHECKPOINT, BEST_VALUE):
@@ -318,14 +320,14 @@ class Trainer:
 
     # ---------------------------------------------------------------------------- data
 
-    def _open_streams(self, positions: dict[str, int]) -> dict[str, BatchStream]:
-        """The endless batches of the 2D and the 3D sets that are there.
+    def _open_streams(self, positions: dict[str, int]) -> dict[str, BatchStream | SimulatedStream]:
+        """The endless batches of the 2D and the 3D sets that are there, or of simulated data.
 
         A stream gives what a batch of :class:`WindowDataset` holds, ``batch_size`` runs at a time, and its
         ``position`` is stored in checkpoints.
         """
-        train = self.cfg.TRAIN
-        windows = dict.fromkeys(self.datasets, train.BATCH_SIZE)
+        train, simulated = self.cfg.TRAIN, uses_simulation(self.cfg)
+        windows = dict.fromkeys(["3d"] if simulated else self.datasets, train.BATCH_SIZE)
         if len(windows) == 2:
             windows["2d"] = int(train.BATCH_SIZE * train.DATA_2D_RATIO)
             windows["3d"] = train.BATCH_SIZE - windows["2d"]
@@ -337,7 +339,19 @@ class Trainer:
                 f"TRAIN.RUN_LENGTH {train.RUN_LENGTH} gives batches of {sizes}: each must be at least "
                 f"{world}, the number of processes, or one list of datasets empty"
             )
-        streams = {}
+        if simulated:
+            stream = SimulatedStream(
+                self.cfg,
+                self.body,
+                self.device,
+                sizes["3d"],
+                seed=self.seed,
+                start=positions.get("3d", 0),
+                rank=distributed.rank(),
+                world=world,
+            )
+            return {"3d": stream}
+        streams: dict[str, BatchStream | SimulatedStream] = {}
         for number, (kind, dataset) in enumerate(self.datasets.items()):
             streams[kind] = BatchStream(
                 dataset,
@@ -412,12 +426,38 @@ class Trainer:
         return checkpoint
 
 
+def uses_simulation(cfg: CfgNode) -> bool:
+    """Whether to train on data that is simulated while training.
+
+    Raises:
+        UserError: beside databases, or with a motion discriminator, which needs some.
+    """
+    named = [*cfg.TRAIN.DATASETS_2D, *cfg.TRAIN.DATASETS_3D]
+    if SIMULATED not in named:
+        return False
+    if list(cfg.TRAIN.DATASETS_3D) != [SIMULATED] or cfg.TRAIN.DATASETS_2D:
+        raise UserError(
+            f"{SIMULATED} is trained on alone: TRAIN.DATASETS_3D is {list(cfg.TRAIN.DATASETS_3D)} and "
+            f"TRAIN.DATASETS_2D {list(cfg.TRAIN.DATASETS_2D)}, expected [{SIMULATED}] and []"
+        )
+    if cfg.LOSS.D_MOTION_LOSS_W > 0:
+        raise UserError(f"LOSS.D_MOTION_LOSS_W needs videos in a database, not {SIMULATED}: set it to 0.0")
+    return True
+
+
 def open_datasets(cfg: CfgNode) -> dict[str, ConcatWindows]:
     """The training sets ``2d`` and ``3d``, of which either may be absent.
 
     Raises:
         UserError: both are, or one does not fit.
     """
+    if uses_simulation(cfg):
+        return {}
+    if cfg.MODEL.FEATURE_SMOOTH > 0:
+        raise UserError(
+            f"MODEL.FEATURE_SMOOTH is {cfg.MODEL.FEATURE_SMOOTH}, which training on databases cannot do: set "
+            f"it to 0.0, or TRAIN.DATASETS_3D to [{SIMULATED}]"
+        )
     sets = {
         "2d": training_set(cfg.TRAIN.DATASETS_2D, cfg, with_3d=False),
         "3d": training_set(cfg.TRAIN.DATASETS_3D, cfg, with_3d=True),

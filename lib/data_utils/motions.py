@@ -15,11 +15,23 @@ import torch
 
 from lib.utils.errors import UserError
 from lib.utils.files import load_arrays
-from lib.utils.geometry import axis_angle_to_rotmat
+from lib.utils.geometry import (
+    axis_angle_to_quat,
+    axis_angle_to_rotmat,
+    quat_multiply,
+    quat_to_axis_angle,
+    quat_to_rotmat,
+    rotmat_to_quat,
+)
+from lib.utils.joint_limits import HINGES, flexion_axes
 from lib.utils.keypoints import SMPL_FLIP
 
 FPS = 30.0
 UPPER_BODY = list(range(12, 24))
+_LIMBS = ([1, 4, 7, 10], [2, 5, 8, 11], [3, 6, 9], [12, 15], [13, 16, 18, 20, 22], [14, 17, 19, 21, 23])
+# Standard deviations (rad) of large constant turns of the 24 joints.
+_WIDE = [0.0, 0.5, 0.5, 0.2, 0.5, 0.5, 0.15, 0.25, 0.25, 0.15, 0.1, 0.1]
+_WIDE += [0.15, 0.15, 0.15, 0.25, 0.6, 0.6, 0.5, 0.5, 0.3, 0.3, 0.0, 0.0]
 UNKNOWN_PERFORMER = ""
 # CMU subjects: playground, dance, martial arts; walking, acrobatics and running.
 TEST_PERFORMERS = ("1", "94", "135")
@@ -96,12 +108,6 @@ def orthonormalise(matrix: torch.Tensor) -> torch.Tensor:
     return torch.stack([first, second, torch.linalg.cross(first, second)], -1)
 
 
-def mirror(rotmat: torch.Tensor, trans: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The motion seen in a mirror: left and right swapped."""
-    sign = torch.tensor([-1.0, 1.0, 1.0])
-    return (rotmat * sign[:, None] * sign)[..., SMPL_FLIP, :, :], trans * sign
-
-
 def open_motions(folder: str | Path) -> dict[str, list[Motion]]:
     """The ``train``, ``val`` and ``test`` motions of the open weights, split by performer.
 
@@ -123,41 +129,159 @@ def open_motions(folder: str | Path) -> dict[str, list[Motion]]:
     return split
 
 
-class MotionSampler:
-    """Draws augmented clips: balanced over performers and clips, warped in time, reversed, mirrored, with
-    upper and lower bodies recombined and small constant joint offsets."""
+@dataclass(frozen=True)
+class Augmentation:
+    """How far clips are changed: shares of clips unless a unit is given.
 
-    def __init__(self, motions: list[Motion], rng: np.random.Generator) -> None:
+    ``mixed``: upper body of another clip; ``limbs``: each limb, by chance, of another clip; ``offset``: rad,
+    standard deviation of small constant joint turns; ``wide``: large ones, to :data:`_WIDE`; ``seated``:
+    hips and knees bent far, as on a chair, on the floor, crawling; ``tilted``: the whole body turned over, up
+    to upside down; ``shape``, ``wide_shape``: standard deviation of betas, ordinary and of a fifth of the
+    clips.
+    """
+
+    mixed: float = 1 / 3
+    limbs: float = 0.2
+    offset: float = 0.1
+    wide: float = 0.3
+    seated: float = 0.08
+    tilted: float = 0.15
+    shape: float = 1.0
+    wide_shape: float = 2.0
+
+
+class MotionSampler:
+    """Draws augmented clips of motions, all on one device.
+
+    Clips are balanced over performers, warped in time, reversed and mirrored; bodies are recombined from
+    several clips, and turned and bent into poses that nobody recorded, within the limits of knees and elbows.
+
+    Args:
+        motions: what clips are drawn from.
+        generator: of all random numbers; its device is the sampler's.
+    """
+
+    def __init__(
+        self,
+        motions: list[Motion],
+        generator: torch.Generator,
+        augmentation: Augmentation = Augmentation(),
+    ) -> None:
         if not motions:
             raise UserError("no motions to sample from: this split is empty; change the held-out performers")
-        self.motions, self.rng = motions, rng
-        frames = np.array([min(len(m.rotmat), 600) for m in motions], float) ** 0.75
-        total = {p: frames[[m.performer == p for m in motions]].sum() for p in {m.performer for m in motions}}
-        weight = frames / np.array([total[m.performer] for m in motions]) ** 0.5
-        self.weight = weight / weight.sum()
-
-    def _clip(self, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-        motion = self.motions[self.rng.choice(len(self.motions), p=self.weight)]
-        speed = 0.02 if self.rng.random() < 0.04 else np.exp(self.rng.uniform(np.log(0.4), np.log(1.6)))
-        speed = min(speed, (len(motion.rotmat) - 1.01) / max(length - 1, 1))
-        start = self.rng.uniform(0, len(motion.rotmat) - 1 - speed * (length - 1))
-        times = start + speed * np.arange(length)
-        if self.rng.random() < 0.3:
-            times = times[::-1].copy()
-        rotmat, trans = resample(motion.rotmat, motion.trans, times)
-        return mirror(rotmat, trans) if self.rng.random() < 0.5 else (rotmat, trans)
+        self.generator, self.augmentation = generator, augmentation
+        device = self.device = generator.device
+        lengths = torch.tensor([len(m.rotmat) for m in motions])
+        self._lengths = lengths.to(device)
+        self._starts = (lengths.cumsum(0) - lengths).to(device)
+        self._quat = torch.cat([_continuous(rotmat_to_quat(m.rotmat)) for m in motions]).to(device)
+        self._trans = torch.cat([m.trans for m in motions]).to(device)
+        frames = lengths.clamp(max=600).double() ** 0.75
+        performers = sorted({m.performer for m in motions})
+        who = torch.tensor([performers.index(m.performer) for m in motions])
+        total = torch.zeros(len(performers), dtype=torch.double).index_add_(0, who, frames)
+        self._weight = (frames / total[who] ** 0.5).float().to(device)
+        self._mirrored = torch.tensor(SMPL_FLIP, device=device)
+        self._limit_axes = flexion_axes(self._trans)
 
     def sample(self, clips: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
         """``clips`` clips of ``length`` frames: rotmat (B, T, 24, 3, 3), trans (B, T, 3)."""
-        drawn = [self._clip(length) for _ in range(clips)]
-        rotmat, trans = torch.stack([r for r, _ in drawn]), torch.stack([t for _, t in drawn])
-        mixed = clips // 3
-        other = torch.stack([self._clip(length)[0] for _ in range(mixed)]) if mixed else rotmat[:0]
-        rotmat[:mixed, :, UPPER_BODY] = other[:, :, UPPER_BODY]
-        spread = torch.as_tensor(self.rng.random((clips, 1, 1, 1)), dtype=torch.float32)
-        offset = torch.as_tensor(self.rng.normal(0, 0.1, (clips, 1, 24, 3)), dtype=torch.float32) * spread
-        offset[:, :, 0] = 0
-        return axis_angle_to_rotmat(offset) @ rotmat, trans
+        quat, trans = self._clips(clips, length)
+        quat = self._bend(self._recombine(quat))
+        quat, trans = self._tilt(quat, trans)
+        return quat_to_rotmat(quat), trans
+
+    def shapes(self, clips: int) -> torch.Tensor:
+        """Shapes (B, 10) to go with clips."""
+        chosen = self.augmentation
+        spread = torch.where(self._chance(0.2, clips), chosen.wide_shape, chosen.shape)
+        return (self._normal(clips, 10) * spread[:, None]).clamp(-4, 4)
+
+    def _uniform(self, low: float, high: float, *shape: int) -> torch.Tensor:
+        return low + (high - low) * torch.rand(*shape, generator=self.generator, device=self.device)
+
+    def _normal(self, *shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=self.generator, device=self.device)
+
+    def _chance(self, share: float, *shape: int) -> torch.Tensor:
+        return self._uniform(0, 1, *shape) < share
+
+    def _clips(self, clips: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        chosen = torch.multinomial(self._weight, clips, replacement=True, generator=self.generator)
+        last = (self._lengths[chosen] - 1).float()
+        speed = torch.exp(self._uniform(float(np.log(0.4)), float(np.log(1.6)), clips))
+        speed = torch.where(self._chance(0.04, clips), 0.02, speed)
+        speed = torch.minimum(speed, (last - 0.01) / max(length - 1, 1))
+        start = self._uniform(0, 1, clips) * (last - speed * (length - 1))
+        frame = torch.arange(length, device=self.device)
+        backwards = self._chance(0.3, clips)[:, None]
+        times = start[:, None] + speed[:, None] * torch.where(backwards, length - 1 - frame, frame)
+        times = torch.minimum(times.clamp(min=0), last[:, None])
+        left = torch.minimum(times.floor(), last[:, None] - 1)
+        rows, weight = self._starts[chosen, None] + left.long(), (times - left)[..., None]
+        trans = torch.lerp(self._trans[rows], self._trans[rows + 1], weight)
+        quat = torch.lerp(self._quat[rows], self._quat[rows + 1], weight[..., None])
+        swap = self._chance(0.5, clips)[:, None, None]
+        mirrored = quat[:, :, self._mirrored] * quat.new_tensor([1.0, 1.0, -1.0, -1.0])
+        return (
+            torch.where(swap[..., None], mirrored, quat),
+            torch.where(swap, trans * trans.new_tensor([-1.0, 1.0, 1.0]), trans),
+        )
+
+    def _recombine(self, quat: torch.Tensor) -> torch.Tensor:
+        """Upper bodies, or single limbs, from other clips of the batch."""
+        clips = len(quat)
+        result = quat.clone()
+        upper = self._chance(self.augmentation.mixed, clips)
+        loose = self._chance(self.augmentation.limbs, clips)
+        for number, limb in enumerate(_LIMBS, start=1):
+            taken = loose & self._chance(0.5, clips)
+            if limb[0] in UPPER_BODY:
+                taken |= upper & ~loose
+            # The same donor for a whole upper body, another one for each loose limb.
+            donor = torch.where(loose, number, 1)
+            other = (torch.arange(clips, device=self.device) + donor) % clips
+            rows = taken.nonzero()[:, 0]
+            index = torch.tensor(limb, device=self.device)
+            result[rows[:, None], :, index] = quat[other[rows][:, None], :, index]
+        return result
+
+    def _bend(self, quat: torch.Tensor) -> torch.Tensor:
+        """Constant turns of the joints of a clip, then knees and elbows back within their limits."""
+        clips, chosen = len(quat), self.augmentation
+        spread = chosen.offset * self._uniform(0, 1, clips, 1, 1)
+        wide = torch.tensor(_WIDE, device=self.device)[:, None] * self._uniform(0.2, 1, clips, 1, 1)
+        spread = torch.where(self._chance(chosen.wide, clips)[:, None, None], wide, spread)
+        offset = self._normal(clips, 24, 3) * spread
+        seated = self._chance(chosen.seated, clips)[:, None]
+        both = self._uniform(0, 1, clips, 1) + 0.25 * self._normal(clips, 2)
+        offset[:, 1:3, 0] -= seated * 2.0 * both.clamp(0, 1.2)
+        offset[:, 4:6, 0] += seated * 2.0 * (self._uniform(0, 1, clips, 1) + 0.25 * self._normal(clips, 2))
+        offset[:, 0] = 0
+        turned = quat_multiply(axis_angle_to_quat(offset)[:, None], quat)
+        axis_angle = quat_to_axis_angle(turned[:, :, HINGES])
+        flexion = (axis_angle * self._limit_axes).sum(-1, keepdim=True)
+        axis_angle = axis_angle + (flexion.clamp(-0.15, 2.6) - flexion) * self._limit_axes
+        turned[:, :, HINGES] = axis_angle_to_quat(axis_angle)
+        return turned
+
+    def _tilt(self, quat: torch.Tensor, trans: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Some bodies lie, hang or stand on their heads."""
+        clips = len(quat)
+        axis = self._normal(clips, 3)
+        axis[:, 1] = 0
+        axis = torch.nn.functional.normalize(axis, dim=-1)
+        angle = self._uniform(0, float(np.pi), clips) * self._chance(self.augmentation.tilted, clips)
+        turn = axis_angle_to_quat(axis * angle[:, None])[:, None]
+        quat[:, :, 0] = quat_multiply(turn, quat[:, :, 0])
+        return quat, (quat_to_rotmat(turn) @ trans[..., None])[..., 0]
+
+
+def _continuous(quat: torch.Tensor) -> torch.Tensor:
+    """Quaternions (T, J, 4) of one motion with the signs that make neighbours alike."""
+    turned = (quat[1:] * quat[:-1]).sum(-1, keepdim=True).sign()
+    turned = torch.where(turned == 0, torch.ones_like(turned), turned)
+    return torch.cat((quat[:1], quat[1:] * turned.cumprod(0)))
 
 
 def procedural_motions(count: int, seed: int, length: int = 240) -> list[Motion]:

@@ -169,3 +169,58 @@ def centre_cameras(
             K[:2, 2] += np.median(error, axis=0)
             corrected[i] = replace(camera, K=K)
     return corrected
+
+
+def associate(
+    pixels: np.ndarray,
+    weights: np.ndarray,
+    views: Sequence[int],
+    cameras: Sequence[Camera],
+    *,
+    tolerance: float = 0.02,
+) -> list[list[int]]:
+    """Which tracks of several cameras are of the same person.
+
+    Tracks that agree best are joined first, and so on with the groups that result, as long as each track of a
+    group lies within ``tolerance`` (median, on the plane z = 1) of what all of them together triangulate to.
+    Two views alone can't tell people apart whom they see at the same heights; with three they can.
+
+    Args:
+        pixels: (K, T, J, 2) points of K tracks over all frames of the videos.
+        weights: (K, T, J) >= 0, 0 where a track does not see a point.
+        views: index of the camera of each track.
+
+    Returns:
+        groups of track indices that hold each track exactly once, in the order of their first tracks. A
+        group has one track per camera at a time.
+    """
+    groups = []
+    for i, view in enumerate(views):
+        own_pixels = np.zeros((len(cameras), *pixels.shape[1:]))
+        own_weights = np.zeros(own_pixels.shape[:-1])
+        own_pixels[view], own_weights[view] = np.where(weights[i, ..., None] > 0, pixels[i], 0), weights[i]
+        groups.append(([i], own_pixels, own_weights))
+    while True:
+        pairs = itertools.combinations(range(len(groups)), 2)
+        cost, a, b = min(
+            ((_disagreement(groups[a][1:], groups[b][1:], cameras), a, b) for a, b in pairs),
+            default=(np.inf, 0, 0),
+        )
+        if cost > tolerance:
+            return [members for members, _, _ in groups]
+        members, more_pixels, more_weights = groups.pop(b)
+        groups[a] = (sorted(groups[a][0] + members), groups[a][1] + more_pixels, groups[a][2] + more_weights)
+
+
+def _disagreement(
+    one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray], cameras: Sequence[Camera]
+) -> float:
+    """Largest of the views' median errors if two groups' pixels (C, T, J, 2) and weights (C, T, J), 0 where
+    not seen, are of one person; inf if they can't be or have nothing in common."""
+    seen_by_one, seen_by_other = (one[1] > 0).any(-1), (other[1] > 0).any(-1)  # (C, T)
+    common = (one[1] > 0).any(0) & (other[1] > 0).any(0)
+    if (seen_by_one & seen_by_other).any() or not common.any():
+        return float("inf")
+    weights = (one[1] + other[1])[:, common]
+    errors = triangulate((one[0] + other[0])[:, common], weights, cameras)[1]
+    return max(float(np.median(error[seen])) for error, seen in zip(errors, weights > 0) if seen.any())

@@ -24,7 +24,7 @@ from lib.models.weights import per_frame_weights
 from lib.utils.crops import CROP_SCALE, crop_image, normalise_crop
 from lib.utils.errors import UserError
 from lib.utils.files import load_checkpoint
-from lib.utils.landmark_features import landmark_vector
+from lib.utils.landmark_features import landmark_arrays
 from lib.utils.landmark_flips import repair_flips
 from lib.utils.prefetch import prefetch
 
@@ -156,11 +156,8 @@ class LandmarkExtractor:
     ) -> list[StaticFeatures]:
         result = []
         for track in tracks:
-            vectors, boxes = landmark_vector(*repair_flips(track.xy, track.visibility, track.world))
-            parts = [
-                self.net(part.to(self.device)).cpu()
-                for part in torch.from_numpy(vectors).split(_LANDMARK_BATCH)
-            ]
+            vectors, boxes = landmark_arrays(*repair_flips(track.xy, track.visibility, track.world))
+            parts = [self.net(part.to(self.device)).cpu() for part in vectors.split(_LANDMARK_BATCH)]
             result.append(StaticFeatures(torch.cat(parts).numpy(), boxes))
             if progress is not None:
                 progress(len(vectors))

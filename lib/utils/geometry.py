@@ -101,11 +101,29 @@ def rotmat_to_axis_angle(rotmat: Tensor) -> Tensor:
     return torch.nan_to_num(quat_to_axis_angle(rotmat_to_quat(rotmat)), nan=0.0)
 
 
-def axis_angle_to_rotmat(axis_angle: Tensor) -> Tensor:
-    """Axis-angle (*, 3) to rotation matrices (*, 3, 3), through quaternions."""
+def axis_angle_to_quat(axis_angle: Tensor) -> Tensor:
+    """Axis-angle (*, 3) to unit quaternions (*, 4)."""
     angle = (axis_angle + 1e-8).norm(dim=-1, keepdim=True)
     half = 0.5 * angle
-    return quat_to_rotmat(torch.cat((half.cos(), half.sin() * axis_angle / angle), dim=-1))
+    return torch.cat((half.cos(), half.sin() * axis_angle / angle), dim=-1)
+
+
+def axis_angle_to_rotmat(axis_angle: Tensor) -> Tensor:
+    """Axis-angle (*, 3) to rotation matrices (*, 3, 3), through quaternions."""
+    return quat_to_rotmat(axis_angle_to_quat(axis_angle))
+
+
+def quat_multiply(left: Tensor, right: Tensor) -> Tensor:
+    """Products of quaternions (*, 4) that broadcast: the rotation ``right`` first, then ``left``."""
+    w, x, y, z = left.unbind(-1)
+    a, b, c, d = right.unbind(-1)
+    rows = (
+        w * a - x * b - y * c - z * d,
+        w * b + x * a + y * d - z * c,
+        w * c - x * d + y * a + z * b,
+        w * d + x * c - y * b + z * a,
+    )
+    return torch.stack(rows, dim=-1)
 
 
 def perspective_projection(

@@ -6,8 +6,11 @@ Landmarks are in BlazePose order; "world" landmarks are metric, in camera axes (
 from __future__ import annotations
 
 import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
 
-from lib.utils.crops import transform_keypoints
+from lib.utils.crops import CROP_SCALE
 
 VECTOR_SIZE = 303
 
@@ -20,30 +23,34 @@ LIMB_JOINTS = list(range(25, 37))
 
 def landmark_boxes(xy: np.ndarray) -> np.ndarray:
     """Tight square boxes of landmarks: (..., 33, 2) pixels -> (..., 4) cx, cy, side, side in pixels."""
-    low, high = xy.min(-2), xy.max(-2)
-    side = np.maximum((high - low).max(-1, keepdims=True), 1.0)
-    return np.concatenate([(low + high) / 2, side, side], -1).astype(np.float32)
+    return box_tensor(torch.from_numpy(np.ascontiguousarray(xy))).numpy().astype(np.float32)
 
 
-def _normalise(v: np.ndarray) -> np.ndarray:
-    return v / np.maximum(np.linalg.norm(v, axis=-1, keepdims=True), 1e-6)
+def box_tensor(xy: Tensor) -> Tensor:
+    """:func:`landmark_boxes` of tensors."""
+    low, high = xy.amin(-2), xy.amax(-2)
+    side = (high - low).amax(-1, keepdim=True).clamp(min=1.0)
+    return torch.cat([(low + high) / 2, side, side], -1)
 
 
-def torso_frame(world: np.ndarray) -> np.ndarray:
+def to_crop(xy: Tensor, boxes: Tensor) -> Tensor:
+    """Pixels (..., J, 2) -> [-1, 1] of the crop, x1.2, of boxes (..., 4) cx, cy, w, h."""
+    return (xy - boxes[..., None, :2]) / (boxes[..., None, 2:] * (CROP_SCALE / 2))
+
+
+def torso_frame(world: Tensor) -> Tensor:
     """Rotation of the torso, columns = left, up, front axes: (..., 33, 3) -> (..., 3, 3)."""
     hips = world[..., LEFT_HIP, :] - world[..., RIGHT_HIP, :]
     shoulders = world[..., LEFT_SHOULDER, :] - world[..., RIGHT_SHOULDER, :]
     middle_hip = (world[..., LEFT_HIP, :] + world[..., RIGHT_HIP, :]) / 2
     middle_shoulder = (world[..., LEFT_SHOULDER, :] + world[..., RIGHT_SHOULDER, :]) / 2
-    up = _normalise(middle_shoulder - middle_hip)
+    up = functional.normalize(middle_shoulder - middle_hip, dim=-1, eps=1e-6)
     left = hips + 0.5 * shoulders
-    left = _normalise(left - (left * up).sum(-1, keepdims=True) * up)
-    return np.stack([left, up, np.cross(left, up)], -1)
+    left = functional.normalize(left - (left * up).sum(-1, keepdim=True) * up, dim=-1, eps=1e-6)
+    return torch.stack([left, up, torch.linalg.cross(left, up)], -1)
 
 
-def landmark_vector(
-    xy: np.ndarray, visibility: np.ndarray, world: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def landmark_vector(xy: Tensor, visibility: Tensor, world: Tensor) -> tuple[Tensor, Tensor]:
     """Landmarks -> network input and boxes.
 
     Args:
@@ -56,17 +63,22 @@ def landmark_vector(
         rotation as the first two matrix columns (6), world landmarks in the torso's frame (99); and the
         unscaled boxes (..., 4) cx, cy, side, side in pixels.
     """
-    boxes = landmark_boxes(xy)
-    crop = transform_keypoints(xy, boxes)
+    boxes = box_tensor(xy)
     centred = world - (world[..., LEFT_HIP : LEFT_HIP + 1, :] + world[..., RIGHT_HIP : RIGHT_HIP + 1, :]) / 2
     frame = torso_frame(centred)
     local = centred @ frame
-    batch = xy.shape[:-2]
     parts = [
-        crop.reshape(*batch, 66),
+        to_crop(xy, boxes).flatten(-2),
         2 * visibility - 1,
-        2 * centred.reshape(*batch, 99),
-        frame[..., :2].reshape(*batch, 6),
-        2 * local.reshape(*batch, 99),
+        2 * centred.flatten(-2),
+        frame[..., :2].flatten(-2),
+        2 * local.flatten(-2),
     ]
-    return np.concatenate(parts, -1).astype(np.float32), boxes
+    return torch.cat(parts, -1).float(), boxes.float()
+
+
+def landmark_arrays(xy: np.ndarray, visibility: np.ndarray, world: np.ndarray) -> tuple[Tensor, np.ndarray]:
+    """:func:`landmark_vector` of NumPy landmarks: vectors as a tensor, boxes as an array."""
+    seen = (torch.from_numpy(np.ascontiguousarray(part)) for part in (xy, visibility, world))
+    vectors, boxes = landmark_vector(*seen)
+    return vectors, boxes.numpy()

@@ -8,6 +8,8 @@ programming.
 from __future__ import annotations
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from lib.utils.landmark_features import LANDMARK_FLIP, LIMB_LANDMARKS
 
@@ -15,41 +17,53 @@ FLIP_COST = 0.004  # metres per frame read as flipped: of two consistent reading
 FAR = 0.5  # metres: a landmark that moves farther counts as this far
 
 
-def flip_back(xy: np.ndarray, visibility: np.ndarray, world: np.ndarray) -> tuple[np.ndarray, ...]:
+def flip_back(xy: Tensor, visibility: Tensor, world: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The other reading of landmarks (..., 33, 2), (..., 33), (..., 33, 3)."""
     return (
         xy[..., LANDMARK_FLIP, :],
         visibility[..., LANDMARK_FLIP],
-        world[..., LANDMARK_FLIP, :] * np.array([1, 1, -1], np.float32),
+        world[..., LANDMARK_FLIP, :] * world.new_tensor([1.0, 1.0, -1.0]),
     )
 
 
-def find_flips(world: np.ndarray) -> np.ndarray:
-    """(T, 33, 3) metric landmarks of consecutive frames -> (T,) bool, frames better read as flipped."""
-    hips = world[:, 23:25].mean(1, keepdims=True)
-    other = flip_back(world[..., :2], world[..., 0], world - hips)[2]
-    readings = np.stack([world - hips, other])[:, :, LIMB_LANDMARKS]  # (2, T, 12, 3)
-    cost = np.array([0.0, FLIP_COST])
-    came_from = np.zeros((len(world), 2), int)
-    for t in range(1, len(world)):
-        step = np.linalg.norm(readings[:, None, t - 1] - readings[None, :, t], axis=-1)
-        total = cost[:, None] + np.minimum(step, FAR).mean(-1)  # from reading i to reading j
-        came_from[t] = total.argmin(0)
-        cost = total.min(0) + np.array([0.0, FLIP_COST])
-    reading = int(cost.argmin())
-    flipped = np.zeros(len(world), bool)
-    for t in range(len(world) - 1, -1, -1):
-        flipped[t] = reading == 1
-        reading = int(came_from[t, reading])
-    return flipped
+def find_flips(world: Tensor) -> Tensor:
+    """(..., T, 33, 3) metric landmarks of consecutive frames -> (..., T) bool, better read as flipped."""
+    *clips, length, _, _ = world.shape
+    world = world.reshape(-1, *world.shape[-3:])
+    world = world - world[..., 23:25, :].mean(-2, keepdim=True)
+    other = flip_back(world[..., :2], world[..., 0], world)[2]
+    readings = torch.stack([world, other])[:, :, :, LIMB_LANDMARKS]  # (2, N, T, 12, 3)
+    step = (readings[:, None, :, :-1] - readings[None, :, :, 1:]).norm(dim=-1).clamp(max=FAR).mean(-1)
+    own = world.new_tensor([[0.0], [FLIP_COST]])
+    cost, came_from = own.expand(2, len(world)), []
+    for t in range(length - 1):
+        total = cost[:, None] + step[..., t]  # (from, to, N)
+        best, source = total.min(0)
+        cost = best + own
+        came_from.append(source)
+    reading = cost.argmin(0)
+    flipped = [reading]
+    for source in reversed(came_from):
+        reading = source.gather(0, reading[None])[0]
+        flipped.append(reading)
+    return torch.stack(flipped[::-1], 1).bool().view(*clips, length)
+
+
+def undo_flips(xy: Tensor, visibility: Tensor, world: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Landmarks (..., T, 33, 2), (..., T, 33), (..., T, 33, 3) of consecutive frames, flips undone."""
+    flipped = find_flips(world)[..., None]
+    xy2, visibility2, world2 = flip_back(xy, visibility, world)
+    return (
+        torch.where(flipped[..., None], xy2, xy),
+        torch.where(flipped, visibility2, visibility),
+        torch.where(flipped[..., None], world2, world),
+    )
 
 
 def repair_flips(
     xy: np.ndarray, visibility: np.ndarray, world: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Landmarks (T, 33, 2), (T, 33), (T, 33, 3) of one person's consecutive frames, flips undone."""
-    flipped = find_flips(world)
-    repaired = []
-    for given, other in zip((xy, visibility, world), flip_back(xy, visibility, world)):
-        repaired.append(np.where(flipped.reshape(-1, *[1] * (given.ndim - 1)), other, given))
+    """:func:`undo_flips` of one person's NumPy landmarks (T, 33, 2), (T, 33), (T, 33, 3)."""
+    seen = [torch.from_numpy(np.ascontiguousarray(part)) for part in (xy, visibility, world)]
+    repaired = [part.numpy() for part in undo_flips(*seen)]
     return repaired[0], repaired[1], repaired[2]

@@ -1,0 +1,173 @@
+"""Measure how the landmark network errs on real video, and how the simulated landmarks do, side by side.
+
+    python -m lib.data_utils.open_assets --views --heavy
+    python scripts/measure_noise.py [--motions FOLDER] [--out noise]
+
+Real: the single-person clip of four calibrated cameras; the truth are the heavy network's landmarks,
+triangulated (see ``make_pose2sim_db.py``). Simulated: clips of the same length, with each error model of
+``lib.data_utils.simulate``. Both after the flip repair, at 30 fps, on the twelve limb joints. Writes OUT.json
+and a Markdown table OUT.md. What the words mean is said in lib/data_utils/landmark_errors.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from lib.data_utils.landmark_errors import Clip, error_statistics, errors_of
+from lib.data_utils.motions import Motion, MotionSampler, open_motions
+from lib.data_utils.multiview import project, to_camera
+from lib.data_utils.open_assets import asset_path
+from lib.data_utils.preprocess import positive_integer
+from lib.data_utils.simulate import NOISES, NoiseModel, Simulator
+from lib.demo.video import VideoFile
+from lib.models.body import OPEN_DATA, load_body
+from lib.models.predict import window_step
+from lib.utils.errors import run_command
+from lib.utils.files import atomic_write
+from lib.utils.landmark_features import LIMB_LANDMARKS
+from lib.utils.landmark_flips import find_flips
+from scripts.compare_open import JUMP, heading
+from scripts.make_pose2sim_db import find_people, long_runs, owner_of
+
+FPS = 30.0
+LENGTH = 50  # frames of a simulated clip: as long as the real ones at 30 fps
+
+
+def jumps(clips: Sequence[Clip]) -> dict[str, float]:
+    """Before the repair, per second: stretches read as flipped, share of frames, jumps of the hips' yaw."""
+    flips = flipped = turned = seconds = frames = 0.0
+    for clip in clips:
+        found = find_flips(torch.from_numpy(clip.world)).numpy()
+        flips += int((np.diff(np.r_[False, found].astype(int)) > 0).sum())
+        flipped, frames = flipped + int(found.sum()), frames + len(found)
+        seconds += len(found) / (clip.step * FPS)
+        turn, truth = (
+            np.abs(np.angle(np.exp(1j * (yaw[clip.step :] - yaw[: -clip.step]))))
+            for yaw in (heading(clip.world[:, LIMB_LANDMARKS]), heading(clip.true_world))
+        )
+        turned += int(((np.degrees(turn) > JUMP) & (np.degrees(truth) <= JUMP)).sum()) / clip.step
+    return {
+        "flips / s": flips / seconds,
+        "frames flipped": flipped / frames,
+        "yaw jumps / s": turned / seconds,
+    }
+
+
+def statistics(clips: Sequence[Clip]) -> dict[str, Any]:
+    """How the landmarks of ``clips`` err, as nested dicts of numbers; also before the flip repair."""
+    errors = [part for clip in clips for part in errors_of(clip)]
+    counts = {"clips": len(clips), "frames": sum(len(part.scale) for part in errors)}
+    return counts | error_statistics(errors) | {"before the repair": jumps(clips)}
+
+
+def real_clips(networks: Sequence[str], threads: int) -> dict[str, list[Clip]]:
+    """The views of the single person as each network sees them."""
+    (joints,), cameras, tracks = find_people("single", networks, threads)
+    step = window_step(float(VideoFile(asset_path("views") / f"{cameras[0].name}.mp4").info.fps))
+    clips: dict[str, list[Clip]] = {name: [] for name in networks}
+    for name in networks:
+        for camera, seen in zip(cameras, tracks[name], strict=True):
+            for track in (t for t in seen if owner_of(t, [joints], camera) is not None):
+                truth = joints[track.frame_ids]
+                for run in long_runs(np.isfinite(truth).all((1, 2))):
+                    landmarks = (track.xy[run], track.visibility[run], track.world[run])
+                    there = (project(truth[run], camera), to_camera(truth[run], camera))
+                    clips[name].append(Clip(*landmarks, *there, step))
+    return clips
+
+
+class _Witness(Simulator):
+    """Remembers where the landmarks of the last clips truly were in the image."""
+
+    true_xy: torch.Tensor
+
+    def _observe(
+        self, xy: torch.Tensor, world: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        self.true_xy = xy
+        return super()._observe(xy, world)
+
+
+def simulated_clips(motions: list[Motion], noise: NoiseModel, count: int, seed: int) -> list[Clip]:
+    """Clips of ``motions``, drawn and seen as for training."""
+    generator = torch.Generator().manual_seed(seed)
+    sampler, simulator = MotionSampler(motions, generator), _Witness(load_body(OPEN_DATA), noise, generator)
+    rotmat, trans = sampler.sample(count, LENGTH)
+    one = simulator(rotmat, trans, sampler.shapes(count))
+    truth = (simulator.true_xy[:, :, LIMB_LANDMARKS], one.true_world[:, :, LIMB_LANDMARKS])
+    return [
+        Clip(*arrays) for arrays in zip(*(a.numpy() for a in (one.xy, one.visibility, one.world, *truth)))
+    ]
+
+
+def markdown(columns: dict[str, dict[str, Any]]) -> str:
+    """A Markdown table: a row for each group of numbers that belong together."""
+    flat = {name: dict(_rows(statistics)) for name, statistics in columns.items()}
+    lines = ["| | " + " | ".join(flat) + " |", "|---" * (len(flat) + 1) + "|"]
+    for key in dict.fromkeys(key for column in flat.values() for key in column):
+        lines.append(f"| {key} | " + " | ".join(_cell(column.get(key)) for column in flat.values()) + " |")
+    return "\n".join(lines)
+
+
+def _rows(tree: dict[str, Any], path: str = "") -> Iterator[tuple[str, list[float]]]:
+    """Title and numbers of each row: a dict's quantiles make one row, its other numbers another."""
+    numbers = {key: value for key, value in tree.items() if not isinstance(value, dict)}
+    for group in (True, False):
+        own = {key: value for key, value in numbers.items() if bool(re.fullmatch(r"q\d+", key)) == group}
+        if own:
+            title = " / ".join(own)
+            yield f"{path}: {title}" if path else title, list(own.values())
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _rows(value, f"{path}, {key}" if path else key)
+
+
+def _cell(values: list[float] | None) -> str:
+    return "-" if values is None else " / ".join(f"{v:.2g}" if abs(v) < 10 else f"{v:.0f}" for v in values)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--motions", default="", help="folder of motion files; default: procedural motions")
+    parser.add_argument(
+        "--noise", action="append", choices=tuple(NOISES), help="error models to simulate (default: all)"
+    )
+    parser.add_argument("--clips", type=positive_integer, default=200, help="simulated clips")
+    parser.add_argument("--seed", type=positive_integer, default=1)
+    parser.add_argument("--no-real", action="store_true", help="only the simulation")
+    parser.add_argument("--threads", type=positive_integer, default=2)
+    parser.add_argument("--out", type=Path, default=Path("noise"), help="writes OUT.json and OUT.md")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    columns = {}
+    if not args.no_real:
+        columns = {
+            f"measured, {k}": statistics(v) for k, v in real_clips(("full", "heavy"), args.threads).items()
+        }
+    training = open_motions(args.motions)["train"]
+    for name in args.noise or NOISES:
+        columns[f"simulated, {name}"] = statistics(
+            simulated_clips(training, NOISES[name], args.clips, args.seed)
+        )
+    for suffix, text in ((".json", json.dumps(columns, indent=1)), (".md", markdown(columns) + "\n")):
+        with atomic_write(args.out.with_suffix(suffix)) as temporary:
+            temporary.write_text(text)
+    print(markdown(columns))
+
+
+if __name__ == "__main__":
+    run_command(main)
