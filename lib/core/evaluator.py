@@ -482,7 +482,7 @@ class _Meter:
     def _fitted(
         self, sequence: EvalSequence, theta: torch.Tensor, rotmats: np.ndarray
     ) -> tuple[torch.Tensor, np.ndarray]:
-        """theta (n, 85) and rotations (n, 24, 3, 3) after the fit; as they were if it has no use."""
+        """theta (n, 85) and rotations (n, 24, 3, 3) after the fit, unchanged where landmarks are no use."""
         assert self.fit_body is not None and sequence.landmarks is not None and sequence.boxes is not None
         seen = sequence.landmarks
         fitted = fit_track(

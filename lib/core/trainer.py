@@ -455,8 +455,8 @@ def open_datasets(cfg: CfgNode) -> dict[str, ConcatWindows]:
         return {}
     if cfg.MODEL.FEATURE_SMOOTH > 0:
         raise UserError(
-            f"MODEL.FEATURE_SMOOTH is {cfg.MODEL.FEATURE_SMOOTH}, which training on databases cannot do: set "
-            f"it to 0.0, or TRAIN.DATASETS_3D to [{SIMULATED}]"
+            f"MODEL.FEATURE_SMOOTH is {cfg.MODEL.FEATURE_SMOOTH}, which training on databases cannot do: "
+            f"set it to 0.0, or TRAIN.DATASETS_3D to [{SIMULATED}]"
         )
     sets = {
         "2d": training_set(cfg.TRAIN.DATASETS_2D, cfg, with_3d=False),
