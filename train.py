@@ -10,7 +10,7 @@ import torch
 from lib.core import distributed
 from lib.core.build import build_model, training_body
 from lib.core.config import choose_device, parse_args
-from lib.core.run_folder import create_run_folder, log_to_console, log_to_file
+from lib.core.run_folder import create_run_folder, last_checkpoint, log_to_console, log_to_file
 from lib.core.seeding import seed_everything
 from lib.core.trainer import Trainer
 from lib.utils.errors import run_command
@@ -27,6 +27,8 @@ def main() -> None:
     with distributed.process_group(device):
         if cfg.SEED_VALUE >= 0:
             seed_everything(cfg.SEED_VALUE)
+        if cfg.TRAIN.RESUME == "auto":
+            cfg.TRAIN.RESUME = distributed.from_main(last_checkpoint(cfg))
         body = training_body(cfg)
         trainer = Trainer(cfg, build_model(cfg, body), body, device)
         folder = None

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 import yaml
 from yacs.config import CfgNode
 
+from lib.dataset.datasets import DATABASES
 from lib.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -22,13 +24,13 @@ _FILES_PREFIX = "DATASET.FILES."
 _MISTAKES = (KeyError, ValueError, TypeError, AttributeError, AssertionError)  # what yacs answers them with
 _NOT_NEGATIVE = (
     "NUM_WORKERS", "TRAIN.START_EPOCH", "TRAIN.LR_PATIENCE", "TRAIN.WARMUP_ITERS",
-    "TRAIN.GEN_LR", "TRAIN.GEN_WD", "TRAIN.GEN_MOMENTUM",
+    "TRAIN.GEN_LR", "TRAIN.GEN_WD", "TRAIN.GEN_MOMENTUM", "TRAIN.SAVE_EVERY",
     "TRAIN.MOT_DISCR.LR", "TRAIN.MOT_DISCR.WD", "TRAIN.MOT_DISCR.MOMENTUM",
     "LOSS.KP_2D_W", "LOSS.KP_3D_W", "LOSS.SHAPE_W", "LOSS.POSE_W", "LOSS.VELOCITY_W", "LOSS.D_MOTION_LOSS_W",
     "MODEL.FEATURE_SMOOTH",
 )  # fmt: skip
 _POSITIVE = (
-    "TRAIN.BATCH_SIZE", "TRAIN.RUN_LENGTH", "TRAIN.NUM_ITERS_PER_EPOCH", "DATASET.SEQLEN",
+    "TRAIN.BATCH_SIZE", "TRAIN.RUN_LENGTH", "TRAIN.NUM_ITERS_PER_EPOCH",
     "TRAIN.MOT_DISCR.HIDDEN_SIZE", "TRAIN.MOT_DISCR.NUM_LAYERS",
     "TRAIN.MOT_DISCR.ATT.SIZE", "TRAIN.MOT_DISCR.ATT.LAYERS",
     "MODEL.FEATURE_SIZE", "MODEL.TGRU.NUM_LAYERS", "MODEL.TGRU.HIDDEN_SIZE", "MODEL.REGRESSOR.HIDDEN_SIZE",
@@ -38,6 +40,7 @@ _RANGES: dict[str, tuple[float, float]] = {  # what makes sense
     **dict.fromkeys(_NOT_NEGATIVE, (0, math.inf)),
     **dict.fromkeys(_POSITIVE, (1, math.inf)),
     **dict.fromkeys(_SHARES, (0, 1)),
+    "DATASET.SEQLEN": (3, math.inf),  # a frame, its past and its future
 }
 
 
@@ -76,7 +79,8 @@ def get_cfg_defaults() -> CfgNode:
     cfg.TRAIN.END_EPOCH = 5  # exclusive
     cfg.TRAIN.PRETRAINED_REGRESSOR = ""  # SPIN-like checkpoint the regressor starts from
     cfg.TRAIN.PRETRAINED = ""  # checkpoint that evaluate.py measures
-    cfg.TRAIN.RESUME = ""  # checkpoint that training continues from
+    cfg.TRAIN.RESUME = ""  # checkpoint that training continues from; "auto": the newest of EXP_NAME, if any
+    cfg.TRAIN.SAVE_EVERY = 300.0  # seconds between checkpoints inside an epoch; 0: only after epochs
     cfg.TRAIN.NUM_ITERS_PER_EPOCH = 1000
     cfg.TRAIN.LR_SCHEDULE = "plateau"  # or "cosine", to zero at the last iteration
     cfg.TRAIN.LR_PATIENCE = 5  # plateau: epochs without improvement before LR / 10
@@ -189,6 +193,10 @@ def _check_values(values: dict[str, Any], path: Path, prefix: str = "") -> None:
             _check_values(value, path, f"{key}.")
         elif value is None or (key.startswith(_FILES_PREFIX) and not isinstance(value, str)):
             raise UserError(f"{key} is {value} in {path} or --opts: give a value, or leave the key out")
+        elif key.startswith(_FILES_PREFIX) and name not in DATABASES:
+            likely = get_close_matches(name, DATABASES, n=1)
+            advice = f"did you mean {likely[0]}?" if likely else f"expected one of {', '.join(DATABASES)}"
+            raise UserError(f"{key} in {path} or --opts names no database of this project: {advice}")
         elif key in _RANGES and not _RANGES[key][0] <= value <= _RANGES[key][1]:
             low, high = _RANGES[key]
             expected = f"at least {low}" if high == math.inf else f"{low} to {high}"

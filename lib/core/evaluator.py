@@ -13,7 +13,7 @@ from yacs.config import CfgNode
 
 from lib.core.protocol import FRAME_RATES, ROOT_JOINTS, FrameRate, Protocol
 from lib.data_utils.simulate import IMAGE_SIZE
-from lib.dataset.database import H5Rows, open_database
+from lib.dataset.database import H5Rows, blocks, open_database
 from lib.dataset.datasets import DatasetSpec, check_shape, database_path
 from lib.dataset.windows import VIBE_MULTIPLE
 from lib.models.body import BodyData
@@ -42,7 +42,7 @@ class EvalSequence:
 
     name: str
     features: np.ndarray  # (n, F)
-    joints: np.ndarray  # (n, J, 3) metres, in the dataset's evaluation convention
+    joints: np.ndarray  # (n, J, 3) metres, in the dataset's evaluation convention; NaN if unseen
     counted: np.ndarray  # (n,) bool: frames whose errors count
     pose: np.ndarray | None  # (n, 72) axis-angle
     shape: np.ndarray | None  # (n, 10)
@@ -51,6 +51,12 @@ class EvalSequence:
     images: np.ndarray | None = None  # (n,) str: image files
     boxes: np.ndarray | None = None  # (n, 4) cx, cy, w, h in pixels, unscaled
     landmarks: np.ndarray | None = None  # (n, 33, 6) x, y in pixels, visibility, metric x, y, z
+
+    def reason_to_skip(self, shortest: int) -> str:
+        """Why it cannot be measured, given the fewest frames that can be predicted; '' if it can."""
+        if len(self.features) < shortest:
+            return f"{len(self.features)} valid frames, fewer than {shortest}"
+        return "" if self.counted.any() else "no frame is marked valid"
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,8 @@ class Evaluation:
 
 
 def mean_mm(values: np.ndarray) -> float:
-    """Mean of lengths in metres, in mm; NaN for none."""
+    """Mean in mm of lengths in metres that are not NaN; NaN for none."""
+    values = values[~np.isnan(values)]
     return float(values.mean() * MM) if len(values) else float("nan")
 
 
@@ -122,8 +129,9 @@ class EvaluationSet:
     """The videos of a database split, sorted by name.
 
     Frames marked invalid in ``valid`` are removed, and the rest is taken as contiguous; ``valid_i`` only says
-    which frames count. In validation (``validation=True``) the COMPAT keys can restore what the original does
-    there: videos cut to multiples of 16 frames, invalid frames kept, targets rounded to half precision.
+    which frames count. Frames of which not the root, or less than three joints, were seen do not count
+    either. In validation (``validation=True``) the COMPAT keys can restore what the original does there:
+    videos cut to multiples of 16 frames, invalid frames kept, targets rounded to half precision.
 
     Args:
         name_part: only videos whose name contains it.
@@ -172,6 +180,8 @@ class EvaluationSet:
                 f"official databases lack it): make one with `python -m lib.data_utils.threedpw {options}`, "
                 "or leave out --gender gendered"
             )
+        # zeros are no pose, as in training
+        self.has_mesh = spec.eval_mesh and any(pose.any() for _, pose in blocks(self._database["pose"]))
         self._as_original = validation and cfg.COMPAT.VALIDATION
         self._float16 = validation and cfg.COMPAT.FLOAT16_TARGETS
         names = np.asarray(self._database["vid_name"])
@@ -186,6 +196,30 @@ class EvaluationSet:
 
     def __iter__(self) -> Iterator[EvalSequence]:
         return (self._load(name) for name in self.names)
+
+    def check(self, static_borders: bool) -> None:
+        """Whether a model with windows of DATASET.SEQLEN can be measured on a sequence at all.
+
+        Raises:
+            UserError: every sequence would be skipped.
+        """
+        shortest, reasons = self.shortest(self.cfg.DATASET.SEQLEN, static_borders), []
+        for sequence in self:
+            reason = sequence.reason_to_skip(shortest)
+            if not reason:
+                return
+            reasons.append((sequence.name, len(sequence.features) + sequence.removed, reason))
+        raise self.nothing_left(reasons)
+
+    @staticmethod
+    def shortest(seqlen: int, static_borders: bool) -> int:
+        """The fewest frames that can be predicted."""
+        return seqlen if static_borders else 1
+
+    def nothing_left(self, skipped: list[tuple[str, int, str]]) -> UserError:
+        """The error where every sequence was skipped: names, frames and reasons."""
+        reasons = "; ".join(f"{name} ({frames} frames): {reason}" for name, frames, reason in skipped[:3])
+        return UserError(f"no sequence of {self.path} can be evaluated: {reasons}")
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -214,12 +248,16 @@ class EvaluationSet:
         if "valid_i" in database:
             counted = np.asarray(database["valid_i"]).reshape(len(database["vid_name"]), -1)[rows, 0] != 0
         pose, shape = (
-            (self._target(database[key][rows]) if self.spec.eval_mesh else None) for key in ("pose", "shape")
+            (self._target(database[key][rows]) if self.has_mesh else None) for key in ("pose", "shape")
         )
+        joints = self._joints(rows)
+        seen = ~np.isnan(joints[..., 0])
+        root = ROOT_JOINTS[self.spec.eval_joints]
+        counted &= seen[:, root].all(axis=1) & (seen.sum(axis=1) >= 3)
         return EvalSequence(
             name,
             _take(database["features"], rows),
-            self._joints(rows),
+            joints,
             counted,
             pose,
             shape,
@@ -300,20 +338,17 @@ def evaluate(
         model, data, body, static_borders, smooth, fit, gendered_bodies, root_align_verts, precision
     )
     sequences, skipped = [], []
-    shortest = model.seqlen if static_borders else 1
+    shortest = data.shortest(model.seqlen, static_borders)
     for sequence in tqdm(data, total=len(data), desc="evaluating", disable=None if progress else True):
-        frames = len(sequence.features)
-        if frames < shortest:
-            reason = f"{frames} valid frames, fewer than {shortest}"
-            skipped.append((sequence.name, frames + sequence.removed, reason))
-        elif not sequence.counted.any():
-            skipped.append((sequence.name, frames + sequence.removed, "no frame is marked valid"))
+        if reason := sequence.reason_to_skip(shortest):
+            skipped.append((sequence.name, len(sequence.features) + sequence.removed, reason))
         else:
             sequences.append(meter.measure(sequence))
     if not sequences:
-        reasons = "; ".join(f"{name} ({frames} frames): {reason}" for name, frames, reason in skipped[:3])
-        raise UserError(f"no sequence of {data.path} can be evaluated: {reasons}")
-    return Evaluation(sequences, skipped, meter.protocol)
+        raise data.nothing_left(skipped)
+    seen = [(~np.isnan(s.target[s.counted, :, 0])).any(axis=0) for s in sequences]
+    protocol = replace(meter.protocol, joints_seen=int(np.any(seen, axis=0).sum()))
+    return Evaluation(sequences, skipped, protocol)
 
 
 class _Meter:
@@ -333,10 +368,10 @@ class _Meter:
     ) -> None:
         if data.gendered != (gendered_bodies is not None):
             raise ValueError("gendered bodies belong to a gendered set")
-        if root_align_verts and not data.spec.eval_mesh:
+        if root_align_verts and not data.has_mesh:
             raise UserError(f"--root_align_verts: {data.spec.key} has no vertices to compare; leave it out")
         self.model = PreparedTCMR(model, precision)
-        self.spec, self.smooth = data.spec, smooth
+        self.spec, self.has_mesh, self.smooth = data.spec, data.has_mesh, smooth
         self.image_size = data.image_size
         self.root_align_verts = root_align_verts
         self.borders: Borders = "static" if static_borders else "edge"
@@ -362,6 +397,7 @@ class _Meter:
             ground_truth="gendered" if data.gendered else "neutral",
             joints=spec.eval_joints,
             joint_count=len(JOINT_NAMES[spec.eval_joints]),
+            joints_seen=len(JOINT_NAMES[spec.eval_joints]),
             seqlen=model.seqlen,
             borders=self.borders,
             step=self.step,
@@ -378,7 +414,7 @@ class _Meter:
         for frames, output in self._predictions(sequence):
             for name in ("kp_3d", "theta", "rotmat"):
                 parts[name].append(output[name].cpu().numpy())
-            if self.spec.eval_mesh:
+            if self.has_mesh:
                 for name, values in self._compare_verts(output["verts"], sequence, frames).items():
                     parts[name].append(values)
         whole = {name: np.concatenate(values) for name, values in parts.items()}
@@ -390,6 +426,11 @@ class _Meter:
         mpvpe, aligned = (
             whole[name][counted] if name in whole else None for name in ("mpvpe", "mpvpe_root_aligned")
         )
+        if (bad := np.flatnonzero(~np.isfinite(joints).all(axis=(1, 2)))).size:
+            raise UserError(
+                f"{sequence.name}: what is predicted for frame {bad[0]} (counted from 0) is no number; try "
+                "MODEL.PRECISION fp32 or another checkpoint"
+            )
         pred, target = self._centre(joints), self._centre(true_joints)
         bodies = None
         if sequence.images is not None and sequence.boxes is not None:
@@ -420,7 +461,7 @@ class _Meter:
             self.model,
             sequence.features,
             J_regressor=self.joint_regressor,
-            return_verts=self.spec.eval_mesh and not later,
+            return_verts=self.has_mesh and not later,
             borders=self.borders,
             step=self.step,
         )
@@ -466,7 +507,7 @@ class _Meter:
         betas = theta[:, 75:]
         output = {"theta": theta, "rotmat": rotmat}
         output["kp_3d"] = self.smpl.joints(betas, rotmat, self.joint_regressor)
-        if self.spec.eval_mesh:
+        if self.has_mesh:
             output["verts"] = self.smpl(betas, rotmat[:, 1:], rotmat[:, :1], pose2rot=False).vertices
         return output
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from datetime import datetime
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from lib.core.config import dump_yaml
 from lib.utils.errors import UserError
 
 CHECKPOINT, BEST_CHECKPOINT, BEST_VALUE = "checkpoint.pth.tar", "model_best.pth.tar", "best.txt"
+_DATE_PATTERN = r"\d\d-\d\d-\d{4}_\d\d-\d\d-\d\d_"
 LOG_FORMAT = "%(asctime)-15s %(message)s"
 
 
@@ -52,6 +54,14 @@ def find_checkpoint(path: str | Path) -> Path:
         f"{path} is a folder without {BEST_CHECKPOINT} or {CHECKPOINT}: give a checkpoint, or the folder of "
         "a training run"
     )
+
+
+def last_checkpoint(cfg: CfgNode) -> str:
+    """The newest checkpoint of the runs of EXP_NAME in OUTPUT_DIR; '' if there is none."""
+    name = re.compile(_DATE_PATTERN + re.escape(cfg.EXP_NAME))
+    every = Path(cfg.OUTPUT_DIR).glob(f"*/{CHECKPOINT}")
+    files = [path for path in every if name.fullmatch(path.parent.name)]
+    return str(max(files, key=lambda path: path.stat().st_mtime_ns)) if files else ""
 
 
 def log_to_console() -> None:

@@ -26,6 +26,7 @@ from lib.core.optimizer import build_optimizer, restore_optimizer
 from lib.core.run_folder import BEST_CHECKPOINT, BEST_VALUE, CHECKPOINT
 from lib.core.schedule import build_schedule
 from lib.core.seeding import get_rng_state, set_rng_state
+from lib.core.stopping import StopSignals
 from lib.data_utils.simulated import SIMULATED, SimulatedStream
 from lib.dataset.datasets import Batch, ConcatWindows, get_spec, training_set
 from lib.dataset.loaders import BatchStream
@@ -50,10 +51,11 @@ _VALIDATION_TAGS = {  # TensorBoard tags of the original
 class Trainer:
     """Trains a TCMR as ``cfg`` says and leaves logs and checkpoints in a run folder.
 
-    With TRAIN.RESUME it goes on after the stored epoch with the stored weights, optimiser, learning rate,
+    With TRAIN.RESUME it goes on after the stored iteration with the stored weights, optimiser, learning rate,
     random numbers and place in the data; on a CPU every number is what an uninterrupted run would have given.
-    In a process group (:mod:`lib.core.distributed`) each process computes its part of the same batches that
-    one process would take, so a run may also go on with another number of processes.
+    It saves every TRAIN.SAVE_EVERY seconds, after each epoch before it validates, and when SIGTERM or SIGINT
+    arrives. In a process group (:mod:`lib.core.distributed`) each process computes its part of the same
+    batches that one process would take, so a run may also go on with another number of processes.
 
     Args:
         cfg: the configuration.
@@ -95,7 +97,11 @@ class Trainer:
         )
         self.learning_rate = build_schedule(self.optimizer, cfg.TRAIN)
         self.validation_set = EvaluationSet(get_spec(cfg.TRAIN.DATASET_EVAL), "val", cfg, validation=True)
-        self.epoch, self.step, self.best = cfg.TRAIN.START_EPOCH, 0, math.inf
+        self.validation_set.check(cfg.COMPAT.STATIC_BORDERS)
+        self.epoch, self.iteration, self.step = cfg.TRAIN.START_EPOCH, 0, 0  # the iteration is the epoch's
+        self.performance = self.best = math.inf
+        self.signals, self.stopping = StopSignals(), False
+        self._saved = time.monotonic()
         self.seed = cfg.SEED_VALUE if cfg.SEED_VALUE >= 0 else torch.seed() % 2**31
         resumed = self._load(Path(cfg.TRAIN.RESUME)) if cfg.TRAIN.RESUME else {}
         if self.epoch >= cfg.TRAIN.END_EPOCH:
@@ -117,7 +123,10 @@ class Trainer:
             set_rng_state(resumed["rng"])
 
     def run(self, folder: Path | None) -> None:
-        """Train to END_EPOCH; every epoch is validated and saved.
+        """Train to END_EPOCH; every epoch is saved, validated and saved again.
+
+        SIGTERM or SIGINT while it trains: the step is finished and saved, and the process ends as that signal
+        would have ended it.
 
         Args:
             folder: the run folder; None in the processes that write nothing.
@@ -127,20 +136,21 @@ class Trainer:
         """
         self.start_logging(folder)
         try:
-            for epoch in range(self.epoch, self.cfg.TRAIN.END_EPOCH):
-                self._train_epoch(epoch)
-                performance = self.validate(epoch) if distributed.is_main() else math.nan
-                performance = distributed.from_main(performance)
-                self.learning_rate.after_epoch(performance)
-                self._log("lr/gen_lr", self.learning_rate.value, epoch)
-                if self.adversary is not None:
-                    self.adversary.learning_rate.after_epoch(performance)
-                    self._log("lr/dis_lr", self.adversary.learning_rate.value, epoch)
-                if distributed.is_main():
-                    self._save(epoch, performance)
+            while self.epoch < self.cfg.TRAIN.END_EPOCH and not self.stopping:
+                with self.signals:
+                    self._train_epoch()
+                    self._save()
+                self.stopping |= self.signals.number > 0
+                if not self.stopping:
+                    performance = self.validate(self.epoch) if distributed.is_main() else math.nan
+                    self._finish_epoch(distributed.from_main(performance))
         finally:
             if self.writer is not None:
                 self.writer.close()
+        if self.stopping:
+            if self.folder is not None:
+                logger.info("stopped after step %d, saved as %s", self.step, self.folder / CHECKPOINT)
+            self.signals.end()
 
     def start_logging(self, folder: Path | None) -> None:
         """Open the TensorBoard log in the run folder, tell what is trained on, and bring the best so far."""
@@ -159,10 +169,13 @@ class Trainer:
             resumed = Path(self.cfg.TRAIN.RESUME)
             for name in (BEST_CHECKPOINT, BEST_VALUE):
                 if (resumed.parent / name).is_file():
-                    shutil.copy2(resumed.parent / name, folder / name)
+                    with atomic_write(folder / name) as temporary:
+                        shutil.copy2(resumed.parent / name, temporary)
+            place = f"goes on after iteration {self.iteration}" if self.iteration else "comes next"
             logger.info(
-                "resumed from %s: epoch %d comes next, best so far %.4f", resumed, self.epoch + 1, self.best
-            )
+                "resumed from %s: epoch %d %s, best so far %.4f, learning rate %.3g",
+                resumed, self.epoch + 1, place, self.best, self.learning_rate.value,
+            )  # fmt: skip
 
     def _log(self, tag: str, value: float, step: int) -> None:
         if self.writer is not None:
@@ -170,17 +183,17 @@ class Trainer:
 
     # ---------------------------------------------------------------------------- one epoch
 
-    def _train_epoch(self, epoch: int) -> None:
+    def _train_epoch(self) -> None:
+        """Train what is left of the epoch, or until a signal arrives."""
         self.model.train()
-        if distributed.rank() > 0:  # process 0 keeps the one series of numbers that checkpoints hold
-            torch.manual_seed((self.seed * 1_000_003 + epoch * 1_009 + distributed.rank()) % 2**63)
         sums: dict[str, float] = defaultdict(float)
         counts: dict[str, int] = defaultdict(int)
         started, loading = time.perf_counter(), 0.0
-        iterations = self.cfg.TRAIN.NUM_ITERS_PER_EPOCH
+        first, iterations = self.iteration, self.cfg.TRAIN.NUM_ITERS_PER_EPOCH
         hidden = None if distributed.is_main() else True  # None: where there is no terminal
-        with tqdm(total=iterations, desc=f"epoch {epoch + 1}", disable=hidden) as bar:
-            for iteration in range(iterations):
+        bar = tqdm(total=iterations, initial=first, desc=f"epoch {self.epoch + 1}", disable=hidden)
+        with bar:
+            while self.iteration < iterations and not self.stopping:
                 fetching = time.perf_counter()
                 batches = {kind: next(stream) for kind, stream in self.streams.items()}
                 loading += time.perf_counter() - fetching
@@ -190,19 +203,36 @@ class Trainer:
                     sums[tag] += value
                     counts[tag] += 1
                 self.step += 1
-                if iteration % _POSTFIX_STEPS == _POSTFIX_STEPS - 1 or iteration == iterations - 1:
-                    bar.update(iteration + 1 - bar.n)
+                self.iteration += 1
+                if self.iteration % _POSTFIX_STEPS == 0 or self.iteration == iterations:
+                    bar.update(self.iteration - bar.n)
                     bar.set_postfix({tag: f"{sums[tag] / counts[tag]:.3g}" for tag in sums}, refresh=False)
+                if 0 < self.cfg.TRAIN.SAVE_EVERY < time.monotonic() - self._saved:
+                    self._save()
+        if self.iteration == first:
+            return
         seconds = time.perf_counter() - started
-        samples = iterations * sum(stream.batch_size for stream in self.streams.values())
+        samples = (self.iteration - first) * sum(stream.batch_size for stream in self.streams.values())
         samples *= self.cfg.TRAIN.RUN_LENGTH
-        self._log("throughput/samples_per_second", samples / seconds, epoch)
-        self._log("throughput/loading_share", loading / seconds, epoch)
+        self._log("throughput/samples_per_second", samples / seconds, self.epoch)
+        self._log("throughput/loading_share", loading / seconds, self.epoch)
         means = ", ".join(f"{tag} {sums[tag] / counts[tag]:.4f}" for tag in sums)
         logger.info(
             "Epoch %d: %s; lr %.3g; %.1f samples/s, %.0f%% loading",
-            epoch + 1, means, self.learning_rate.value, samples / seconds, 100 * loading / seconds,
+            self.epoch + 1, means, self.learning_rate.value, samples / seconds, 100 * loading / seconds,
         )  # fmt: skip
+
+    def _finish_epoch(self, performance: float) -> None:
+        """Take note of what validation measured, and save."""
+        self.learning_rate.after_epoch(performance)
+        self._log("lr/gen_lr", self.learning_rate.value, self.epoch)
+        if self.adversary is not None:
+            self.adversary.learning_rate.after_epoch(performance)
+            self._log("lr/dis_lr", self.adversary.learning_rate.value, self.epoch)
+        improved = performance < self.best
+        self.performance, self.best = performance, min(self.best, performance)
+        self.epoch, self.iteration = self.epoch + 1, 0
+        self._save(improved)
 
     def train_step(self, batches: dict[str, Batch]) -> dict[str, float]:
         """One update of the weights from this process's part of a batch.
@@ -214,6 +244,8 @@ class Trainer:
             UserError: the loss is not finite.
         """
         self.learning_rate.before_iteration(self.step)
+        if distributed.rank() > 0:  # process 0 keeps the one series of numbers that checkpoints hold
+            torch.manual_seed((self.seed * 1_000_003 + self.step * 1_009 + distributed.rank()) % 2**63)
         batches = {
             kind: {key: values.to(self.device, non_blocking=True) for key, values in batch.items()}
             for kind, batch in batches.items()
@@ -245,13 +277,13 @@ class Trainer:
             term.backward()
             sums["e_m_disc_loss"] = term.detach()
             total = total + term.detach()
-        values = _to_numbers({**sums, "loss": total})
+        stop = total.new_full((), self.signals.number)
+        values = _to_numbers({**sums, "loss": total, "rows_smpl": counts[2], "stop": stop})
+        self.stopping = values.pop("stop") > 0  # if one process stops, all do, after the same step
+        if not values.pop("rows_smpl"):  # the original leaves these terms out
+            values = {tag: value for tag, value in values.items() if tag not in ("loss_pose", "loss_shape")}
         if not math.isfinite(values["loss"]):
-            raise UserError(
-                f"the loss is {values['loss']} at step {self.step} (terms: {values}): training ends. Look at "
-                "the database's values, lower TRAIN.GEN_LR or set TRAIN.GRAD_CLIP; TRAIN.RESUME goes on "
-                f"from the {CHECKPOINT} of the last epoch"
-            )
+            raise self._diverged(f"the loss is {values['loss']} (terms: {values})")
         distributed.sum_gradients(self.parameters)
         if self.cfg.TRAIN.GRAD_CLIP > 0:
             nn.utils.clip_grad_norm_(self.parameters, self.cfg.TRAIN.GRAD_CLIP)
@@ -259,6 +291,12 @@ class Trainer:
         if self.adversary is not None and (terms := self.adversary.update(motions, self.step)):
             values.update(_to_numbers(terms))
         return values
+
+    def _diverged(self, what: str) -> UserError:
+        return UserError(
+            f"{what} at step {self.step}: training ends. Look at the database's values, lower TRAIN.GEN_LR "
+            f"or set TRAIN.GRAD_CLIP; TRAIN.RESUME goes on from the last {CHECKPOINT}"
+        )
 
     def validate(self, epoch: int) -> float:
         """Measure the model on the validation split, log it, and return the PA-MPJPE in mm."""
@@ -329,16 +367,25 @@ class Trainer:
 
     # ---------------------------------------------------------------------------- checkpoints
 
-    def _save(self, epoch: int, performance: float) -> None:
-        assert self.folder is not None
-        improved = performance < self.best
-        self.best = min(self.best, performance)
+    def _save(self, best: bool = False) -> None:
+        """Write the checkpoint, and before it, as it refers to it, the best model if this is the one.
+
+        Raises:
+            UserError: a weight is no longer a finite number; then nothing is written.
+        """
+        self._saved = time.monotonic()
+        for name, weight in self.model.named_parameters():
+            if not weight.isfinite().all():
+                raise self._diverged(f"{name} holds numbers that are not finite")
+        if self.folder is None:
+            return
         adversary = self.adversary
         streams = {**self.streams, **(adversary.streams if adversary is not None else {})}
         checkpoint = {
-            "epoch": epoch,
+            "epoch": self.epoch - 1,  # the last that was finished, from 0
+            "iteration": self.iteration,  # of the next
             "gen_state_dict": self.model.state_dict(),
-            "performance": performance,
+            "performance": self.performance,
             "gen_optimizer": self.optimizer.state_dict(),
             "scheduler": self.learning_rate.state_dict(),
             "best": self.best,
@@ -350,12 +397,12 @@ class Trainer:
             "body": self.body.kind,
             **(adversary.state_dict() if adversary is not None else {}),
         }
-        save_checkpoint(checkpoint, self.folder / CHECKPOINT)
-        if improved:
+        if best:
             logger.info("best performance so far, saved as %s", BEST_CHECKPOINT)
             save_checkpoint(checkpoint, self.folder / BEST_CHECKPOINT)
             with atomic_write(self.folder / BEST_VALUE) as temporary:
                 temporary.write_text(f"{self.best}\n")
+        save_checkpoint(checkpoint, self.folder / CHECKPOINT)
 
     def _load(self, path: Path) -> dict[str, Any]:
         """Restore all but the random numbers and the data, and return the checkpoint."""
@@ -366,10 +413,11 @@ class Trainer:
                 f"TRAIN.RESUME {path} lacks {', '.join(missing)}: give a {CHECKPOINT} that training wrote "
                 "(from an exported one training cannot go on)"
             )
-        self.epoch = checkpoint["epoch"] + 1
+        self.epoch, self.iteration = checkpoint["epoch"] + 1, checkpoint.get("iteration", 0)
         self.model.load_weights(checkpoint["gen_state_dict"], checkpoint.get("body"), source=path)
-        self.best = float(checkpoint.get("best", checkpoint["performance"]))
-        self.step = checkpoint.get("step", self.epoch * self.cfg.TRAIN.NUM_ITERS_PER_EPOCH)
+        self.performance = float(checkpoint["performance"])
+        self.best = float(checkpoint.get("best", self.performance))
+        self.step = checkpoint.get("step", self.epoch * self.cfg.TRAIN.NUM_ITERS_PER_EPOCH + self.iteration)
         self.seed = checkpoint.get("seed", self.seed)
         stored = _without_frozen(checkpoint["gen_optimizer"], len(self.parameters))
         setting = f"TRAIN.GEN_OPTIM {self.cfg.TRAIN.GEN_OPTIM}"

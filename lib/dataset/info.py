@@ -70,7 +70,7 @@ def list_videos(names: np.ndarray | H5Rows) -> Videos:
     """Count the frames of every video: ``names`` (N,) str or bytes."""
     lengths: dict[str, int] = {}
     runs, last = 0, None
-    for block in blocks(names):
+    for _, block in blocks(names):
         starts = np.r_[0, np.flatnonzero(block[1:] != block[:-1]) + 1, len(block)]
         for start, end in itertools.pairwise(starts):
             value = block[start]
