@@ -13,6 +13,11 @@ camera, in camera coordinates (the original's files): both are understood.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
+    from lib.utils.errors import leave_on_signals
+
+    leave_on_signals()
+
 import argparse
 import re
 from collections.abc import Sequence

@@ -9,6 +9,11 @@ clips without face or toe points have confidence 0 there.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
+    from lib.utils.errors import leave_on_signals
+
+    leave_on_signals()
+
 from collections.abc import Sequence
 from functools import partial
 

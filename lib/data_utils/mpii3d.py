@@ -14,6 +14,11 @@ with a field ``inside``. Frames whose ``valid_i`` is 0 are always kept.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
+    from lib.utils.errors import leave_on_signals
+
+    leave_on_signals()
+
 import argparse
 import re
 from collections.abc import Sequence

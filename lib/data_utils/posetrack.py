@@ -10,6 +10,11 @@ as contiguous, as in the original); the exclusion of ``021133_mpii_train.json`` 
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
+    from lib.utils.errors import leave_on_signals
+
+    leave_on_signals()
+
 import argparse
 from collections.abc import Sequence
 from functools import partial

@@ -5,6 +5,11 @@ Arrays of numbers are not read into memory, so a file may be larger than it.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
+    from lib.utils.errors import leave_on_signals
+
+    leave_on_signals()
+
 import argparse
 import itertools
 from collections.abc import Sequence

@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 from yacs.config import CfgNode
 
-from lib.core.build import build_model
+from lib.core.build import build_model, check_claims
 from lib.core.config import choose_device, from_dict, get_cfg_defaults, load_config, merge_opts
 from lib.data_utils.blazepose import LandmarkNetwork, PersonDetector
 from lib.data_utils.boxes import scale_bboxes
@@ -214,6 +214,7 @@ def load_models(
         cfg = load_config(cfg_file)
     else:
         cfg = from_dict(checkpoint["config"]) if "config" in checkpoint else official_config()
+        check_claims(cfg, checkpoint["gen_state_dict"], checkpoint_path)
     merge_opts(cfg, opts)
     cfg.TRAIN.PRETRAINED_REGRESSOR = ""
     # The open body is taken even where SMPL is installed, if the checkpoint was trained with it.
