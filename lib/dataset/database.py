@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from lib.utils.errors import UserError
-from lib.utils.files import load_joblib
+from lib.utils.errors import UserError, shown
+from lib.utils.files import load_joblib, to_array
+from lib.utils.reading import unpacked_limit
 
 _JOINTS = ((14, 3), (25, 3), (49, 3))
 _ROW_SHAPES: dict[str, tuple[tuple[int, ...], ...]] = {  # what a row of a field may look like
@@ -28,6 +31,7 @@ _ROW_SHAPES: dict[str, tuple[tuple[int, ...], ...]] = {  # what a row of a field
     "theta": ((82,),),
     "bbox": ((4,),),
 }
+_NAMES = ("vid_name", "frame_id", "img_name", "gender")
 _SCAN_BYTES = 1 << 24  # of features looked at, at a time
 
 
@@ -36,7 +40,8 @@ class H5Rows:
 
     def __init__(self, path: Path, key: str) -> None:
         self._path, self._key, self._pid = path, key, -1
-        with h5py.File(path, "r") as file:
+        with _h5_errors(path, key), h5py.File(path, "r") as file:
+            _check_data_set(path, file, key)
             self.shape, self.dtype = file[key].shape, file[key].dtype
 
     def __len__(self) -> int:
@@ -44,21 +49,23 @@ class H5Rows:
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Rows by an integer array of any shape: (*, ...)."""
-        if self._pid != os.getpid():
-            self._data, self._pid = h5py.File(self._path, "r")[self._key], os.getpid()
         unique, place = np.unique(rows, return_inverse=True)
         runs = np.split(unique, np.flatnonzero(np.diff(unique) != 1) + 1)  # slices read far faster than lists
-        return np.concatenate([self._data[run[0] : run[-1] + 1] for run in runs])[place.reshape(rows.shape)]
+        with _h5_errors(self._path, self._key):
+            if self._pid != os.getpid():
+                self._data, self._pid = h5py.File(self._path, "r")[self._key], os.getpid()
+            parts = [self._data[run[0] : run[-1] + 1] for run in runs]
+        return np.concatenate(parts)[place.reshape(rows.shape)]
 
     def whole(self) -> Any:
         """Everything: the array, or the value of a data set that is a scalar."""
-        with h5py.File(self._path, "r") as file:
+        with _h5_errors(self._path, self._key), h5py.File(self._path, "r") as file:
             return file[self._key][()]
 
     def blocks(self, rows: int) -> Iterator[np.ndarray]:
         """The rows in order, that many at a time. The file is closed at the end: processes that are forked
         afterwards must not find it open."""
-        with h5py.File(self._path, "r") as file:
+        with _h5_errors(self._path, self._key), h5py.File(self._path, "r") as file:
             for start in range(0, len(self), rows):
                 yield file[self._key][start : start + rows]
 
@@ -93,7 +100,7 @@ def open_database(path: str | Path, fields: Iterable[str], optional: Iterable[st
     database = {field: _plain(path, field, content[field]) for field in wanted}
     for field, values in database.items():
         if values.shape or field in fields:
-            _check_rows(path, field, values.shape)
+            _check_rows(path, field, values)
     lengths = {field: len(values) for field, values in database.items() if values.shape}
     if len(set(lengths.values())) > 1:
         raise UserError(f"database {path}: fields differ in length ({lengths}); make the file anew")
@@ -135,14 +142,40 @@ def blocks(values: np.ndarray | H5Rows, size: int = _SCAN_BYTES) -> Iterator[np.
 
 def _plain(path: Path, field: str, values: Any) -> Any:
     if isinstance(values, H5Rows):
-        return values if field != "vid_name" and values.shape else np.asarray(values.whole())
-    if not isinstance(values, (np.ndarray, np.generic, list, tuple, str, int, float)):
-        raise UserError(f"database {path}: {field} is a {type(values).__name__}, expected an array")
-    # a plain view indexes much faster than np.memmap and still reads from the file
-    return np.asarray(values)
+        if field != "vid_name" and values.shape:
+            return values
+        values = values.whole()
+    try:
+        # a plain view indexes much faster than np.memmap and still reads from the file
+        array = to_array(values)
+    except ValueError as error:
+        raise UserError(f"database {path}: {field} {error}; make the file anew") from error
+    if field == "vid_name" and array.ndim and (bad := _unprintable(array)):
+        raise UserError(f"database {path}: the name {shown(bad)} in {field} has characters that no name has")
+    return array
 
 
-def _check_rows(path: Path, field: str, shape: tuple[int, ...]) -> None:
+def _unprintable(names: np.ndarray) -> str:
+    """A name with control characters, '' if there is none: names go to terminals and into file names."""
+    if names.dtype.kind == "O":
+        texts = (n.decode("latin1") if isinstance(n, bytes) else str(n) for n in names)
+        return next((text for text in texts if not text.isprintable()), "")
+    if names.dtype.kind not in "SU" or not names.size:
+        return ""
+    letters = np.ascontiguousarray(names).view(
+        np.uint8 if names.dtype.kind == "S" else names.dtype.byteorder + "u4"
+    )
+    letters = letters.reshape(len(names), -1)
+    bad = ((letters < 32) & (letters > 0)) | ((letters >= 127) & (letters < 160))
+    return str(names[bad.any(axis=1).argmax()]) if bad.any() else ""
+
+
+def _check_rows(path: Path, field: str, values: np.ndarray | H5Rows) -> None:
+    shape = values.shape
+    if values.dtype.kind not in "?biuf" and field not in _NAMES:
+        raise UserError(
+            f"database {path}: {field} holds {values.dtype}, expected numbers; make the file anew"
+        )
     if not shape:
         raise UserError(f"database {path}: {field} is a single value, expected one row per frame")
     allowed = _ROW_SHAPES.get(field)
@@ -172,12 +205,48 @@ def _check_finite(path: Path, features: np.ndarray | H5Rows) -> None:
         done += len(block)
 
 
-def _read_h5(path: Path) -> dict[str, Any]:
+@contextmanager
+def _h5_errors(path: Path, field: str = "") -> Iterator[None]:
+    """Whatever HDF5 makes of damaged bytes becomes one line."""
     try:
+        yield
+    except UserError:
+        raise
+    except BlockingIOError as error:
+        raise UserError(
+            f"database {path} is locked: another program has it open for writing, or its disk has no locks;"
+            " wait, or set HDF5_USE_FILE_LOCKING=FALSE if nothing writes to it"
+        ) from error
+    except Exception as error:
+        what = (
+            f"field {shown(field)} of database {path} cannot be read" if field else f"database {path} is no"
+        )
+        what += "" if field else " readable HDF5 file"
+        raise UserError(f"{what} ({shown(error)}); it is damaged or incomplete: get it again") from error
+
+
+def _read_h5(path: Path) -> dict[str, Any]:
+    with _h5_errors(path):
         with h5py.File(path, "r") as file:
+            for key in file:
+                if not isinstance(file.get(key, getlink=True), h5py.HardLink):
+                    raise UserError(
+                        f"database {path}: {shown(key)} is a link to something else, which no database needs;"
+                        " get the file again"
+                    )
             keys = [key for key in file if isinstance(file[key], h5py.Dataset)]
         return {key: H5Rows(path, key) for key in keys}
-    except OSError as error:
+
+
+def _check_data_set(path: Path, file: h5py.File, key: str) -> None:
+    """The numbers lie in this file, and are not many more than it can hold."""
+    data = file[key]
+    if data.external or data.is_virtual:
+        raise UserError(f"database {path}: {shown(key)} lies in another file, which no database needs")
+    if h5py.check_string_dtype(data.dtype) is None and data.dtype.kind not in "?biufSU":
         raise UserError(
-            f"database {path} is not a readable HDF5 file ({error}); download it again"
-        ) from error
+            f"database {path}: {shown(key)} holds {shown(data.dtype)}, expected numbers or strings"
+        )
+    largest = max(data.size, math.prod(data.chunks or ())) * data.dtype.itemsize
+    if data.shape is None or largest > unpacked_limit(path.stat().st_size):
+        raise UserError(f"database {path}: {shown(key)} claims to be far larger than the file; get it again")

@@ -154,13 +154,19 @@ def _read_array(file: Any, size: int) -> np.ndarray:
 
 
 def to_array(value: Any) -> np.ndarray:
-    """A list, tuple or single value of a file as an array. Raises ValueError if it would be far larger."""
+    """A list, tuple or single value of a file as an array.
+
+    Raises ValueError if it is none, or would be far larger than it is; the message continues its name.
+    """
     if isinstance(value, np.ndarray):
         return np.asarray(value)
+    if not isinstance(value, (np.generic, list, tuple, str, bytes, int, float)):
+        raise ValueError(f"is a {type(value).__name__}, expected an array")
     if isinstance(value, (list, tuple)):
         longest = max((len(entry) for entry in value if isinstance(entry, (str, bytes))), default=0)
         if len(value) * longest > _FLOOR:
-            raise ValueError("its strings are too long")
-    if not isinstance(value, (np.generic, list, tuple, str, bytes, int, float)):
-        raise ValueError(f"it is a {type(value).__name__}, expected an array")
-    return np.asarray(value)
+            raise ValueError("holds names that are too long")
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"is a list whose entries differ in kind or length ({error})") from error
