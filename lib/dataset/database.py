@@ -172,7 +172,7 @@ def _unprintable(names: np.ndarray) -> str:
 
 def _check_rows(path: Path, field: str, values: np.ndarray | H5Rows) -> None:
     shape = values.shape
-    if values.dtype.kind not in "?biuf" and field not in _NAMES:
+    if values.dtype.kind not in "?biuf" and field not in (*_NAMES, "features"):
         raise UserError(
             f"database {path}: {field} holds {values.dtype}, expected numbers; make the file anew"
         )
@@ -218,11 +218,10 @@ def _h5_errors(path: Path, field: str = "") -> Iterator[None]:
             " wait, or set HDF5_USE_FILE_LOCKING=FALSE if nothing writes to it"
         ) from error
     except Exception as error:
-        what = (
-            f"field {shown(field)} of database {path} cannot be read" if field else f"database {path} is no"
-        )
-        what += "" if field else " readable HDF5 file"
-        raise UserError(f"{what} ({shown(error)}); it is damaged or incomplete: get it again") from error
+        part = f": {shown(field)} cannot be read" if field else " is not a readable HDF5 file"
+        raise UserError(
+            f"database {path}{part} ({shown(error)}); it is damaged or incomplete: get it again"
+        ) from error
 
 
 def _read_h5(path: Path) -> dict[str, Any]:
