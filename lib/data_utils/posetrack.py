@@ -58,7 +58,7 @@ def _clip(file: Path, args: argparse.Namespace) -> Clip:
         parts: list[Rows] = []
         for track in sorted(tracks):
             parts += _track(f"{file.stem}_{track}", tracks[track], frames, images, order, args)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
         raise UserError(
             f"{file} is no annotation file of PoseTrack 2018 ({error!r}): expected images, annotations and"
             " categories with 17 keypoints"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import numpy as np
 
 from lib.utils.errors import UserError, shown
 from lib.utils.files import load_joblib, to_array
-from lib.utils.reading import unpacked_limit
+from lib.utils.hdf5 import check_data_set, check_links, h5_errors
 
 _JOINTS = ((14, 3), (25, 3), (49, 3))
 _ROW_SHAPES: dict[str, tuple[tuple[int, ...], ...]] = {  # what a row of a field may look like
@@ -40,8 +38,8 @@ class H5Rows:
 
     def __init__(self, path: Path, key: str) -> None:
         self._path, self._key, self._pid = path, key, -1
-        with _h5_errors(path, key), h5py.File(path, "r") as file:
-            _check_data_set(path, file, key)
+        with h5_errors(f"database {path}", key), h5py.File(path, "r") as file:
+            check_data_set(file, key, f"database {path}")
             self.shape, self.dtype = file[key].shape, file[key].dtype
 
     def __len__(self) -> int:
@@ -51,7 +49,7 @@ class H5Rows:
         """Rows by an integer array of any shape: (*, ...)."""
         unique, place = np.unique(rows, return_inverse=True)
         runs = np.split(unique, np.flatnonzero(np.diff(unique) != 1) + 1)  # slices read far faster than lists
-        with _h5_errors(self._path, self._key):
+        with h5_errors(f"database {self._path}", self._key):
             if self._pid != os.getpid():
                 self._data, self._pid = h5py.File(self._path, "r")[self._key], os.getpid()
             parts = [self._data[run[0] : run[-1] + 1] for run in runs]
@@ -59,13 +57,13 @@ class H5Rows:
 
     def whole(self) -> Any:
         """Everything: the array, or the value of a data set that is a scalar."""
-        with _h5_errors(self._path, self._key), h5py.File(self._path, "r") as file:
+        with h5_errors(f"database {self._path}", self._key), h5py.File(self._path, "r") as file:
             return file[self._key][()]
 
     def blocks(self, rows: int) -> Iterator[np.ndarray]:
         """The rows in order, that many at a time. The file is closed at the end: processes that are forked
         afterwards must not find it open."""
-        with _h5_errors(self._path, self._key), h5py.File(self._path, "r") as file:
+        with h5_errors(f"database {self._path}", self._key), h5py.File(self._path, "r") as file:
             for start in range(0, len(self), rows):
                 yield file[self._key][start : start + rows]
 
@@ -205,47 +203,9 @@ def _check_finite(path: Path, features: np.ndarray | H5Rows) -> None:
         done += len(block)
 
 
-@contextmanager
-def _h5_errors(path: Path, field: str = "") -> Iterator[None]:
-    """Whatever HDF5 makes of damaged bytes becomes one line."""
-    try:
-        yield
-    except UserError:
-        raise
-    except BlockingIOError as error:
-        raise UserError(
-            f"database {path} is locked: another program has it open for writing, or its disk has no locks;"
-            " wait, or set HDF5_USE_FILE_LOCKING=FALSE if nothing writes to it"
-        ) from error
-    except Exception as error:
-        part = f": {shown(field)} cannot be read" if field else " is not a readable HDF5 file"
-        raise UserError(
-            f"database {path}{part} ({shown(error)}); it is damaged or incomplete: get it again"
-        ) from error
-
-
 def _read_h5(path: Path) -> dict[str, Any]:
-    with _h5_errors(path):
+    with h5_errors(f"database {path}"):
         with h5py.File(path, "r") as file:
-            for key in file:
-                if not isinstance(file.get(key, getlink=True), h5py.HardLink):
-                    raise UserError(
-                        f"database {path}: {shown(key)} is a link to something else, which no database needs;"
-                        " get the file again"
-                    )
+            check_links(file, f"database {path}")
             keys = [key for key in file if isinstance(file[key], h5py.Dataset)]
         return {key: H5Rows(path, key) for key in keys}
-
-
-def _check_data_set(path: Path, file: h5py.File, key: str) -> None:
-    """The numbers lie in this file, and are not many more than it can hold."""
-    data = file[key]
-    if data.external or data.is_virtual:
-        raise UserError(f"database {path}: {shown(key)} lies in another file, which no database needs")
-    if h5py.check_string_dtype(data.dtype) is None and data.dtype.kind not in "?biufSU":
-        raise UserError(
-            f"database {path}: {shown(key)} holds {shown(data.dtype)}, expected numbers or strings"
-        )
-    largest = max(data.size, math.prod(data.chunks or ())) * data.dtype.itemsize
-    if data.shape is None or largest > unpacked_limit(path.stat().st_size):
-        raise UserError(f"database {path}: {shown(key)} claims to be far larger than the file; get it again")
