@@ -185,9 +185,6 @@ def _load_archive(file: BinaryIO, size: int) -> Any:
 
 
 def _load_old(file: BinaryIO, size: int) -> Any:
-    if file.read(265)[257:262] == b"ustar":
-        raise Refused("it is a tar archive: unpack it, or save the checkpoint with a newer PyTorch")
-    file.seek(0)
     source = Source(file, size)
     if Unpickler(source).load() != _MAGIC or Unpickler(source).load() != _PROTOCOL:
         raise Refused("it is no checkpoint of PyTorch")

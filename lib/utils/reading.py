@@ -64,16 +64,16 @@ def readable(path: Path, what: str) -> Iterator[None]:
         raise
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{what} {path} was refused or is damaged: {error}{_seems(path)}; get the file again"
+            f"{what} {path} was refused or is damaged: {error}{_seems(path, what)}; get the file again"
         ) from error
     except Exception as error:  # damaged bytes can make a decoder raise anything
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise UserError(
-            f"{what} {path} cannot be read ({reason}); it is damaged or of another format{_seems(path)}"
+            f"{what} {path} cannot be read ({reason}); it is damaged or of another format{_seems(path, what)}"
         ) from error
 
 
-def _seems(path: Path) -> str:
+def _seems(path: Path, what: str) -> str:
     """What the file is by its first bytes, as a part of a sentence; '' where they tell nothing."""
     try:
         with path.open("rb") as source:
@@ -81,6 +81,8 @@ def _seems(path: Path) -> str:
     except OSError:
         return ""
     kind = next((kind for magic, kind in _STARTS if start.startswith(magic)), "")
+    if what == "checkpoint" and start.startswith(b"PK"):
+        kind = ""
     if start[257:262] == b"ustar":
         kind = "a tar archive that has to be unpacked"
     elif start.lstrip()[:9].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
