@@ -25,6 +25,11 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
+    from lib.utils.errors import leave_on_signals
+
+    leave_on_signals()
+
 from lib.data_utils.blazepose import LandmarkNetwork, PersonDetector
 from lib.data_utils.multiview import (
     Camera,

@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 from yacs.config import CfgNode
 
-from lib.core.build import build_model
+from lib.core.build import build_model, check_claims
 from lib.core.config import choose_device, from_dict, get_cfg_defaults, load_config, merge_opts
 from lib.data_utils.blazepose import LandmarkNetwork, PersonDetector
 from lib.data_utils.boxes import scale_bboxes
@@ -30,7 +30,7 @@ from lib.demo.render import Projection, Renderer, person_colour
 from lib.demo.tracking import track_people
 from lib.demo.video import FrameSource, ImageFolder, VideoFile, VideoWriter
 from lib.demo.viewer import show_video
-from lib.models.body import BASE_DATA, OPEN_DATA, BodyData, load_body, load_gendered_body
+from lib.models.body import BASE_DATA, OPEN_DATA, BodyData, load_body, load_gendered_body, smpl_file
 from lib.models.extractors import (
     Extractor,
     LandmarkExtractor,
@@ -174,8 +174,7 @@ def find_checkpoint(model: str, base_data: str | Path = BASE_DATA, open_dir: str
     if model:
         return Path(model)
     official = Path(base_data) / OFFICIAL_CHECKPOINT
-    has_smpl = any((Path(base_data) / f"SMPL_NEUTRAL{suffix}").is_file() for suffix in (".pkl", ".npz"))
-    if official.is_file() and has_smpl:
+    if official.is_file() and smpl_file(base_data) is not None:
         return official
     open_checkpoint = Path(open_dir) / OPEN_CHECKPOINT
     if not open_checkpoint.is_file():
@@ -224,10 +223,13 @@ def load_models(
         cfg = load_config(cfg_file)
     else:
         cfg = from_dict(checkpoint["config"]) if "config" in checkpoint else official_config()
+        check_claims(cfg, checkpoint["gen_state_dict"], checkpoint_path)
     merge_opts(cfg, opts)
     cfg.TRAIN.PRETRAINED_REGRESSOR = ""
     # The open body is taken even where SMPL is installed, if the checkpoint was trained with it.
     folder = open_dir if checkpoint.get("body") == "open" else base_data
+    if folder == open_dir and (unused := smpl_file(base_data)) is not None:
+        log.info("%s is not used: the checkpoint was trained with the open body", unused)
     body = load_body(folder, "neutral", open_dir)
     tcmr = build_model(cfg, body)
     tcmr.load_weights(checkpoint["gen_state_dict"], checkpoint.get("body"), checkpoint_path)
