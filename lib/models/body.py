@@ -13,11 +13,12 @@ import numpy as np
 
 from lib.utils.errors import UserError
 from lib.utils.files import load_arrays, load_smpl_pickle
+from lib.utils.paths import ROOT
 
 logger = logging.getLogger(__name__)
 
-BASE_DATA = "data/base_data"
-OPEN_DATA = "data/open"
+BASE_DATA = str(ROOT / "data" / "base_data")
+OPEN_DATA = str(ROOT / "data" / "open")
 GENDERS = ("neutral", "male", "female")
 
 _N_VERTICES, _N_JOINTS, _N_BETAS, _N_FACES = 6890, 24, 10, 13776
