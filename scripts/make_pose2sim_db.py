@@ -224,7 +224,7 @@ def find_people(
 
 
 def make_database(which: str, network: str, extractor: Extractor, threads: int) -> dict[str, np.ndarray]:
-    """The whole database; ``fps`` and ``joints_valid`` (49,) hold for all its rows."""
+    """The whole database; ``fps``, the image's size and ``joints_valid`` (49,) hold for all its rows."""
     people, cameras, tracks = find_people(which, [network], threads)
     parts: list[dict[str, np.ndarray]] = []
     for camera, seen in zip(cameras, tracks[network], strict=True):
@@ -240,6 +240,7 @@ def make_database(which: str, network: str, extractor: Extractor, threads: int) 
     database = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     video = VideoFile(asset_path(FOLDERS[which]) / f"{cameras[0].name}.mp4")
     database["fps"] = np.array(float(video.info.fps))
+    database |= {"image_width": np.array(video.info.width), "image_height": np.array(video.info.height)}
     database["joints_valid"] = np.isin(np.arange(NUM_JOINTS), LIMB_JOINTS)
     return database
 
