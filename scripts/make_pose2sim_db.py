@@ -73,7 +73,7 @@ def track_views(folder: Path, cameras: Sequence[Camera], network: str, threads: 
         path = folder / f"{camera.name}.mp4"
         video = VideoFile(path)
         frames = tqdm(video, desc=f"{network} {path}", total=video.info.frames, unit="frame")
-        views.append(track_people(frames, detector, landmarks))
+        views.append(track_people(frames, detector, landmarks, fps=float(video.info.fps)))
         if not views[-1]:
             raise UserError(f"{path}: no person was found")
     return views

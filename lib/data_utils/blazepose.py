@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from lib.utils.errors import UserError
+from lib.utils.geometry import default_focal, turn_to_ray
 from lib.utils.paths import module_command
 
 N_POINTS = 39  # that the network gives: the 33 landmarks, centre and rim of the body's circle, 4 of no use
@@ -121,6 +122,10 @@ class LandmarkNetwork:
         xy = refined @ to_image[:, :2].T + to_image[:, 2]
         world = outputs["world"].reshape(N_POINTS, 3)[:N_LANDMARKS].copy()
         world[:, :2] = world[:, :2] @ rotation.T
+        # So far along the axes of the ray through the crop's middle, which is all that the network sees.
+        height, width = rgb.shape[:2]
+        ray = (np.asarray(centre) - [width / 2, height / 2]) / default_focal(width, height)
+        world = (world @ turn_to_ray(np.array([*ray, 1.0])).T).astype(np.float32)
         return Landmarks(
             xy=xy[:N_LANDMARKS].astype(np.float32),
             z=points[:N_LANDMARKS, 2] * (side / LANDMARK_SIZE),
