@@ -34,7 +34,7 @@ from lib.dataset.datasets import Batch, ConcatWindows, WindowDataset, get_spec, 
 from lib.dataset.loaders import BatchStream
 from lib.models.body import BodyData
 from lib.models.extractors import check_fingerprints, fingerprint
-from lib.models.precision import check_precision, use_tf32
+from lib.models.precision import check_precision, tf32, use_tf32
 from lib.models.tcmr import TCMR
 from lib.models.weights import per_frame_weights
 from lib.utils.errors import UserError
@@ -80,7 +80,7 @@ class Trainer:
         if cfg.TRAIN.ACCUMULATE < 1:
             raise UserError(f"TRAIN.ACCUMULATE is {cfg.TRAIN.ACCUMULATE}: expected at least 1")
         _check_runs(cfg)
-        use_tf32(cfg.TRAIN.PRECISION == "tf32")
+        use_tf32(cfg.TRAIN.PRECISION in ("tf32", "bf16"))  # in bf16, of the GRUs, which autocast leaves out
         forward = self.model.forward_runs
         self.network = torch.compile(forward) if cfg.TRAIN.COMPILE else forward
         self.loss = TCMRLoss(
@@ -307,11 +307,14 @@ class Trainer:
         """Measure the model on the validation split, log it, and return the PA-MPJPE in mm."""
         self.model.eval()
         compat = self.cfg.COMPAT
-        use_tf32(False)  # validation is the same measurement as evaluate.py
-        evaluation = evaluate(
-            self.model, self.validation_set, self.body, static_borders=compat.STATIC_BORDERS, progress=True
-        )
-        use_tf32(self.cfg.TRAIN.PRECISION == "tf32")
+        with tf32(False):  # validation is the same measurement as evaluate.py
+            evaluation = evaluate(
+                self.model,
+                self.validation_set,
+                self.body,
+                static_borders=compat.STATIC_BORDERS,
+                progress=True,
+            )
         if compat.VALIDATION:
             evaluation = evaluation.with_accel_across_videos()
         errors = evaluation.summary()
