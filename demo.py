@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
+    from lib.utils.errors import leave_on_signals
+
+    leave_on_signals()
+
 import argparse
 import logging
 import os
 from collections.abc import Sequence
+from fractions import Fraction
 
+from lib.demo.networks import DETECTORS, HEAVY_THREADS
 from lib.demo.pipeline import DemoOptions, run_demo
 from lib.utils.errors import run_command
 
@@ -24,7 +31,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     source = parser.add_argument_group("input and output")
     source.add_argument("--vid_file", default="", help="input video; without any input, the sample video")
     source.add_argument(
-        "--img_dir", default="", help="folder of images (.png .jpg .jpeg, sorted by name, 30 fps)"
+        "--img_dir", default="", help="folder of images (.png .jpg .jpeg, in the order of their names)"
+    )
+    source.add_argument(
+        "--fps",
+        type=_frame_rate,
+        default=None,
+        help="frames per second of the input, in place of its time stamps; image folders: 30 unless given",
     )
     source.add_argument(
         "--output_folder", default=defaults.output_folder, help="results go to a folder in it (%(default)s)"
@@ -32,6 +45,34 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     source.add_argument("--save_pkl", action="store_true", help="write all results as tcmr_output.pkl")
     source.add_argument("--save_obj", action="store_true", help="write one .obj per person and frame")
     source.add_argument("--display", action="store_true", help="open the finished video in the web browser")
+
+    people = parser.add_argument_group("people")
+    people.add_argument(
+        "--detector",
+        default=defaults.detector,
+        choices=[*DETECTORS, *OLD_DETECTORS],
+        help="landmark network: heavy, or full for speed; auto (default): heavy if it is there and at least "
+        f"{HEAVY_THREADS} CPU threads may be used. torchvision: auto, and people are found by torchvision's "
+        "Keypoint R-CNN. yolo and maskrcnn are accepted for compatibility and mean auto",
+    )
+    people.add_argument(
+        "--min_seconds",
+        type=float,
+        default=defaults.min_seconds,
+        help="people in sight for less are left out (%(default)s; a shorter film counts whole)",
+    )
+    people.add_argument(
+        "--person",
+        default=defaults.person,
+        help="reconstruct only this one: a number, or largest (%(default)s)",
+    )
+    people.add_argument(
+        "--tracks",
+        default="",
+        metavar="FILE",
+        help="follow the people in these boxes: MOT text, lines of frame,person,left,top,width,height",
+    )
+    people.add_argument("--save_tracks", action="store_true", help="write tracks.txt, such a file")
 
     model = parser.add_argument_group("model")
     model.add_argument(
@@ -52,12 +93,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default="neutral",
         choices=["neutral", "male", "female"],
         help="SMPL body for the meshes (%(default)s)",
-    )
-    model.add_argument(
-        "--detector",
-        default=defaults.detector,
-        choices=["full", "heavy", *OLD_DETECTORS],
-        help="landmark network (%(default)s); yolo and maskrcnn are accepted for compatibility and mean full",
     )
     model.add_argument(
         "--fit",
@@ -85,6 +120,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def _frame_rate(text: str) -> Fraction:
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of frames per second") from None
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -93,8 +135,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if options.pop(name) is not None:
             logging.warning("--%s has no effect: %s", name, reason)
     if args.detector in OLD_DETECTORS:
-        logging.warning("--detector %s is not part of this project; using full", args.detector)
-        args.detector = "full"
+        logging.warning("--detector %s is not part of this project; using auto", args.detector)
+        options["detector"] = "auto"
     gpu = options.pop("gpu")
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu

@@ -5,6 +5,11 @@ docs/evaluation.md explains the protocol and every option.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
+    from lib.utils.errors import leave_on_signals
+
+    leave_on_signals()
+
 import argparse
 import logging
 from pathlib import Path

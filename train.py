@@ -5,6 +5,11 @@ Several devices: ``torchrun --nproc_per_node 4 train.py --cfg ...``; TRAIN.BATCH
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
+    from lib.utils.errors import leave_on_signals
+
+    leave_on_signals()
+
 import torch
 
 from lib.core import distributed

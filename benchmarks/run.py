@@ -6,6 +6,11 @@ rates only between runs on one machine with nothing else running.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
+    from lib.utils.errors import leave_on_signals
+
+    leave_on_signals()
+
 import argparse
 import json
 import platform

@@ -14,6 +14,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
+    from lib.utils.errors import leave_on_signals
+
+    leave_on_signals()
+
 from lib.core.config import get_cfg_defaults, to_dict
 from lib.utils.errors import UserError, run_command
 from lib.utils.files import load_checkpoint, save_checkpoint

@@ -23,6 +23,11 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
+    from lib.utils.errors import leave_on_signals
+
+    leave_on_signals()
+
 from lib.core.config import choose_device
 from lib.data_utils.motions import UNCHANGED, Augmentation, open_motions
 from lib.data_utils.preprocess import positive_integer, positive_number

@@ -7,8 +7,13 @@ import io
 import subprocess
 import sys
 import tarfile
+import tempfile
+import threading
 import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -67,6 +72,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
         ),
         "b": Asset(TARBALL, "b.bin", (File("pkg/b.bin", "b.bin", sha(CONTENT["pkg/b.bin"])),), "--heavy"),
     }
+    monkeypatch.setattr(open_assets, "HEAVY", "b")
     monkeypatch.setattr(open_assets, "ASSETS", assets)
     monkeypatch.setattr(open_assets, "_download", registry.download)
     return registry
@@ -189,23 +195,102 @@ def test_local_file(registry: Registry, tmp_path: Path) -> None:
     assert asset_path("b", tmp_path / "out").read_bytes() == CONTENT["pkg/b.bin"]
 
 
+def no_clients(command, **_):
+    raise FileNotFoundError(command[0])
+
+
 def test_clients_failures_are_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(command, **_):
-        return subprocess.CompletedProcess(
-            command, 1, stderr="WARNING: error?\nERROR: No matching distribution\n"
-        )
+        said = "WARNING: error?\nERROR: No matching distribution\n"
+        return subprocess.CompletedProcess(command, 1, stdout="", stderr=said)
 
     monkeypatch.setattr(subprocess, "run", failing)
     with pytest.raises(
-        UserError, match=r"pip .*fake==1\.2 \(ERROR: No matching distribution.*run the command again"
+        UserError, match=r"fake==1\.2 .*pip: ERROR: No matching distribution.*run the command again"
     ):
         open_assets._download(WHEEL, tmp_path)
 
-    def absent(command, **_):
-        raise FileNotFoundError(command[0])
 
-    monkeypatch.setattr(subprocess, "run", absent)
-    with pytest.raises(UserError, match=r"npm is not installed.*--heavy FILE"):
+class NpmRegistry(BaseHTTPRequestHandler):
+    """Answers as an npm registry does: the tarball under its usual address, else 404."""
+
+    tarballs: ClassVar[dict[str, bytes]] = {}
+
+    def do_GET(self) -> None:
+        body = self.tarballs.get(self.path)
+        self.send_response(200 if body is not None else 404)
+        self.end_headers()
+        self.wfile.write(body or b"")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def npm_registry() -> Iterator[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        archive = Path(folder) / "fake.tgz"
+        with tarfile.open(archive, "w:gz") as tar:
+            for member, data in CONTENT.items():
+                info = tarfile.TarInfo(member)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+        NpmRegistry.tarballs = {"/npm/@some/fake/-/fake-3.4.tgz": archive.read_bytes()}
+    server = ThreadingHTTPServer(("127.0.0.1", 0), NpmRegistry)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/npm/"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize("configured", ["variable", "old variable", "client", "file"])
+def test_npm_packages_need_no_client(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, npm_registry: str, configured: str
+) -> None:
+    """The registry is the configured one, however it is configured; the file comes straight from it."""
+    home = tmp_path / "home"
+    home.mkdir()
+    for name in ("NPM_CONFIG_REGISTRY", "npm_config_registry"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setattr(subprocess, "run", no_clients)
+    if configured == "variable":
+        monkeypatch.setenv("NPM_CONFIG_REGISTRY", npm_registry)
+    elif configured == "old variable":
+        monkeypatch.setenv("npm_config_registry", npm_registry)
+    elif configured == "file":
+        (home / ".npmrc").write_text(f"; mine\nregistry = {npm_registry}\nother=1\n")
+    else:
+        answer = subprocess.CompletedProcess([], 0, stdout=f"{npm_registry}\n", stderr="")
+        monkeypatch.setattr(subprocess, "run", lambda command, **_: answer)
+    open_assets._download(TARBALL, tmp_path)
+    with tarfile.open(tmp_path / TARBALL.archive_pattern) as archive:
+        member = archive.extractfile("pkg/b.bin")
+        assert member is not None
+        assert member.read() == CONTENT["pkg/b.bin"]
+    assert files_in(tmp_path) <= {TARBALL.archive_pattern, "home/.npmrc"}
+
+
+def test_the_npm_client_is_the_second_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, npm_registry: str
+) -> None:
+    commands = []
+
+    def pack(command, **_):
+        commands.append(command)
+        (tmp_path / TARBALL.archive_pattern).write_bytes(b"packed")
+        return subprocess.CompletedProcess(command, 0, stdout="", stderr="")
+
+    monkeypatch.setenv("NPM_CONFIG_REGISTRY", f"{npm_registry}elsewhere/")  # answers 404
+    monkeypatch.setattr(subprocess, "run", pack)
+    open_assets._download(TARBALL, tmp_path)
+    assert commands == [["npm", "pack", "@some/fake@3.4", "--pack-destination", str(tmp_path)]]
+    assert files_in(tmp_path) == {TARBALL.archive_pattern}
+
+    monkeypatch.setattr(subprocess, "run", no_clients)
+    with pytest.raises(UserError, match=r"fake@3\.4 could not be .*404.*npm is not installed"):
         open_assets._download(TARBALL, tmp_path)
 
 
@@ -214,7 +299,7 @@ def test_pip_downloads_without_installing(tmp_path: Path, monkeypatch: pytest.Mo
 
     def run(command, **_):
         commands.append(command)
-        return subprocess.CompletedProcess(command, 0, stderr="")
+        return subprocess.CompletedProcess(command, 0, stdout="", stderr="")
 
     monkeypatch.setattr(subprocess, "run", run)
     open_assets._download(WHEEL, tmp_path)
@@ -227,12 +312,27 @@ def test_command_line(registry: Registry, tmp_path: Path, monkeypatch: pytest.Mo
         monkeypatch.setattr(sys, "argv", ["open_assets", "--dir", str(tmp_path), *arguments])
         open_assets.main()
 
-    run()
+    run("--no_heavy")
     assert files_in(tmp_path) == {"a.bin"}
-    run("--views")
+    run("--views", "--no_heavy")
     assert files_in(tmp_path) == {"a.bin", "both/a", "both/b"}
-    run("--heavy")
+    run()
     assert files_in(tmp_path) == {"a.bin", "both/a", "both/b", "b.bin"}
+
+
+def test_the_larger_network_is_optional_unless_asked_for(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fetch(["a"], tmp_path)
+    registry.offline = True
+    monkeypatch.setattr(sys, "argv", ["open_assets", "--dir", str(tmp_path)])
+    open_assets.main()
+    assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == [
+        "the larger landmark network is left out, the smaller one will be used (no network)"
+    ]
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--heavy"])
+    with pytest.raises(UserError, match=r"no network; or give the file itself: .* --heavy FILE"):
+        open_assets.main()
 
 
 def test_table_is_consistent() -> None:

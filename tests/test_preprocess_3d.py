@@ -450,7 +450,10 @@ def test_mpii3d_messages(tmp_path):
     test = tmp_path / "mpi_inf_3dhp_test_set" / "TS2"
     test.mkdir(parents=True)
     scipy.io.savemat(test / "annot_data.mat", {"annot2": np.zeros(3)})
-    fails(r"annot_data\.mat is no annotation file of MPI-INF-3DHP's test set", "val")
+    fails(r"annotation file .*annot_data\.mat is not a readable HDF5 file", "val")
+    with h5py.File(test / "annot_data.mat", "w") as file:
+        file["annot2"] = np.zeros((4, 1, 17, 2))
+    fails(r"annot_data\.mat is no annotation file .*: no univ_annot3, valid_frame", "val")
     with h5py.File(test / "annot_data.mat", "w") as file:
         file["annot2"], file["univ_annot3"] = np.zeros((4, 1, 17, 2)), np.zeros((4, 1, 17, 2))
         file["valid_frame"] = np.ones((4, 1))

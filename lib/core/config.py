@@ -20,6 +20,8 @@ from lib.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+_SUFFIXES = (".yaml", ".yml")
+_MOST_BYTES, _LONGEST, _LARGEST = 1 << 16, 4096, 1 << 63  # of a file, a text in it, a whole number
 _FILES_PREFIX = "DATASET.FILES."
 _MISTAKES = (KeyError, ValueError, TypeError, AttributeError, AssertionError)  # what yacs answers them with
 _NOT_NEGATIVE = (
@@ -159,13 +161,50 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"configuration file {path} does not exist: give an existing file with --cfg")
+    if path.suffix.lower() not in _SUFFIXES:
+        raise UserError(f"configuration file {path}: expected YAML, a name that ends in .yaml")
     try:
-        cfg.merge_from_file(str(path))
-    except (*_MISTAKES, OSError, yaml.YAMLError) as error:
+        cfg.merge_from_other_cfg(CfgNode(_read_yaml(path)))
+    except (*_MISTAKES, OSError, yaml.YAMLError, RecursionError, MemoryError) as error:
         raise UserError(f"configuration file {path}: {_reason(error)}") from error
     merge_opts(cfg, opts)
     _check_values(to_dict(cfg), path)
     return cfg
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML of plain values without references, which can unfold a small file to any size."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(None, None, "write the value out instead of *name", mark)
+        return super().compose_node(parent, index)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > _MOST_BYTES:
+        raise ValueError(f"it has more than {_MOST_BYTES} bytes, as no configuration has")
+    content = yaml.load(path.read_bytes(), _PlainLoader)  # a SafeLoader: it makes plain values only
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds a {type(content).__name__}, expected keys and values")
+    _check_sizes(content)
+    return content
+
+
+def _check_sizes(value: Any) -> None:
+    """No text or number that those who work with it choke on."""
+    if isinstance(value, (dict, list)):
+        for part in value:
+            _check_sizes(part)
+            if isinstance(value, dict):
+                _check_sizes(value[part])
+    elif (isinstance(value, str) and len(value) > _LONGEST) or (
+        isinstance(value, int) and not -_LARGEST <= value < _LARGEST
+    ):
+        raise ValueError("it holds a text or a number that is too long")
 
 
 def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
@@ -186,7 +225,7 @@ def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
             raise UserError(f"--opts {key} {value}: {_reason(error)}") from error
 
 
-def _check_values(values: dict[str, Any], path: Path, prefix: str = "") -> None:
+def _check_values(values: dict[str, Any], path: str | Path, prefix: str = "") -> None:
     for name, value in values.items():
         key = f"{prefix}{name}"
         if isinstance(value, dict):
@@ -197,6 +236,8 @@ def _check_values(values: dict[str, Any], path: Path, prefix: str = "") -> None:
             likely = get_close_matches(name, DATABASES, n=1)
             advice = f"did you mean {likely[0]}?" if likely else f"expected one of {', '.join(DATABASES)}"
             raise UserError(f"{key} in {path} or --opts names no database of this project: {advice}")
+        elif isinstance(value, int) and not -_LARGEST <= value < _LARGEST:
+            raise UserError(f"{key} in {path} or --opts: expected a number of at most 64 bits")
         elif key in _RANGES and not _RANGES[key][0] <= value <= _RANGES[key][1]:
             low, high = _RANGES[key]
             expected = f"at least {low}" if high == math.inf else f"{low} to {high}"
@@ -220,9 +261,11 @@ def from_dict(config: dict[str, Any]) -> CfgNode:
     """
     cfg = get_cfg_defaults()
     try:
+        _check_sizes(config)
         cfg.merge_from_other_cfg(CfgNode(config))
-    except (KeyError, ValueError, AttributeError) as error:
+    except (*_MISTAKES, RecursionError, MemoryError) as error:
         raise UserError(f"the checkpoint's configuration does not fit: {_reason(error)}") from error
+    _check_values(to_dict(cfg), "the checkpoint")
     return cfg
 
 

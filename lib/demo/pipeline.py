@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import shutil
@@ -11,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache, partial
+from itertools import chain, count
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -18,19 +20,20 @@ from typing import Any
 import numpy as np
 import torch
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 from yacs.config import CfgNode
 
-from lib.core.build import build_model
+from lib.core.build import build_model, check_claims
 from lib.core.config import choose_device, from_dict, get_cfg_defaults, load_config, merge_opts
-from lib.data_utils.blazepose import LandmarkNetwork, PersonDetector
 from lib.data_utils.boxes import scale_bboxes
-from lib.data_utils.open_assets import asset_path
 from lib.demo.export import ObjWriter, save_results
+from lib.demo.networks import find_asset, landmark_network, person_detector
 from lib.demo.render import Projection, Renderer, person_colour
-from lib.demo.tracking import track_people
-from lib.demo.video import FrameSource, ImageFolder, VideoFile, VideoWriter
+from lib.demo.track_files import choose_people, read_boxes, save_boxes, track_boxes
+from lib.demo.tracking import MIN_SECONDS, Track, track_people
+from lib.demo.video import FrameSource, ImageFolder, VideoFile, VideoWriter, video_comment
 from lib.demo.viewer import show_video
-from lib.models.body import BASE_DATA, OPEN_DATA, BodyData, load_body, load_gendered_body
+from lib.models.body import BASE_DATA, OPEN_DATA, BodyData, load_body, load_gendered_body, smpl_file
 from lib.models.extractors import (
     Extractor,
     LandmarkExtractor,
@@ -52,10 +55,9 @@ from lib.utils.prefetch import map_ahead, prefetch
 
 log = logging.getLogger(__name__)
 
-MIN_FRAMES = 25
-"""People followed for fewer frames are left out."""
 OFFICIAL_CHECKPOINT = "tcmr_demo_model.pth.tar"
 OPEN_CHECKPOINT = "tcmr_open.pth.tar"
+_LONGEST_NAME = 200  # bytes
 _MESH_BLOCK = 32
 _DRAWING_THREADS = 2
 _FRAMES_AHEAD = 4
@@ -77,7 +79,12 @@ class DemoOptions:
     base_data: str = BASE_DATA
     open_dir: str = OPEN_DATA
     gender: str = "neutral"
-    detector: str = "full"
+    detector: str = "auto"
+    fps: Fraction | float | None = None
+    min_seconds: float = MIN_SECONDS
+    tracks: str = ""
+    save_tracks: bool = False
+    person: str = "all"
     device: str = "auto"
     bf16: bool = False
     fit: bool | None = None
@@ -174,8 +181,7 @@ def find_checkpoint(model: str, base_data: str | Path = BASE_DATA, open_dir: str
     if model:
         return Path(model)
     official = Path(base_data) / OFFICIAL_CHECKPOINT
-    has_smpl = any((Path(base_data) / f"SMPL_NEUTRAL{suffix}").is_file() for suffix in (".pkl", ".npz"))
-    if official.is_file() and has_smpl:
+    if official.is_file() and smpl_file(base_data) is not None:
         return official
     open_checkpoint = Path(open_dir) / OPEN_CHECKPOINT
     if not open_checkpoint.is_file():
@@ -224,10 +230,13 @@ def load_models(
         cfg = load_config(cfg_file)
     else:
         cfg = from_dict(checkpoint["config"]) if "config" in checkpoint else official_config()
+        check_claims(cfg, checkpoint["gen_state_dict"], checkpoint_path)
     merge_opts(cfg, opts)
     cfg.TRAIN.PRETRAINED_REGRESSOR = ""
     # The open body is taken even where SMPL is installed, if the checkpoint was trained with it.
     folder = open_dir if checkpoint.get("body") == "open" else base_data
+    if folder == open_dir and (unused := smpl_file(base_data)) is not None:
+        log.info("%s is not used: the checkpoint was trained with the open body", unused)
     body = load_body(folder, "neutral", open_dir)
     tcmr = build_model(cfg, body)
     tcmr.load_weights(checkpoint["gen_state_dict"], checkpoint.get("body"), checkpoint_path)
@@ -278,18 +287,18 @@ def reconstruct(
     Returns:
         one person per track, in order. ``result`` holds, for n frames: pred_cam (n, 3), orig_cam (n, 4), pose
         (n, 72) axis-angle, betas (n, 10), joints3d (n, 49, 3) metres, joints2d None, joints2d_img_coord
-        (n, 49, 2) px, bboxes (n, 4) cx, cy, w, h px after x1.2, frame_ids (n,). A fitted person has transl (n, 3)
-        and focal_length (n,) as well: a vertex (or joint) p is seen by a perspective camera at p + transl, and
-        pred_cam and orig_cam are its nearest weak perspective.
+        (n, 49, 2) px, bboxes (n, 4) cx, cy, w, h px after x1.2, frame_ids (n,). A fitted person has, too,
+        transl (n, 3) and focal_length (n,): a perspective camera sees a vertex or joint p at p + transl;
+        then pred_cam and orig_cam are its nearest weak perspective.
     """
     stopwatch = stopwatch or Stopwatch()
-    count = sum(len(track.frame_ids) for track in tracks)
-    with stopwatch("features"), _bar(count, "features") as bar:
+    total = sum(len(track.frame_ids) for track in tracks)
+    with stopwatch("features"), _bar(total, "features") as bar:
         features = models.extractor(frames, tracks, bar.update)
     borders: Borders = "static" if models.cfg.COMPAT.STATIC_BORDERS else "edge"
     step = sequence_step(models.cfg, fps)
     predictions = []
-    with stopwatch("TCMR"), _bar(count, "TCMR") as bar:
+    with stopwatch("TCMR"), _bar(total, "TCMR") as bar:
         for static in features:
             predictions.append(
                 predict_sequence(
@@ -304,7 +313,7 @@ def reconstruct(
             )
     fitted: list[Fitted | None] = [None] * len(tracks)
     if models.extractor.name == LandmarkExtractor.name if fit is None else fit:
-        with stopwatch("fit"), _bar(count, "fit") as bar:
+        with stopwatch("fit"), _bar(total, "fit") as bar:
             body = LandmarkBody(models.body).to(models.tcmr.regressor.init_cam.device)
             fitted = [
                 fit_track(
@@ -408,23 +417,26 @@ def draw_frame(
 def run_demo(options: DemoOptions) -> list[Path]:
     """Run the whole demo and return the files written.
 
-    They go to ``{output_folder}/{name}`` (name: the video without its suffix, or the image folder):
-    ``tcmr_{name}_output.mp4`` with the frame times of the input, ``tcmr_{name}_input.mp4`` (a copy if the
-    input is an .mp4, else encoded), ``tcmr_output.pkl`` with ``save_pkl``, ``meshes/`` with ``save_obj``.
+    They go to ``{output_folder}/{name}`` (:func:`result_folder`): ``tcmr_{name}_output.mp4`` with the frame
+    times of the input, ``tcmr_{name}_input.mp4`` (a copy if the input is an .mp4, else encoded),
+    ``tcmr_output.pkl`` with ``save_pkl``, ``meshes/`` with ``save_obj``, ``tracks.txt`` with ``save_tracks``.
     Each appears only when it is complete.
 
     Raises:
         UserError: the input, a checkpoint or an asset is missing or unusable, or nobody was found.
     """
     stopwatch = Stopwatch()
+    check_options(options)
+    boxes = read_boxes(options.tracks) if options.tracks else None
     source = open_source(options)
     info = source.info
-    folder = Path(options.output_folder) / source.name
+    folder = result_folder(options.output_folder, source)
     _check_writable(folder)
     log.info("%s: %dx%d, %.2f frames per second", source.name, info.width, info.height, float(info.fps))
     with stopwatch("loading"):
-        device = choose_device(options.device, "cuda")
-        detector, landmarks = _load_tracker(options.detector)
+        device = choose_device(options.device, "cuda" if torch.cuda.is_available() else "cpu")
+        network = landmark_network(options.detector, options.open_dir)
+        detector = None if boxes else person_detector(options.detector, options.open_dir, device)
         checkpoint = find_checkpoint(options.model, options.base_data, options.open_dir)
         models = load_models(
             checkpoint,
@@ -441,18 +453,20 @@ def run_demo(options: DemoOptions) -> list[Path]:
     moments: list[Fraction] = []
     with (
         stopwatch("tracking"),
+        logging_redirect_tqdm(),
         _bar(info.frames, "tracking") as bar,
         prefetch(source.timed(), _FRAMES_AHEAD) as timed,
     ):
-        frames = _noting_times(timed, moments, bar.update)
-        tracks = track_people(frames, detector, landmarks, min_frames=MIN_FRAMES)
+        frames, fps = _noting_times(timed, moments, bar.update), float(info.fps)
+        if boxes:
+            tracks = track_boxes(frames, boxes, network, fps=fps)
+        else:
+            assert detector is not None
+            tracks = track_people(frames, detector, network, fps=fps, min_seconds=options.min_seconds)
     n_frames = len(moments)
     if not tracks:
-        hint = f" (it has {n_frames})" if n_frames < MIN_FRAMES else ""
-        raise UserError(
-            f"{source.name}: nobody was followed for {MIN_FRAMES} frames{hint}, so there is nothing to "
-            "reconstruct; expected a video of people whose heads and shoulders are in sight"
-        )
+        raise UserError(_nobody(source, n_frames, options))
+    tracks = _long_enough(choose_people(tracks, options.person), models.cfg)
     people = reconstruct(
         models,
         source,
@@ -467,35 +481,110 @@ def run_demo(options: DemoOptions) -> list[Path]:
     files: list[Path] = []
     with stopwatch("rendering"), _bar(n_frames, "rendering") as bar:
         files += write_videos(source, people, models, folder, options, bar.update)
+    if options.save_tracks:
+        files.append(folder / "tracks.txt")
+        save_boxes(tracks, files[-1])
     if options.save_pkl:
         with stopwatch("saving"):
             files.append(folder / "tcmr_output.pkl")
             save_results({person.person_id: person.full_result() for person in people}, files[-1])
-    log.info("%s", summary(people, n_frames, stopwatch, files))
+    log.info("%s", summary(people, n_frames, stopwatch, files, source.damage))
     if options.display:
         files.append(show_video(files[0]))
     return files
 
 
-def open_source(options: DemoOptions) -> FrameSource:
-    """The video or image folder asked for, or the sample video; UserError if there is none."""
+def check_options(options: DemoOptions) -> None:
+    """UserError if the value of an option makes no sense."""
     if options.vid_file and options.img_dir:
         raise UserError("both --vid_file and --img_dir are given; expected one of them")
+    if options.fps is not None and not 0 < options.fps < 1e5:
+        raise UserError(f"--fps {options.fps}: expected a number of frames per second")
+    if not (np.isfinite(options.min_seconds) and options.min_seconds >= 0):
+        raise UserError(f"--min_seconds {options.min_seconds}: expected a number of seconds, 0 or more")
+    if options.person not in ("all", "largest") and not options.person.isdecimal():
+        raise UserError(f"--person {options.person}: expected a person's number, largest or all")
+
+
+def open_source(options: DemoOptions) -> FrameSource:
+    """The video or image folder asked for, or the sample video; UserError if there is none."""
+    fps = None if options.fps is None else Fraction(options.fps).limit_denominator(100_000)
     if options.img_dir:
-        return ImageFolder(options.img_dir)
+        return ImageFolder(options.img_dir, fps)
     if options.vid_file.startswith(("http://", "https://")):
         raise UserError(
             f"--vid_file {options.vid_file}: links are not fetched; download the video and give the file"
         )
-    return VideoFile(options.vid_file or asset_path("demo_video"))
+    return VideoFile(options.vid_file or find_asset("demo_video", options.open_dir), fps)
 
 
-def summary(people: Sequence[Person], n_frames: int, stopwatch: Stopwatch, files: Sequence[Path]) -> str:
-    """People, time per stage and files written, as lines of text."""
+def result_folder(output_folder: str | Path, source: FrameSource) -> Path:
+    """Where the results of an input go: ``{output_folder}/{name}``, name being that of the video without its
+    suffix, or of the image folder. Where the results of another input lie there, the name gets the suffix or
+    a number on top; the same input finds its own folder again.
+    """
+    # 255 bytes is the most that file systems take, and names of files are made of this one.
+    stem = printable_name(source.name).encode()[:_LONGEST_NAME].decode(errors="ignore") or "images"
+    suffix = printable_name(source.path.suffix[1:]) if isinstance(source, VideoFile) else ""
+    names = chain([stem], [f"{stem}_{suffix}"] if suffix else [], (f"{stem}_{i}" for i in count(2)))
+    folders = (Path(output_folder) / name for name in names)
+    return next(folder for folder in folders if _made_from(folder) in ("", _mark(source)))
+
+
+def printable_name(name: str) -> str:
+    """``name`` without characters that steer a terminal."""
+    return "".join(character if character.isprintable() else "_" for character in name)
+
+
+def _mark(source: FrameSource) -> str:
+    """Tells inputs apart in their results, without naming folders of the user's in a film that is shared."""
+    return f"TCMR {hashlib.sha256(os.fsencode(source.path.resolve())).hexdigest()[:16]}"
+
+
+def _made_from(folder: Path) -> str:
+    """The mark of the input whose results lie in a folder, '' if there are none."""
+    comment = video_comment(folder / f"tcmr_{folder.name}_output.mp4")
+    return comment if comment.startswith("TCMR ") else ""
+
+
+def _nobody(source: FrameSource, n_frames: int, options: DemoOptions) -> str:
+    seconds = n_frames / float(source.info.fps)
+    if options.tracks:
+        found = f"no person was seen in the boxes of {options.tracks}"
+    else:
+        found = f"nobody was found who is in sight for {min(options.min_seconds, seconds):.2g} s"
+    damage = f"; the film is {source.damage}" if source.damage else ""
+    return (
+        f"{source.name} ({n_frames} frames, {seconds:.3g} s): {found}, so there is nothing to reconstruct; "
+        "expected people with head and shoulders in sight, at least a twentieth as tall as the frame is long"
+        f"{damage}"
+    )
+
+
+def _long_enough(tracks: list[Track], cfg: CfgNode) -> list[Track]:
+    """Tracks that the configured windows fit into. UserError if there is none."""
+    needed = cfg.DATASET.SEQLEN if cfg.COMPAT.STATIC_BORDERS else 1
+    kept = [track for track in tracks if len(track.frame_ids) >= needed]
+    if not kept:
+        raise UserError(
+            f"nobody is in sight for {needed} frames, which this model's windows need; "
+            "--opts COMPAT.STATIC_BORDERS False does with any number"
+        )
+    for track in tracks:
+        if track not in kept:
+            log.warning("person %d is left out: in sight for less than %d frames", track.person_id, needed)
+    return kept
+
+
+def summary(
+    people: Sequence[Person], n_frames: int, stopwatch: Stopwatch, files: Sequence[Path], damage: str = ""
+) -> str:
+    """People, what is damaged, time per stage and files written, as lines of text."""
     lines = ["", f"{len(people)} {'person' if len(people) == 1 else 'people'} in {n_frames} frames"]
     for person in people:
         ids = person.result["frame_ids"]
         lines.append(f"  person {person.person_id}: frames {ids[0]} to {ids[-1]} ({len(ids)})")
+    lines += [f"the film is {damage}"] if damage else []
     seconds = stopwatch.seconds
     total = sum(seconds.values())
     lines += ["", f"{'stage':<12}{'seconds':>9}{'share':>8}{'ms/frame':>10}"]
@@ -519,14 +608,6 @@ def _check_writable(folder: Path) -> None:
         raise UserError(f"--output_folder: cannot write to {parent}; expected a folder that you may write to")
 
 
-def _load_tracker(detector: str) -> tuple[PersonDetector, LandmarkNetwork]:
-    threads = torch.get_num_threads()
-    return (
-        PersonDetector(asset_path("person_detector"), threads),
-        LandmarkNetwork(asset_path(f"landmarks_{detector}"), threads),
-    )
-
-
 def write_videos(
     source: FrameSource,
     people: Sequence[Person],
@@ -539,14 +620,15 @@ def write_videos(
 
     Decoding, drawing and encoding run side by side.
     """
-    output = folder / f"tcmr_{source.name}_output.mp4"
-    input_copy = folder / f"tcmr_{source.name}_input.mp4"
+    output = folder / f"tcmr_{folder.name}_output.mp4"
+    input_copy = folder / f"tcmr_{folder.name}_input.mp4"
     info = source.info
     renderer = Renderer(models.body.faces, info.width, info.height, len(models.body.v_template))
-    original = source.path if isinstance(source, VideoFile) and source.path.suffix.lower() == ".mp4" else None
+    copied = isinstance(source, VideoFile) and source.path.suffix.lower() == ".mp4" and options.fps is None
+    original = source.path if copied else None
     written = [output, input_copy]
     with ExitStack() as stack:
-        writer = stack.enter_context(VideoWriter(output, info.fps))
+        writer = stack.enter_context(VideoWriter(output, info.fps, _mark(source)))
         input_writer = None if original else stack.enter_context(VideoWriter(input_copy, info.fps))
         objects = None
         if options.save_obj:

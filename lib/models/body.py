@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,11 +13,12 @@ import numpy as np
 
 from lib.utils.errors import UserError
 from lib.utils.files import load_arrays, load_smpl_pickle
+from lib.utils.paths import ROOT
 
 logger = logging.getLogger(__name__)
 
-BASE_DATA = "data/base_data"
-OPEN_DATA = "data/open"
+BASE_DATA = str(ROOT / "data" / "base_data")
+OPEN_DATA = str(ROOT / "data" / "open")
 GENDERS = ("neutral", "male", "female")
 
 _N_VERTICES, _N_JOINTS, _N_BETAS, _N_FACES = 6890, 24, 10, 13776
@@ -68,7 +70,7 @@ def load_body(
 ) -> BodyData:
     """Load the official SMPL body if its files are present, otherwise the open body.
 
-    ``SMPL_{GENDER}.pkl`` (or ``.npz`` with the same fields) in ``base_data`` decides. Beside it must then lie
+    The file that :func:`smpl_file` finds in ``base_data`` decides. Beside it must then lie
     ``J_regressor_extra.npy``, ``J_regressor_h36m.npy`` and ``smpl_mean_params.npz``. The open body has one
     gender. The result is cached; treat its arrays as read-only.
 
@@ -97,19 +99,35 @@ def load_gendered_body(base_data: str | Path, gender: str) -> BodyData:
 
 @functools.lru_cache(maxsize=8)
 def _load_body(base_data: Path, gender: str, open_dir: Path) -> BodyData:
-    for suffix in (".pkl", ".npz"):
-        official = base_data / f"SMPL_{gender.upper()}{suffix}"
-        if official.is_file():
-            logger.info("body model: official SMPL, %s", official)
-            return _official_body(official, gender)
+    official = smpl_file(base_data, gender)
+    if official is not None:
+        logger.info("body model: official SMPL, %s", official)
+        return _official_body(official, gender)
     path = open_dir / "open_body.npz"
     if not path.is_file():
         raise UserError(
             f"no body model: neither {base_data}/SMPL_{gender.upper()}.pkl nor {path} exists;"
             " restore data/open/open_body.npz from the repository or see data/README.md for SMPL"
         )
-    logger.info("body model: the open body, %s (no SMPL_%s.pkl in %s)", path, gender.upper(), base_data)
+    why = f" (no SMPL_{gender.upper()}.pkl in {base_data})" if base_data != open_dir else ""
+    logger.info("body model: the open body, %s%s", path, why)
     return _open_body(path)
+
+
+def smpl_file(base_data: str | Path, gender: str = "neutral") -> Path | None:
+    """The official SMPL file of a gender in a folder, None if there is none.
+
+    It is called ``SMPL_NEUTRAL.pkl``, or as it is downloaded: ``basicModel_neutral_lbs_10_207_0_v1.0.0.pkl``.
+    """
+    named = re.compile(rf"smpl_{gender}\.(pkl|npz)", re.IGNORECASE)
+    downloaded = re.compile(rf"basicmodel_({gender}|{gender[0]})_lbs_.*\.pkl", re.IGNORECASE)
+    folder = Path(base_data)
+    files = sorted(path.name for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+    for pattern in (named, downloaded):
+        found = sorted(filter(pattern.fullmatch, files), key=lambda name: (name.endswith(".npz"), name))
+        if found:
+            return folder / found[0]
+    return None
 
 
 def _official_body(path: Path, gender: str) -> BodyData:
@@ -144,10 +162,22 @@ def _body(kind: Literal["smpl", "open"], gender: str, path: Path, fields: dict[s
             value = value[..., :_N_BETAS]
         if value.shape != shape:
             raise UserError(f"{path}: {name} has shape {value.shape}, expected {shape}; get the file again")
+        if value.dtype.kind not in "?biuf" or not np.isfinite(value).all():
+            raise UserError(f"{path}: {name} is not made of finite numbers; get the file again")
         return np.ascontiguousarray(value, dtype)
+
+    def indices(name: str, shape: tuple[int, ...], count: int) -> np.ndarray:
+        value = array(name, shape, np.int64)
+        if value.min() < 0 or value.max() >= count:
+            raise UserError(
+                f"{path}: {name} is not made of numbers from 0 to {count - 1}; get the file again"
+            )
+        return value
 
     parents = array("kintree_table", (2, _N_JOINTS), np.int64)[0].copy()
     parents[0] = -1
+    if not all(0 <= parent < joint for joint, parent in enumerate(parents[1:], start=1)):
+        raise UserError(f"{path}: kintree_table does not name a parent before each joint; get the file again")
     return BodyData(
         kind=kind,
         gender=gender,
@@ -156,14 +186,14 @@ def _body(kind: Literal["smpl", "open"], gender: str, path: Path, fields: dict[s
         posedirs=array("posedirs", (_N_VERTICES, 3, (_N_JOINTS - 1) * 9)),
         J_regressor=array("J_regressor", (_N_JOINTS, _N_VERTICES)),
         weights=array("weights", (_N_VERTICES, _N_JOINTS)),
-        faces=array("f", (_N_FACES, 3), np.int64),
+        faces=indices("f", (_N_FACES, 3), _N_VERTICES),
         parents=parents,
         J_regressor_extra=array("J_regressor_extra", (9, _N_VERTICES)),
         J_regressor_h36m=array("J_regressor_h36m", (17, _N_VERTICES)),
         mean_pose=array("mean_pose", (_N_JOINTS * 6,)),
         mean_shape=array("mean_shape", (_N_BETAS,)),
         mean_cam=array("mean_cam", (3,)),
-        flip=None if fields.get("flip") is None else array("flip", (_N_VERTICES,), np.int64),
+        flip=None if fields.get("flip") is None else indices("flip", (_N_VERTICES,), _N_VERTICES),
         path=path,
     )
 

@@ -101,7 +101,7 @@ class PoseForecast(nn.Module):
         """
         middle = self.mid_frame
         with torch.autocast(frames.device.type, enabled=False):
-            frames = frames.to(self.gru_cur.weight_ih_l0.dtype)
+            frames = frames.to(self.linear_cur.weight.dtype)
             current = self.gru_cur(frames)[0][middle]
             before = self.gru_bef(frames[:middle])[0][-1]
             after = self.gru_aft(frames[middle + 1 :].flip(0))[0][-1]

@@ -55,7 +55,7 @@ def fingerprint(weights: Mapping[str, torch.Tensor]) -> str:
     for name in sorted(own):
         if not name.endswith("num_batches_tracked"):  # old checkpoints lack it, and features do without
             digest.update(f"{name} {tuple(own[name].shape)}".encode())
-            digest.update(own[name].detach().float().cpu().contiguous().numpy())
+            digest.update(own[name].detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest() if own else ""
 
 

@@ -20,12 +20,10 @@ from torch.nn.functional import pad
 from lib.models.landmark_body import LandmarkBody
 from lib.motion.gauss_newton import solve_banded
 from lib.utils.crops import CROP_SCALE
-from lib.utils.geometry import axis_angle_to_rotmat, rot6d_to_rotmat, rotmat_to_rot6d
+from lib.utils.geometry import axis_angle_to_rotmat, default_focal, rot6d_to_rotmat, rotmat_to_rot6d
 from lib.utils.joint_limits import HINGES, flexion_sine
 from lib.utils.smoothing import gaussian
 
-FOCAL = 1.2
-"""Focal length where nobody knows it, in longer sides of the image (about 45 degrees of view)."""
 # Joints that are fitted: not hands and toes, about which landmarks say too little.
 _FITTED = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21]
 _TURNS = 3 * len(_FITTED)
@@ -549,7 +547,7 @@ def fit_track(
         landmarks: xy (T, 33, 2) px, visibility (T, 33), world (T, 33, 3) m, flips undone.
         width, height: of the image, px.
         fps: frames per second; smoothness is in seconds.
-        focal: px; by default :data:`FOCAL` times the longer side.
+        focal: px; by default :func:`default_focal`.
         progress: called with the number of frames just finished.
 
     Returns:
@@ -595,8 +593,3 @@ def fit_track(
             progress(reached - done)
             done = reached
     return track.place(states, shared, (first, last), lens) if last <= first else None
-
-
-def default_focal(width: int, height: int) -> float:
-    """Focal length in px of a camera of which nothing is known."""
-    return FOCAL * max(width, height)
