@@ -16,7 +16,7 @@ from pathlib import Path
 
 from yacs.config import CfgNode
 
-from lib.core.build import body_of, model_from
+from lib.core.build import body_of, fingerprint_of, model_from
 from lib.core.config import choose_device, parse_args
 from lib.core.evaluator import EvaluationSet, evaluate
 from lib.core.plots import write_plots
@@ -25,6 +25,7 @@ from lib.core.run_folder import find_checkpoint, log_to_console
 from lib.dataset.datasets import DATASETS, database_path, get_spec
 from lib.demo.sequence_video import write_videos
 from lib.models.body import load_gendered_body
+from lib.models.extractors import check_fingerprints
 from lib.utils.errors import UserError, run_command
 from lib.utils.files import check_writable, load_checkpoint
 
@@ -81,6 +82,7 @@ def main() -> None:
     device = choose_device(args.device, cfg.DEVICE)
     data = open_data(args, cfg, drawing)
     checkpoint = load_checkpoint(source)
+    check_fingerprints({str(source): fingerprint_of(checkpoint), str(data.path): data.fingerprint})
     body = body_of(checkpoint, cfg)
     gendered_bodies = None
     if data.gendered:

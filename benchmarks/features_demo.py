@@ -104,7 +104,7 @@ def fast_features(extractor: CropExtractor, count: int, reduced_jpeg: bool = Fal
 class NoNetwork:
     """Takes crops as fast as they come: what decoding allows at most."""
 
-    name, feature_size = "none", 1
+    name, fingerprint, feature_size = "none", "", 1
 
     def features(self, crops: np.ndarray) -> np.ndarray:
         return crops[:, :1, 0, 0].astype(np.float32)

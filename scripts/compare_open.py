@@ -28,11 +28,11 @@ if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported i
 
     leave_on_signals()
 
-from lib.core.build import load_model
+from lib.core.build import fingerprint_of, model_from
 from lib.data_utils.preprocess import positive_integer
 from lib.data_utils.simulate import IMAGE_SIZE
 from lib.models.body import OPEN_DATA, load_body
-from lib.models.extractors import load_landmark_net
+from lib.models.extractors import check_fingerprints, fingerprint, load_landmark_net
 from lib.models.landmark_body import LandmarkBody
 from lib.models.predict import TRAINING_FPS, predict_sequence, window_step
 from lib.models.regressor import Regressor
@@ -99,7 +99,9 @@ class Methods:
         weights = per_frame_weights(load_checkpoint(extractor), extractor)
         self.regressor = Regressor(body, self.net.last.out_features, len(weights["fc1.bias"]), dropout=0.0)
         load_weights(self.regressor, weights, extractor, "smpl.", allow_more=True)
-        self.model, self.cfg = load_model(checkpoint, None, body)
+        trained = load_checkpoint(checkpoint)
+        check_fingerprints({str(extractor): fingerprint(weights), str(checkpoint): fingerprint_of(trained)})
+        self.model, self.cfg = model_from(trained, checkpoint, None, body)
         self.body = LandmarkBody(body)
 
     def __call__(self, video: dict[str, np.ndarray]) -> dict[str, Joints]:

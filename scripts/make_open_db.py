@@ -27,7 +27,7 @@ from lib.data_utils.motions import FPS, Motion, MotionSampler, open_motions
 from lib.data_utils.preprocess import positive_integer
 from lib.data_utils.simulate import IMAGE_SIZE, NOISES, Simulation, Simulator
 from lib.models.body import OPEN_DATA, load_body
-from lib.models.extractors import load_landmark_net
+from lib.models.extractors import LandmarkExtractor, fingerprint, load_landmark_net
 from lib.models.landmark_net import LandmarkNet
 from lib.utils.errors import UserError, run_command
 from lib.utils.files import dump_joblib
@@ -126,6 +126,8 @@ def main() -> None:
             database = training_rows(splits[split], simulator, net, args.frames)
         else:
             database = held_out_rows(splits[split], simulator, net, split)
+        database["extractor"] = np.array(LandmarkExtractor.name)
+        database["fingerprint"] = np.array(fingerprint(net.state_dict()))
         path = args.out / f"open_{split}_db.pt"
         dump_joblib(database, path)
         tqdm.write(f"{path}: {len(database['pose'])} frames, {len(set(database['vid_name']))} videos")

@@ -240,6 +240,7 @@ def make_database(which: str, network: str, extractor: Extractor, threads: int) 
     database = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     video = VideoFile(asset_path(FOLDERS[which]) / f"{cameras[0].name}.mp4")
     database["fps"] = np.array(float(video.info.fps))
+    database["extractor"], database["fingerprint"] = np.array(extractor.name), np.array(extractor.fingerprint)
     database |= {"image_width": np.array(video.info.width), "image_height": np.array(video.info.height)}
     database["joints_valid"] = np.isin(np.arange(NUM_JOINTS), LIMB_JOINTS)
     return database

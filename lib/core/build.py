@@ -46,6 +46,11 @@ def body_of(checkpoint: Mapping[str, Any], cfg: CfgNode) -> BodyData:
     return load_body(folder, open_dir=cfg.PATHS.OPEN)
 
 
+def fingerprint_of(checkpoint: Mapping[str, Any]) -> str:
+    """Of the extractor whose features a TCMR was trained on, '' if its checkpoint does not say."""
+    return str(checkpoint.get("fingerprint", ""))
+
+
 def training_body(cfg: CfgNode) -> BodyData:
     """The body to train with: that of the weights training starts from, if it starts from any.
 

@@ -169,9 +169,8 @@ class EvaluationSet:
         fields += ["img_name"] if images else []
         fields += ["bbox"] if images or landmarks else []
         fields += ["landmarks"] if landmarks else []
-        self._database = open_database(
-            self.path, fields, optional=["valid", "valid_i", "gender", "fps", "image_width", "image_height"]
-        )
+        optional = ["valid", "valid_i", "gender", "fps", "fingerprint", "image_width", "image_height"]
+        self._database = open_database(self.path, fields, optional)
         check_shape(self.path, self._database, "features", (cfg.MODEL.FEATURE_SIZE,))
         if gendered and "gender" not in self._database:
             options = f"--set {split.removesuffix('_all')}" + " --all-frames" * split.endswith("_all")
@@ -220,6 +219,11 @@ class EvaluationSet:
         """The error where every sequence was skipped: names, frames and reasons."""
         reasons = "; ".join(f"{name} ({frames} frames): {reason}" for name, frames, reason in skipped[:3])
         return UserError(f"no sequence of {self.path} can be evaluated: {reasons}")
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the extractor that made the features, '' if unknown."""
+        return self._database.fingerprint
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -7,7 +7,7 @@ import math
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from yacs.config import CfgNode
 
 from lib.core import distributed
 from lib.core.adversary import MotionAdversary
+from lib.core.build import fingerprint_of
 from lib.core.config import dump_yaml, to_dict
 from lib.core.evaluator import EvaluationSet, evaluate
 from lib.core.loss import TCMRLoss, count_rows, expand_targets, velocity_counts, velocity_terms
@@ -28,11 +29,14 @@ from lib.core.schedule import build_schedule
 from lib.core.seeding import get_rng_state, set_rng_state
 from lib.core.stopping import StopSignals
 from lib.data_utils.simulated import SIMULATED, SimulatedStream
-from lib.dataset.datasets import Batch, ConcatWindows, get_spec, training_set
+from lib.dataset.database import Database
+from lib.dataset.datasets import Batch, ConcatWindows, WindowDataset, get_spec, training_set
 from lib.dataset.loaders import BatchStream
 from lib.models.body import BodyData
-from lib.models.precision import check_precision, use_tf32
+from lib.models.extractors import check_fingerprints, fingerprint
+from lib.models.precision import check_precision, tf32, use_tf32
 from lib.models.tcmr import TCMR
+from lib.models.weights import per_frame_weights
 from lib.utils.errors import UserError
 from lib.utils.files import atomic_write, load_checkpoint, save_checkpoint
 
@@ -76,7 +80,7 @@ class Trainer:
         if cfg.TRAIN.ACCUMULATE < 1:
             raise UserError(f"TRAIN.ACCUMULATE is {cfg.TRAIN.ACCUMULATE}: expected at least 1")
         _check_runs(cfg)
-        use_tf32(cfg.TRAIN.PRECISION == "tf32")
+        use_tf32(cfg.TRAIN.PRECISION in ("tf32", "bf16"))  # in bf16, of the GRUs, which autocast leaves out
         forward = self.model.forward_runs
         self.network = torch.compile(forward) if cfg.TRAIN.COMPILE else forward
         self.loss = TCMRLoss(
@@ -113,6 +117,7 @@ class Trainer:
         self.seed = distributed.from_main(self.seed)
         distributed.copy_from_main(self.model)
         self.datasets = open_datasets(cfg)
+        self.fingerprint = self._check_fingerprints(resumed)
         self.streams = self._open_streams(resumed.get("loaders", {}))
         self.adversary = None
         if cfg.LOSS.D_MOTION_LOSS_W > 0:
@@ -302,11 +307,14 @@ class Trainer:
         """Measure the model on the validation split, log it, and return the PA-MPJPE in mm."""
         self.model.eval()
         compat = self.cfg.COMPAT
-        use_tf32(False)  # validation is the same measurement as evaluate.py
-        evaluation = evaluate(
-            self.model, self.validation_set, self.body, static_borders=compat.STATIC_BORDERS, progress=True
-        )
-        use_tf32(self.cfg.TRAIN.PRECISION == "tf32")
+        with tf32(False):  # validation is the same measurement as evaluate.py
+            evaluation = evaluate(
+                self.model,
+                self.validation_set,
+                self.body,
+                static_borders=compat.STATIC_BORDERS,
+                progress=True,
+            )
         if compat.VALIDATION:
             evaluation = evaluation.with_accel_across_videos()
         errors = evaluation.summary()
@@ -395,6 +403,7 @@ class Trainer:
             "rng": get_rng_state(),
             "config": to_dict(self.cfg),
             "body": self.body.kind,
+            "fingerprint": self.fingerprint,
             **(adversary.state_dict() if adversary is not None else {}),
         }
         if best:
@@ -403,6 +412,21 @@ class Trainer:
             with atomic_write(self.folder / BEST_VALUE) as temporary:
                 temporary.write_text(f"{self.best}\n")
         save_checkpoint(checkpoint, self.folder / CHECKPOINT)
+
+    def _check_fingerprints(self, resumed: Mapping[str, Any]) -> str:
+        """The fingerprint of the extractor that all features of this run come from, '' if no file tells it.
+
+        Raises:
+            UserError: features of different extractors meet.
+        """
+        parts = [part for windows in self.datasets.values() for part in windows.datasets]
+        databases = [part.database for part in parts if isinstance(part, WindowDataset)]
+        found = {str(data.path): data.fingerprint for data in databases if isinstance(data, Database)}
+        found[str(self.validation_set.path)] = self.validation_set.fingerprint
+        if start := self.cfg.TRAIN.PRETRAINED_REGRESSOR:
+            found[start] = fingerprint(per_frame_weights(load_checkpoint(start), start))
+        found[self.cfg.TRAIN.RESUME] = fingerprint_of(resumed)
+        return check_fingerprints(found)
 
     def _load(self, path: Path) -> dict[str, Any]:
         """Restore all but the random numbers and the data, and return the checkpoint."""

@@ -40,7 +40,7 @@ from lib.utils.prefetch import map_ahead
 log = logging.getLogger(__name__)
 
 PREPROCESSED = Path("data/preprocessed_data")
-_RECORDED = ("crop_scale", "box_factor", "extractor", "bf16", "reduced_jpeg")
+_RECORDED = ("crop_scale", "box_factor", "extractor", "fingerprint", "fps", "bf16", "reduced_jpeg")
 _JPEG_SUFFIXES = (".jpg", ".jpeg")
 Rows = dict[str, np.ndarray]
 
@@ -49,6 +49,7 @@ class CropExtractor(Protocol):
     """Features of crops: (n, 224, 224, 3) uint8 RGB -> (n, feature_size) float32."""
 
     name: str
+    fingerprint: str
     feature_size: int
 
     def features(self, crops: np.ndarray) -> np.ndarray: ...
@@ -224,7 +225,8 @@ def build_database(
     if repeated := [name for name, count in Counter(video.name for video in videos).items() if count > 1]:
         raise UserError(f"two raw files give the same video name {repeated[0]!r}: rename one of them")
     if features is not None:
-        settings = {**settings, "extractor": features.extractor.name}
+        extractor = features.extractor
+        settings = {**settings, "extractor": extractor.name, "fingerprint": extractor.fingerprint}
     _check_settings(folder, settings)
     parts = [folder / f"{quote(video.name, safe=' ()')}.part" for video in videos]
     ready = sum(part.exists() for part in parts)

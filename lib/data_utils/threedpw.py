@@ -44,6 +44,7 @@ MIN_JOINTS = 7
 _TO_COMMON = [10, 9, 8, 11, 12, 13, 4, 3, 2, 5, 6, 7]  # raw keypoints that are `common` joints 0-11
 _GENDERS = {"m": "male", "f": "female"}
 _BATCH = 256
+FPS = 30
 
 
 def main(argv: Sequence[str] | None = None, extractor: CropExtractor | None = None) -> None:
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None, extractor: CropExtractor | None = No
         folder = args.dir / "sequenceFiles" / SETS[name]
         files = find(folder, "*.pkl", "3DPW's sequence files")
         videos = [Video(file.stem, partial(_clip, file, name, args)) for file in files]
-        job.build(path, videos, all_frames=args.all_frames, gendered=args.gendered)
+        job.build(path, videos, fps=FPS, all_frames=args.all_frames, gendered=args.gendered)
 
 
 def _clip(file: Path, split: str, args: argparse.Namespace) -> Clip:

@@ -85,6 +85,12 @@ class Database(dict[str, Any]):
         super().__init__(fields)
         self.path = path
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the extractor that made the features, see :mod:`lib.models.extractors`; '' if unknown."""
+        value = np.asarray(self.get("fingerprint", "")).item()
+        return value.decode() if isinstance(value, bytes) else str(value)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _mapped, (self.path, list(self))
 

@@ -292,7 +292,7 @@ def training_set(names: Sequence[str], cfg: CfgNode, *, with_3d: bool) -> Concat
 
 def _training_windows(spec: DatasetSpec, cfg: CfgNode) -> WindowDataset:
     path = database_path(spec, "train", cfg)
-    database = open_database(path, required_fields(spec))
+    database = open_database(path, required_fields(spec), optional=["fingerprint"])
     check_shape(path, database, "features", (cfg.MODEL.FEATURE_SIZE,))
     check_shape(path, database, "joints2D", (len(JOINT_NAMES[spec.joints2d]), 3))
     if spec.has_3d:

@@ -265,6 +265,11 @@ def _count(value: Any) -> int:
     return int(value)
 
 
+def _epoch(value: Any) -> int:
+    """A whole number from 0 on, or -1 inside the first epoch: the last that was finished."""
+    return -1 if isinstance(value, int) and value == -1 else _count(value)
+
+
 def _measure(value: Any) -> float:
     """A number that is not NaN."""
     if isinstance(value, Tensor) and value.numel() == 1:
@@ -354,7 +359,8 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     "disc_motion_optimizer": _optimizer,
     "scheduler": _plain,
     "disc_motion_scheduler": _plain,
-    "epoch": _count,
+    "epoch": _epoch,
+    "iteration": _count,
     "step": _count,
     "seed": _count,
     "performance": _measure,
@@ -363,4 +369,5 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     "rng": _random_numbers,
     "config": _plain,
     "body": _text,
+    "fingerprint": _text,
 }
