@@ -36,6 +36,7 @@ PROTOCOL = Protocol(
     step=1,
     precision="fp32",
     smoothed=False,
+    fitted=False,
     root_aligned_verts=False,
     frame_rate=FRAME_RATES["3dpw"],
 )
@@ -102,6 +103,7 @@ def test_published_numbers_belong_to_one_title_and_dataset() -> None:
     [
         ({"part": "walk"}, "'walk' in their name"),
         ({"smoothed": True}, "smoothed"),
+        ({"fitted": True}, "fitted to landmarks"),
         ({"borders": "edge"}, "border frames"),
         ({"seqlen": 8}, "windows have 8 frames, not 16"),
         ({"step": 2}, "one frame in 2"),

@@ -278,9 +278,9 @@ def reconstruct(
     Returns:
         one person per track, in order. ``result`` holds, for n frames: pred_cam (n, 3), orig_cam (n, 4), pose
         (n, 72) axis-angle, betas (n, 10), joints3d (n, 49, 3) metres, joints2d None, joints2d_img_coord
-        (n, 49, 2) px, bboxes (n, 4) cx, cy, w, h px after x1.2, frame_ids (n,). A fitted person has transl (n, 3)
-        and focal_length (n,) as well: a vertex (or joint) p is seen by a perspective camera at p + transl, and
-        pred_cam and orig_cam are its nearest weak perspective.
+        (n, 49, 2) px, bboxes (n, 4) cx, cy, w, h px after x1.2, frame_ids (n,). A fitted person has transl
+        (n, 3) and focal_length (n,) as well: a vertex (or joint) p is seen by a perspective camera at
+        p + transl, and pred_cam and orig_cam are its nearest weak perspective.
     """
     stopwatch = stopwatch or Stopwatch()
     count = sum(len(track.frame_ids) for track in tracks)
