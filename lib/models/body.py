@@ -102,9 +102,7 @@ def find_smpl(base_data: str | Path, gender: str = "neutral") -> Path | None:
     that it is downloaded with, there or in the folders that its archives unpack to; None if it is not there.
     """
     short = gender if gender == "neutral" else gender[:1]
-    name = re.compile(
-        rf"(smpl_{gender}|basicmodel_{short}_lbs_10_207_0_v\d[\d.]*)\.(pkl|npz)", re.IGNORECASE
-    )
+    name = re.compile(rf"(smpl_{gender}|basicmodel_{short}_lbs_10_207_0_v\d[\d.]*)\.(pkl|npz)", re.IGNORECASE)
     for pattern in ("*", "*/*", "smpl/models/*", "*/smpl/models/*", "*/code/models/*"):
         found = sorted(path for path in Path(base_data).glob(pattern) if name.fullmatch(path.name))
         # Names of our own first, and of these .pkl.
