@@ -5,13 +5,18 @@ docs/evaluation.md explains the protocol and every option.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
+    from lib.utils.errors import leave_on_signals
+
+    leave_on_signals()
+
 import argparse
 import logging
 from pathlib import Path
 
 from yacs.config import CfgNode
 
-from lib.core.build import body_of, model_from
+from lib.core.build import body_of, fingerprint_of, model_from
 from lib.core.config import choose_device, parse_args
 from lib.core.evaluator import EvaluationSet, evaluate
 from lib.core.plots import write_plots
@@ -20,6 +25,7 @@ from lib.core.run_folder import find_checkpoint, log_to_console
 from lib.dataset.datasets import DATASETS, database_path, get_spec
 from lib.demo.sequence_video import write_videos
 from lib.models.body import load_gendered_body
+from lib.models.extractors import check_fingerprints
 from lib.utils.errors import UserError, run_command
 from lib.utils.files import check_writable, load_checkpoint
 
@@ -37,6 +43,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seq", default="", help="only sequences whose name contains this")
     parser.add_argument("--filter", action="store_true", help="smooth the predicted rotations over time")
+    parser.add_argument(
+        "--fit", action="store_true", help="move the bodies onto the landmarks that the database holds"
+    )
     parser.add_argument(
         "--gender",
         default="neutral",
@@ -73,6 +82,7 @@ def main() -> None:
     device = choose_device(args.device, cfg.DEVICE)
     data = open_data(args, cfg, drawing)
     checkpoint = load_checkpoint(source)
+    check_fingerprints({str(source): fingerprint_of(checkpoint), str(data.path): data.fingerprint})
     body = body_of(checkpoint, cfg)
     gendered_bodies = None
     if data.gendered:
@@ -86,6 +96,7 @@ def main() -> None:
         body,
         static_borders=cfg.COMPAT.STATIC_BORDERS,
         smooth=args.filter,
+        fit=args.fit,
         gendered_bodies=gendered_bodies,
         root_align_verts=args.root_align_verts,
         precision=cfg.MODEL.PRECISION,
@@ -124,7 +135,9 @@ def open_data(args: argparse.Namespace, cfg: CfgNode, drawing: bool) -> Evaluati
                 f"in DATASET.FILES.3dpw_{split}"
             )
     gendered = args.gender == "gendered"
-    return EvaluationSet(spec, split, cfg, name_part=args.seq, gendered=gendered, images=drawing)
+    return EvaluationSet(
+        spec, split, cfg, name_part=args.seq, gendered=gendered, images=drawing, landmarks=args.fit
+    )
 
 
 if __name__ == "__main__":

@@ -5,12 +5,17 @@ Several devices: ``torchrun --nproc_per_node 4 train.py --cfg ...``; TRAIN.BATCH
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
+    from lib.utils.errors import leave_on_signals
+
+    leave_on_signals()
+
 import torch
 
 from lib.core import distributed
 from lib.core.build import build_model, training_body
 from lib.core.config import choose_device, parse_args
-from lib.core.run_folder import create_run_folder, log_to_console, log_to_file
+from lib.core.run_folder import create_run_folder, last_checkpoint, log_to_console, log_to_file
 from lib.core.seeding import seed_everything
 from lib.core.trainer import Trainer
 from lib.utils.errors import run_command
@@ -27,6 +32,8 @@ def main() -> None:
     with distributed.process_group(device):
         if cfg.SEED_VALUE >= 0:
             seed_everything(cfg.SEED_VALUE)
+        if cfg.TRAIN.RESUME == "auto":
+            cfg.TRAIN.RESUME = distributed.from_main(last_checkpoint(cfg))
         body = training_body(cfg)
         trainer = Trainer(cfg, build_model(cfg, body), body, device)
         folder = None

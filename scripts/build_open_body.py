@@ -37,6 +37,11 @@ from scipy.spatial.transform import Rotation
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
+    from lib.utils.errors import leave_on_signals
+
+    leave_on_signals()
+
 from lib.utils.errors import UserError, run_command  # noqa: E402
 from lib.utils.files import atomic_write  # noqa: E402
 

@@ -1,7 +1,8 @@
 """Make a small file for prediction from a training checkpoint: ``export_checkpoint.py SRC DST [--half]``.
 
-It keeps the weights without the body model, the configuration, the epoch and the performance. It cannot be
-resumed from. With ``--half`` weights are stored in half precision; they are loaded as float32 again.
+It keeps the weights without the body model, the configuration, the epoch, the performance and the
+extractor's fingerprint. It cannot be resumed from. With ``--half`` weights are stored in half precision; they
+are loaded as float32 again.
 """
 
 from __future__ import annotations
@@ -12,6 +13,11 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
+    from lib.utils.errors import leave_on_signals
+
+    leave_on_signals()
 
 from lib.core.config import get_cfg_defaults, to_dict
 from lib.utils.errors import UserError, run_command
@@ -27,7 +33,7 @@ def slim(checkpoint: dict[str, Any], half: bool) -> dict[str, Any]:
     weights = {k: v for k, v in checkpoint["gen_state_dict"].items() if not k.startswith(_BODY_MODEL)}
     if half:
         weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
-    kept = {key: checkpoint[key] for key in _KEPT}
+    kept = {key: checkpoint[key] for key in (*_KEPT, "fingerprint") if key in checkpoint}
     defaults = to_dict(get_cfg_defaults())  # where one machine keeps its files is nobody else's business
     kept["config"] = checkpoint["config"] | {key: defaults[key] for key in ("PATHS", "OUTPUT_DIR", "LOGDIR")}
     kept["config"]["TRAIN"] = checkpoint["config"].get("TRAIN", {}) | dict.fromkeys(_TRAIN_PATHS, "")

@@ -18,43 +18,43 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib.data_utils.motions import Motion, MotionSampler, open_motions
+if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
+    from lib.utils.errors import leave_on_signals
+
+    leave_on_signals()
+
+from lib.data_utils.motions import FPS, Motion, MotionSampler, open_motions
 from lib.data_utils.preprocess import positive_integer
-from lib.data_utils.simulate import NoiseModel, Simulation, Simulator
+from lib.data_utils.simulate import IMAGE_SIZE, NOISES, Simulation, Simulator
 from lib.models.body import OPEN_DATA, load_body
-from lib.models.extractors import load_landmark_net
+from lib.models.extractors import LandmarkExtractor, fingerprint, load_landmark_net
 from lib.models.landmark_net import LandmarkNet
 from lib.utils.errors import UserError, run_command
 from lib.utils.files import dump_joblib
 from lib.utils.geometry import rotmat_to_axis_angle
 from lib.utils.landmark_features import landmark_vector
-from lib.utils.landmark_flips import repair_flips
+from lib.utils.landmark_flips import undo_flips
 
 TRAIN_LENGTH, CLIPS_PER_ROUND, TEST_LENGTH = 96, 16, 160
 
 
 def rows(simulation: Simulation, net: LandmarkNet, keep_landmarks: bool) -> dict[str, np.ndarray]:
     """Database rows (B*T, ...) of simulated clips, without names."""
-    landmarks = [simulation.xy.numpy(), simulation.visibility.numpy(), simulation.world.numpy()]
-    if keep_landmarks:  # held-out clips go the way of a real video
-        repaired = [repair_flips(*clip) for clip in zip(*landmarks)]
-        landmarks = [np.stack(parts) for parts in zip(*repaired)]
-    vectors, boxes = landmark_vector(*landmarks)
+    landmarks = simulation.xy, simulation.visibility, simulation.world
+    vectors, boxes = landmark_vector(*undo_flips(*landmarks))
     with torch.inference_mode():
-        features = net(torch.from_numpy(vectors).flatten(0, 1)).numpy()
-    joints2d = torch.cat([simulation.joints2d, torch.ones_like(simulation.joints2d[..., :1])], -1)
+        features = net(vectors.flatten(0, 1))
     out = {
-        "joints3D": simulation.joints3d.flatten(0, 1).numpy(),
-        "joints2D": joints2d.flatten(0, 1).numpy(),
-        "pose": rotmat_to_axis_angle(simulation.rotmat).flatten(0, 1).reshape(-1, 72).numpy(),
-        "shape": simulation.betas.flatten(0, 1).numpy(),
-        "bbox": boxes.reshape(-1, 4),
-        "features": features,
+        "joints3D": simulation.joints3d,
+        "joints2D": torch.cat([simulation.joints2d, torch.ones_like(simulation.joints2d[..., :1])], -1),
+        "pose": rotmat_to_axis_angle(simulation.rotmat).flatten(2),
+        "shape": simulation.betas,
+        "bbox": boxes,
+        "features": features.unflatten(0, boxes.shape[:2]),
     }
     if keep_landmarks:
-        seen = torch.cat([simulation.xy, simulation.visibility[..., None], simulation.world], -1)
-        out["landmarks"] = seen.flatten(0, 1).numpy()
-    return {key: np.ascontiguousarray(value, np.float32) for key, value in out.items()}
+        out["landmarks"] = torch.cat([simulation.xy, simulation.visibility[..., None], simulation.world], -1)
+    return {key: np.ascontiguousarray(value.flatten(0, 1), np.float32) for key, value in out.items()}
 
 
 def finish(parts: list[dict[str, np.ndarray]], names: list[str], lengths: list[int]) -> dict[str, np.ndarray]:
@@ -63,32 +63,36 @@ def finish(parts: list[dict[str, np.ndarray]], names: list[str], lengths: list[i
     database["vid_name"] = np.repeat(np.array(names), lengths)
     database["frame_id"] = np.concatenate([np.arange(n) for n in lengths])
     database["img_name"] = np.char.add(database["vid_name"], "/simulated")
+    database |= {
+        "fps": np.array(FPS),
+        "image_width": np.array(IMAGE_SIZE),
+        "image_height": np.array(IMAGE_SIZE),
+    }
     return database
 
 
 def training_rows(
-    motions: list[Motion], simulator: Simulator, net: LandmarkNet, frames: int, rng: np.random.Generator
+    motions: list[Motion], simulator: Simulator, net: LandmarkNet, frames: int
 ) -> dict[str, np.ndarray]:
     """Augmented clips until there are ``frames`` frames."""
-    sampler, parts, names = MotionSampler(motions, rng), [], []
+    sampler, parts, names = MotionSampler(motions, simulator.generator), [], []
     rounds = max(1, round(frames / (TRAIN_LENGTH * CLIPS_PER_ROUND)))
     for k in tqdm(range(rounds), desc="open train", unit="round"):
-        rotmat, trans = sampler.sample(CLIPS_PER_ROUND, TRAIN_LENGTH)
-        betas = torch.as_tensor(rng.normal(0, 1, (CLIPS_PER_ROUND, 10)), dtype=torch.float32).clamp(-2.5, 2.5)
-        parts.append(rows(simulator(rotmat, trans, betas), net, keep_landmarks=False))
+        clips = *sampler.sample(CLIPS_PER_ROUND, TRAIN_LENGTH), sampler.shapes(CLIPS_PER_ROUND)
+        parts.append(rows(simulator(*clips), net, keep_landmarks=False))
         names += [f"open_{k:05d}_{i:02d}" for i in range(CLIPS_PER_ROUND)]
     return finish(parts, names, [TRAIN_LENGTH] * len(names))
 
 
 def held_out_rows(
-    motions: list[Motion], simulator: Simulator, net: LandmarkNet, rng: np.random.Generator, split: str
+    motions: list[Motion], simulator: Simulator, net: LandmarkNet, split: str
 ) -> dict[str, np.ndarray]:
     """The motions as they are, cut into pieces, each seen once by a camera."""
     parts, names, lengths = [], [], []
     for motion in tqdm(motions, desc=f"open {split}", unit="clip"):
         for start in range(0, len(motion.rotmat) - 23, TEST_LENGTH):
             piece = slice(start, min(start + TEST_LENGTH, len(motion.rotmat)))
-            betas = torch.as_tensor(rng.normal(0, 0.8, (1, 10)), dtype=torch.float32).clamp(-2, 2)
+            betas = (0.8 * torch.randn(1, 10, generator=simulator.generator)).clamp(-2, 2)
             parts.append(
                 rows(simulator(motion.rotmat[None, piece], motion.trans[None, piece], betas), net, True)
             )
@@ -105,21 +109,25 @@ def main() -> None:
     )
     parser.add_argument("--motions", default="", help="folder of motion files; default: procedural motions")
     parser.add_argument(
-        "--frames", type=positive_integer, default=600_000, help="frames of the training database"
+        "--frames", type=positive_integer, default=60_000, help="frames of the training database"
     )
     parser.add_argument("--extractor", type=Path, default=Path("data/open/landmark_net.pth.tar"))
     parser.add_argument("--out", type=Path, default=Path("data/preprocessed_data"))
+    parser.add_argument(
+        "--noise", choices=NOISES, default="v2", help="errors of the simulated landmarks (%(default)s)"
+    )
     parser.add_argument("--seed", type=positive_integer, default=1)
     args = parser.parse_args()
     body, net = load_body(OPEN_DATA), load_landmark_net(args.extractor)
     splits = open_motions(args.motions)
     for k, split in enumerate(("val", "test", "train")):
-        rng = np.random.default_rng(args.seed + k)
-        simulator = Simulator(body, NoiseModel(), torch.Generator().manual_seed(args.seed + k))
+        simulator = Simulator(body, NOISES[args.noise], torch.Generator().manual_seed(args.seed + k))
         if split == "train":
-            database = training_rows(splits[split], simulator, net, args.frames, rng)
+            database = training_rows(splits[split], simulator, net, args.frames)
         else:
-            database = held_out_rows(splits[split], simulator, net, rng, split)
+            database = held_out_rows(splits[split], simulator, net, split)
+        database["extractor"] = np.array(LandmarkExtractor.name)
+        database["fingerprint"] = np.array(fingerprint(net.state_dict()))
         path = args.out / f"open_{split}_db.pt"
         dump_joblib(database, path)
         tqdm.write(f"{path}: {len(database['pose'])} frames, {len(set(database['vid_name']))} videos")

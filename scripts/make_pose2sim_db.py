@@ -25,6 +25,11 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
+    from lib.utils.errors import leave_on_signals
+
+    leave_on_signals()
+
 from lib.data_utils.blazepose import LandmarkNetwork, PersonDetector
 from lib.data_utils.multiview import (
     Camera,
@@ -68,7 +73,7 @@ def track_views(folder: Path, cameras: Sequence[Camera], network: str, threads: 
         path = folder / f"{camera.name}.mp4"
         video = VideoFile(path)
         frames = tqdm(video, desc=f"{network} {path}", total=video.info.frames, unit="frame")
-        views.append(track_people(frames, detector, landmarks))
+        views.append(track_people(frames, detector, landmarks, fps=float(video.info.fps)))
         if not views[-1]:
             raise UserError(f"{path}: no person was found")
     return views
@@ -219,7 +224,7 @@ def find_people(
 
 
 def make_database(which: str, network: str, extractor: Extractor, threads: int) -> dict[str, np.ndarray]:
-    """The whole database; ``fps`` and ``joints_valid`` (49,) hold for all its rows."""
+    """The whole database; ``fps``, the image's size and ``joints_valid`` (49,) hold for all its rows."""
     people, cameras, tracks = find_people(which, [network], threads)
     parts: list[dict[str, np.ndarray]] = []
     for camera, seen in zip(cameras, tracks[network], strict=True):
@@ -235,6 +240,8 @@ def make_database(which: str, network: str, extractor: Extractor, threads: int) 
     database = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     video = VideoFile(asset_path(FOLDERS[which]) / f"{cameras[0].name}.mp4")
     database["fps"] = np.array(float(video.info.fps))
+    database["extractor"], database["fingerprint"] = np.array(extractor.name), np.array(extractor.fingerprint)
+    database |= {"image_width": np.array(video.info.width), "image_height": np.array(video.info.height)}
     database["joints_valid"] = np.isin(np.arange(NUM_JOINTS), LIMB_JOINTS)
     return database
 

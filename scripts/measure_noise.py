@@ -42,6 +42,10 @@ from scripts.compare_open import JUMP, heading
 from scripts.make_pose2sim_db import find_people, long_runs, owner_of
 
 FPS = 30.0
+UNITS = (
+    "2D errors in % of the box side, raw and aligned ones in mm, turns in degrees, bones in % of their "
+    "length, stretches in frames at 30 fps."
+)
 LENGTH = 50  # frames of a simulated clip: as long as the real ones at 30 fps
 
 
@@ -115,7 +119,7 @@ def simulated_clips(motions: list[Motion], noise: NoiseModel, count: int, seed: 
 def markdown(columns: dict[str, dict[str, Any]]) -> str:
     """A Markdown table: a row for each group of numbers that belong together."""
     flat = {name: dict(_rows(statistics)) for name, statistics in columns.items()}
-    lines = ["| | " + " | ".join(flat) + " |", "|---" * (len(flat) + 1) + "|"]
+    lines = [UNITS, "", "| | " + " | ".join(flat) + " |", "|---" * (len(flat) + 1) + "|"]
     for key in dict.fromkeys(key for column in flat.values() for key in column):
         lines.append(f"| {key} | " + " | ".join(_cell(column.get(key)) for column in flat.values()) + " |")
     return "\n".join(lines)

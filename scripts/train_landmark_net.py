@@ -23,8 +23,13 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
+    from lib.utils.errors import leave_on_signals
+
+    leave_on_signals()
+
 from lib.core.config import choose_device
-from lib.data_utils.motions import Augmentation, open_motions
+from lib.data_utils.motions import UNCHANGED, Augmentation, open_motions
 from lib.data_utils.preprocess import positive_integer, positive_number
 from lib.data_utils.simulate import NOISE_V1, NOISE_V2
 from lib.data_utils.simulated import Clips, SimulatedClips
@@ -41,7 +46,6 @@ log = logging.getLogger(__name__)
 CLIP_LENGTH = 4  # frames of one clip in a batch: neighbours teach little
 WARM_UP = 300
 LSP = slice(25, 39)
-UNCHANGED = Augmentation(mixed=0, limbs=0, offset=0, wide=0, seated=0, tilted=0, shape=0.8, wide_shape=0.8)
 
 
 class PerFrameModel(nn.Module):
@@ -69,6 +73,10 @@ class PerFrameModel(nn.Module):
             "kp_3d": joints,
             "kp_2d": project(joints, cam),
         }
+
+    def learned(self) -> dict[str, Tensor]:
+        """All that training changes; the body models are not part of it."""
+        return {k: v for k, v in self.state_dict().items() if not k.startswith(("body.", "regressor.smpl."))}
 
     def weights(self) -> dict[str, Tensor]:
         """Weights under the names a SPIN checkpoint has, the extractor's with a prefix; in half precision."""
@@ -166,7 +174,7 @@ def train(args: argparse.Namespace) -> None:
         errors = {name: validate(model, clips) for name, clips in validation.items()}
         text = ", ".join(f"{name} {error:.1f}" for name, error in errors.items())
         tqdm.write(f"step {step}: validation MPJPE mm: {text}")
-        state = {"step": step, "network": model.state_dict(), "optimizer": optimizer.state_dict()}
+        state = {"step": step, "network": model.learned(), "optimizer": optimizer.state_dict()}
         save_checkpoint(state, checkpoint)
         weights = {"model": model.weights(), "body": body.kind, "performance": errors["v1"], "step": step}
         save_checkpoint(weights, args.out / "landmark_net.pth.tar")
@@ -201,7 +209,8 @@ def _resume(
     """Restore network and optimiser; returns the number of steps done."""
     state = load_checkpoint(path)
     try:
-        model.load_state_dict(state["network"])
+        learned = {key: state["network"][key] for key in model.learned()}
+        model.load_state_dict(learned, strict=False)
         optimizer.load_state_dict(state["optimizer"])
         step = int(state["step"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

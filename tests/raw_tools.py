@@ -17,6 +17,7 @@ class FakeExtractor:
     """Mean colour of the four quarters of a crop. Stops the run after ``limit`` batches."""
 
     name = "fake"
+    fingerprint = "of a fake"
     feature_size = 12
 
     def __init__(self, limit: int | None = None) -> None:

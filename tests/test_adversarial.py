@@ -286,7 +286,7 @@ def test_a_checkpoint_without_discriminator_gets_a_fresh_one(
         (["TRAIN.MOT_DISCR.FEATURE_POOL", "attention"], "ATT.SIZE is 1024"),
         (["TRAIN.MOT_DISCR.FEATURE_POOL", "mean"], "FEATURE_POOL is 'mean'"),
         (["TRAIN.MOT_DISCR.OPTIM", "LBFGS"], "MOT_DISCR.OPTIM"),
-        (["DATASET.FILES.amass_train", "none.pt"], r"none\.pt does not exist"),
+        (["DATASET.FILES.amass_train", "none.pt"], r"D_MOTION_LOSS_W is 2.0 .*none\.pt does not exist"),
         (["DATASET.FILES.amass_train", "short.pt"], r"short\.pt gives no motion of 6 frames"),
     ],
 )

@@ -50,6 +50,7 @@ def test_schema_holds_the_original_keys() -> None:
         "PATHS.PREPROCESSED", "PATHS.OPEN", "COMPAT.STATIC_BORDERS", "COMPAT.TRAIN_WINDOWS",
         "COMPAT.FLOAT16_TARGETS", "COMPAT.VALIDATION", "TRAIN.MOT_DISCR.SEQUENCES",
         "TRAIN.PRECISION", "TRAIN.COMPILE", "TRAIN.ACCUMULATE", "MODEL.PRECISION",
+        "TRAIN.RUN_LENGTH", "LOSS.VELOCITY_W", "TRAIN.SAVE_EVERY", "MODEL.FEATURE_SMOOTH", "DATASET.MOTIONS",
     }  # fmt: skip
     keys = set(leaves(to_dict(cfg)))
     assert added <= keys
@@ -81,7 +82,7 @@ def test_open_configuration_loads() -> None:
     cfg = load_config(CONFIGS / "open.yaml")
     assert (cfg.MODEL.EXTRACTOR, cfg.TRAIN.DATASETS_3D, cfg.TRAIN.DATASET_EVAL) == (
         "landmarks",
-        ["Open"],
+        ["Simulated"],
         "Open",
     )
 
@@ -105,6 +106,9 @@ def test_dump_reads_back(tmp_path: Path) -> None:
         (["NUM_WORKERS", "-1"], "NUM_WORKERS is -1 .* at least 0"),
         (["MODEL.REGRESSOR.DROPOUT", "1.5"], "DROPOUT is 1.5 .* 0 to 1"),
         (["TRAIN.GEN_LR", "None"], "TRAIN.GEN_LR is None"),
+        (["DATASET.SEQLEN", "2"], "DATASET.SEQLEN is 2 .* at least 3"),
+        (["DATASET.FILES.3dwp_test", "my.pt"], r"DATASET\.FILES\.3dwp_test .* did you mean 3dpw_test"),
+        (["DATASET.FILES.mine", "my.pt"], r"DATASET\.FILES\.mine .* expected one of 3dpw_test, "),
     ],
 )
 def test_wrong_overrides_are_refused(opts: list[str], message: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import operator
 import pickle
 from pathlib import Path
@@ -15,9 +16,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from lib.core.config import get_cfg_defaults
+from lib.dataset import database as database_module
 from lib.dataset.database import H5Rows, open_database
 from lib.dataset.datasets import TITLES, WindowDataset, database_path, get_spec, training_set
 from lib.dataset.loaders import BatchStream, EndlessBatches
+from lib.dataset.sequences import RealMotions, video_sequences
 from lib.dataset.windows import window_frames
 from lib.models.encoder import run_windows
 from lib.utils.errors import UserError
@@ -246,6 +249,78 @@ def test_h5_rows_read_like_an_array(tmp_path: Path) -> None:
     rows, index = H5Rows(tmp_path / "a.h5", "x"), np.array([[4, 5, 6], [40, 5, 4]])
     for reader in (rows, pickle.loads(pickle.dumps(rows))):
         assert np.array_equal(reader[index], values[index])
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".h5"])
+def test_numbers_that_are_none_are_found_before_the_work_or_when_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    def write(**changes: np.ndarray) -> Path:
+        joints = np.ones((20, 49, 3))
+        database = {
+            "vid_name": np.array(["a"] * 20),
+            "joints2D": joints,
+            "bbox": np.tile([400.0, 300, 120, 120], (20, 1)),
+            "features": np.zeros((20, 2048), np.float32),
+            **changes,
+        }
+        path = tmp_path / f"db{suffix}"
+        if suffix == ".pt":
+            dump_joblib(database, path)
+        else:
+            with h5py.File(path, "w") as file:
+                for key, values in database.items():
+                    file[key] = values.astype("S") if key == "vid_name" else values
+        return path
+
+    fields = ["vid_name", "joints2D", "bbox", "features"]
+    for field, shape in (("joints2D", (49, 3)), ("bbox", (4,)), ("features", (2048,))):
+        for value in (np.nan, -np.inf):
+            values = np.ones((20, *shape))
+            values[13].flat[-1] = value
+            with pytest.raises(UserError, match=rf"db\{suffix}: {field} of row 13 "):
+                open_database(write(**{field: values}), fields)
+
+    joints = np.ones((20, 49, 3))
+    joints[3, 5] = np.nan, np.nan, 0
+    cfg = config(T4_OTHER, compat=False)
+    cfg.DATASET.FILES.posetrack_train = str(write(joints2D=joints))
+    target = open_set("PoseTrack", cfg)[3]["kp_2d"]
+    assert target.isfinite().all() and target[0, 5, 2] == 0
+    joints[3, 5, 2] = 1
+    with pytest.raises(UserError, match=r"joints2D of row 3 .*where the confidence is 0"):
+        open_database(write(joints2D=joints), fields)
+
+    # too large to be looked at as a whole
+    monkeypatch.setattr(database_module, "_SCAN_BYTES", 2 * 8192)
+    monkeypatch.setattr(database_module, "_SCAN_LIMIT", 8192)
+    monkeypatch.setattr(database_module.blocks, "__defaults__", (2 * 8192, math.inf))
+    features = np.zeros((20, 2048), np.float32)
+    features[7, 9] = np.nan
+    cfg.DATASET.FILES.posetrack_train = str(write(features=features))
+    dataset = open_set("PoseTrack", cfg)
+    dataset.__getitems__([18, 19])
+    with pytest.raises(UserError, match=r"db\.\w+: features of row 7 "):
+        dataset.__getitems__([19, 8])
+
+
+def test_worker_processes_get_paths_not_arrays(tmp_path: Path) -> None:
+    """Where they are spawned, what they get is pickled."""
+    cfg = config(T4_3DPW, compat=False)
+    dataset = training_set(["ThreeDPW", "Human36M"], cfg, with_3d=True)
+    assert dataset is not None
+    dump_joblib({"vid_name": np.repeat("m", 40), "theta": np.ones((40, 82))}, tmp_path / "amass_db.pt")
+    sources = [
+        dataset,
+        open_set("Insta", cfg),
+        video_sequences(dataset, 16),
+        RealMotions(tmp_path / "amass_db.pt", 16),
+    ]
+    for source in sources:
+        text = pickle.dumps(source)
+        assert len(text) < 20_000
+        first, second = source.__getitems__([1, 0]), pickle.loads(text).__getitems__([1, 0])
+        assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 def test_concatenation_keeps_the_order_of_indices() -> None:

@@ -53,7 +53,7 @@ from lib.models.tcmr import TCMR
 from lib.utils.crops import crop_image, normalise_crop
 from lib.utils.errors import UserError
 from lib.utils.files import load_joblib, save_checkpoint
-from lib.utils.landmark_features import landmark_vector
+from lib.utils.landmark_features import landmark_arrays
 from lib.utils.landmark_flips import repair_flips
 from tests.golden_tools import GOLDEN, fill_by_recipe, load_golden
 from tests.video_tools import encode
@@ -406,9 +406,9 @@ def test_landmark_features(open_dir):
     net = load_landmark_net(open_dir / "landmark_net.pth.tar")
     track = make_track()
     (static,) = LandmarkExtractor(net)([], [track])
-    vectors, boxes = landmark_vector(*repair_flips(track.xy, track.visibility, track.world))
+    vectors, boxes = landmark_arrays(*repair_flips(track.xy, track.visibility, track.world))
     with torch.no_grad():
-        np.testing.assert_allclose(static.values, net(torch.from_numpy(vectors)).numpy(), atol=1e-6)
+        np.testing.assert_allclose(static.values, net(vectors).numpy(), atol=1e-6)
     np.testing.assert_array_equal(static.bboxes, boxes)
 
 
@@ -430,7 +430,8 @@ def test_frame_rate_is_measured():
 
 
 def people_at(open_models, *tracks, **options):
-    return reconstruct(open_models, [], tracks, width=W, height=H, fps=25, **options)
+    """Where TCMR puts them: the tracks' landmarks are nobody's."""
+    return reconstruct(open_models, [], tracks, width=W, height=H, fps=25, fit=False, **options)
 
 
 @pytest.mark.parametrize("nearer_first", [True, False])
@@ -444,7 +445,7 @@ def test_nearer_person_covers_the_farther_one(open_models, open_body, nearer_fir
         people.reverse()
     near = people[index]
     assert near.result["orig_cam"][0, 1] > people[1 - index].result["orig_cam"][0, 1]
-    alone = renderer.render(black, near.meshes[0], near.draw_cam[0], person_colour(index))
+    alone = renderer.render(black, near.meshes[0], near.cameras[0], person_colour(index))
     inside = cv2.erode(alone.max(axis=2), np.ones((3, 3))) > 0
     image = draw_frame(renderer, black, 0, people)
     np.testing.assert_array_equal(image[inside], alone[inside])
@@ -478,7 +479,8 @@ def test_plain_rendering_leaves_the_result_alone(open_models, open_body):
     for key in ("pred_cam", "orig_cam"):
         np.testing.assert_array_equal(plain.result[key], usual.result[key])
     side = plain.result["bboxes"][:, 2]
-    np.testing.assert_allclose(plain.draw_cam[:, :2], np.stack([side / W, side / H], 1), rtol=1e-6)
+    drawn = np.stack(plain.cameras)
+    np.testing.assert_allclose(drawn[:, :2], np.stack([side / W, side / H], 1), rtol=1e-6)
     renderer = Renderer(open_body.faces, W, H)
     image = draw_frame(renderer, np.full((H, W, 3), 90, np.uint8), 0, [plain], render_plain=True)
     assert image[0, 0].tolist() == [0, 0, 0]

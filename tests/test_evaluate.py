@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ import torch
 import evaluate as command
 from lib.core.config import load_config
 from lib.core.evaluator import EvaluationSet, evaluate
+from lib.core.plots import write_plots
 from lib.core.report import report, results
 from lib.dataset.datasets import get_spec
 from lib.demo.video import VideoFile
@@ -188,6 +190,67 @@ def test_high_frame_rates_are_predicted_as_in_the_demo(
         expected = expected - expected[:, [2, 3]].mean(axis=1, keepdims=True)
         np.testing.assert_allclose(evaluation.sequences[0].pred, expected, atol=1e-5)
         assert evaluation.protocol.step == step
+
+
+@pytest.mark.parametrize("field", ["joints3D", "pose", "shape", "features", "valid"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_numbers_that_are_none_are_named(
+    model: TCMR, smpl_body: BodyData, tmp_path: Path, field: str, value: float
+) -> None:
+    def spoil(database: dict[str, np.ndarray]) -> None:
+        database[field] = database[field].astype(np.float32)
+        database[field].reshape(len(database[field]), -1)[70, 0] = value
+
+    folder = changed_database(tmp_path, "3dpw_test_db.pt", spoil)
+    with pytest.raises(UserError, match=rf"3dpw_test_db\.pt: {field} of row 70 .* not all finite"):
+        measure(model, smpl_body, "3dpw", folder=folder)
+
+
+def test_unseen_joints_and_frames_without_root_are_left_out(
+    model: TCMR, smpl_body: BodyData, tmp_path: Path
+) -> None:
+    part = "downtown_walk_00_6"
+    whole = measure(model, smpl_body, "3dpw", part=part)
+    (name,) = (s.name for s in whole.sequences)
+
+    def hide(database: dict[str, np.ndarray]) -> None:
+        rows = np.flatnonzero((database["vid_name"] == name) & (database["valid"] != 0))
+        database["joints3D"][:, 12:] = np.nan  # neck and head, nowhere seen
+        database["joints3D"][rows[4], 2] = np.nan  # a hip
+        database["joints3D"][rows[9], [0, 7]] = np.nan  # an ankle and an elbow
+
+    folder = changed_database(tmp_path, "3dpw_test_db.pt", hide)
+    evaluation = measure(model, smpl_body, "3dpw", folder=folder, part=part)
+    (before,), (after,) = whole.sequences, evaluation.sequences
+    frames = len(before.mpjpe)
+    assert after.left_out == 1 and len(after.mpjpe) == frames - 1
+    errors = np.linalg.norm(before.pred - before.target, axis=-1)
+    expected = errors[:, :12].mean(axis=1)
+    expected[9] = errors[9, [1, 2, 3, 4, 5, 6, 8, 9, 10, 11]].mean()
+    np.testing.assert_allclose(after.mpjpe, np.delete(expected, 4), rtol=1e-6)
+    assert len(after.accel_err) == frames - 3 and np.isfinite(evaluation.summary()["accel_err"])
+    text = report(evaluation)
+    assert "| 12 of 14 joints, convention" in text
+    assert "1 frames marked invalid or without a true root" in text
+    np.testing.assert_allclose(after.mpvpe, np.delete(before.mpvpe, 4))
+    write_plots(evaluation, tmp_path / "plots")
+
+
+def test_zeros_are_no_pose(model: TCMR, smpl_body: BodyData, tmp_path: Path) -> None:
+    def forget(database: dict[str, np.ndarray]) -> None:
+        database["pose"][:] = 0
+
+    folder = changed_database(tmp_path, "3dpw_test_db.pt", forget)
+    summary = measure(model, smpl_body, "3dpw", folder=folder).summary()
+    assert "mpvpe" not in summary
+    assert summary["mpjpe"] == pytest.approx(measure(model, smpl_body, "3dpw").summary()["mpjpe"])
+
+
+def test_a_prediction_that_is_no_number_is_named(smpl_body: BodyData, model: TCMR) -> None:
+    broken = copy.deepcopy(model)
+    broken.regressor.decshape.bias.data[0] = torch.nan
+    with pytest.raises(UserError, match=r"downtown_walk_00_1: what is predicted for frame 0 .* is no number"):
+        measure(broken, smpl_body, "3dpw", part="downtown_walk_00_1")
 
 
 def give_genders(tmp_path: Path, male: object, female: object) -> Path:

@@ -21,8 +21,9 @@ from lib.core.loss import TCMRLoss, expand_targets
 from lib.core.trainer import Trainer
 from lib.dataset.datasets import DATASETS, WindowDataset
 from lib.dataset.windows import window_frames
-from lib.models import precision
+from lib.models import precision, recurrence
 from lib.models.body import BodyData
+from lib.models.encoder import PoseForecast
 from lib.models.inference import PreparedTCMR
 from lib.models.predict import iter_predictions, predict_sequence
 from lib.models.recurrence import Product, layers_of, output_at, prepare
@@ -299,6 +300,33 @@ def test_training_steps_of_runs(databases: Path, tmp_path: Path, open_body: Body
         databases, tmp_path, open_body, *options, "LOSS.VELOCITY_W", "5.0", "TRAIN.ACCUMULATE", "3"
     )
     assert parts == pytest.approx(with_velocity, rel=1e-5)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_the_branch_of_a_gpu_is_the_same_gru(autocast: bool) -> None:
+    """Full precision under autocast too, values and gradients."""
+    torch.manual_seed(0)
+    encoder = PoseForecast(2, 7, 5, 4)
+    windows = torch.randn(3, 7, 4)
+    found = []
+    for fast in (False, True):
+        encoder.zero_grad()
+        if fast:
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                states = encoder.states_by_gru(windows.transpose(0, 1))
+        else:
+            flat = torch.arange(21).reshape(3, 7)
+            states = encoder.window_states(windows.flatten(0, 1), flat, encoder.layers())
+        torch.cat(states, dim=1).square().sum().backward()
+        found.append([*states, encoder.gru_bef.weight_hh_l0.grad, encoder.gru_cur.weight_ih_l1_reverse.grad])
+    for ours, gru in zip(*found):
+        assert gru.dtype == torch.float32
+        torch.testing.assert_close(ours, gru, rtol=1e-5, atol=1e-6)
+
+
+def test_tanh_by_sigmoid() -> None:
+    x = torch.linspace(-20, 20, 4001)
+    torch.testing.assert_close(recurrence._tanh_by_sigmoid_(x.clone()), x.tanh(), rtol=0, atol=3e-7)
 
 
 def test_impossible_training_options_are_named(databases: Path, tmp_path: Path, open_body: BodyData) -> None:

@@ -82,3 +82,27 @@ def test_gaussian_keeps_lines_and_reduces_noise() -> None:
     noisy = line + np.random.default_rng(0).normal(size=line.shape)
     assert metrics.accel(gaussian(noisy, 2.0)).mean() < 0.1 * metrics.accel(noisy).mean()
     assert gaussian(noisy, 0) is noisy
+
+
+def test_unseen_joints_are_left_out() -> None:
+    """As if each pose had only the joints that were seen."""
+    rng = np.random.default_rng(0)
+    pred, target = rng.normal(size=(2, 12, 14, 3))
+    unseen = rng.random((12, 14)) < 0.3
+    unseen[:, :4] = False
+    target[unseen] = np.nan
+    for n in range(12):
+        seen = ~unseen[n]
+        part = pred[n : n + 1, seen], target[n : n + 1, seen]
+        np.testing.assert_allclose(metrics.mpjpe(pred, target)[n], metrics.mpjpe(*part)[0])
+        np.testing.assert_allclose(metrics.pa_mpjpe(pred, target)[n], metrics.pa_mpjpe(*part)[0])
+        aligned = metrics.similarity_align(pred, target)[n, seen]
+        np.testing.assert_allclose(aligned, metrics.similarity_align(*part)[0])
+    for n in range(10):
+        seen = ~unseen[n : n + 3].any(axis=0)
+        part = pred[n : n + 3, seen], target[n : n + 3, seen]
+        np.testing.assert_allclose(metrics.accel_error(pred, target)[n], metrics.accel_error(*part)[0])
+        np.testing.assert_allclose(metrics.accel(target)[n], metrics.accel(part[1])[0])
+    target[5] = np.nan
+    assert np.flatnonzero(np.isnan(metrics.mpjpe(pred, target))).tolist() == [5]
+    assert np.flatnonzero(np.isnan(metrics.accel_error(pred, target))).tolist() == [3, 4, 5]

@@ -76,6 +76,7 @@ def test_database_holds_the_videos_in_order(tmp_path):
     np.testing.assert_array_equal(database["features"], FakeExtractor().features(np.stack(crops)))
     assert database["features"].dtype == np.float32
     assert (database["crop_scale"], database["extractor"]) == (1.2, "fake")
+    assert database["fingerprint"] == "of a fake"
     assert [p.name for p in path.parent.iterdir()] == ["x_db.pt"]
     # the project's reader maps it, and does not mind the scalar fields
     opened = open_database(path, ["vid_name", "features", "x"])

@@ -450,7 +450,8 @@ def test_amass(tmp_path, caplog):
     argv = ["--dir", str(folder), "--out", str(tmp_path)]
     amass.main(argv)
     database = read(tmp_path / "amass_db.pt")
-    assert set(database) == {"theta", "vid_name"} and database["theta"].dtype == np.float64
+    assert set(database) == {"theta", "vid_name", "fps"} and database["theta"].dtype == np.float64
+    assert (database["fps"] == 30).all()  # 60 / 2 and 120 / 4
     expected, names = [], []
     for name, motion, step in (("ACCAD_Female1_run_poses", accad, 2), ("CMU_01_01_01 (2)_poses", cmu, 4)):
         for k in range(0, len(motion["poses"]), step):
@@ -462,7 +463,8 @@ def test_amass(tmp_path, caplog):
     assert "lacks BioMotionLab_NTroje" in caplog.text
 
     amass.main([*argv[:3], str(tmp_path / "native"), "--fps", "0"])
-    assert len(read(tmp_path / "native" / "amass_db.pt")["theta"]) == 130 + 61
+    native = read(tmp_path / "native" / "amass_db.pt")["fps"]
+    assert native.tolist() == [60] * 61 + [120] * 130
 
 
 def test_amass_messages(tmp_path):

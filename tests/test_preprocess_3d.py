@@ -199,6 +199,7 @@ def test_threedpw(tmp_path, threedpw_raw, base_data, smpl_body):
         assert kinds["joints2D"] == ("float64", (14, 3)) and kinds["frame_id"] == ("int64", ())
         assert kinds["pose"] == ("float32", (72,)) and kinds["shape"] == ("float32", (10,))
         assert kinds["bbox"] == ("float64", (4,)) and database["crop_scale"] == 1.2
+        assert database["fps"] == 30
         open_database(tmp_path / f"3dpw_{name}_db.pt", required_fields(get_spec("ThreeDPW")), ["valid"])
     # the person who appears late: boxes belong to their frames, and none is infinite
     late = read(tmp_path / "3dpw_train_db.pt")
@@ -449,7 +450,10 @@ def test_mpii3d_messages(tmp_path):
     test = tmp_path / "mpi_inf_3dhp_test_set" / "TS2"
     test.mkdir(parents=True)
     scipy.io.savemat(test / "annot_data.mat", {"annot2": np.zeros(3)})
-    fails(r"annot_data\.mat is no annotation file of MPI-INF-3DHP's test set", "val")
+    fails(r"annotation file .*annot_data\.mat is not a readable HDF5 file", "val")
+    with h5py.File(test / "annot_data.mat", "w") as file:
+        file["annot2"] = np.zeros((4, 1, 17, 2))
+    fails(r"annot_data\.mat is no annotation file .*: no univ_annot3, valid_frame", "val")
     with h5py.File(test / "annot_data.mat", "w") as file:
         file["annot2"], file["univ_annot3"] = np.zeros((4, 1, 17, 2)), np.zeros((4, 1, 17, 2))
         file["valid_frame"] = np.ones((4, 1))
@@ -559,6 +563,7 @@ def test_h36m_train(tmp_path, h36m_raw):
     folder, content = h36m_raw
     run_h36m(folder, tmp_path, "--set", "train")
     database = read(tmp_path / "h36m_train_25fps_db.pt")
+    assert database["fps"] == 25
     check_h36m(database, folder, content, [(1, 2, 1), (1, 2, 4)], step=2, factor=1.1, scale=1.2)
     assert {database[key].dtype.name for key in ("joints2D", "joints3D", "pose", "shape")} == {"float32"}
     open_database(tmp_path / "h36m_train_25fps_db.pt", required_fields(get_spec("Human36M")))
@@ -572,6 +577,7 @@ def test_h36m_variants(tmp_path, h36m_raw):
     check_h36m(database, folder, content, clips, step=2, factor=0.9, scale=1.0, smpl=False)
     run_h36m(folder, tmp_path, "--set", "val", "--fps", "50", "--no-smpl")
     database = read(tmp_path / "h36m_val_nosmpl_db.pt")
+    assert database["fps"] == 50
     clips = [(9, 2, 1), (9, 2, 4), (9, 3, 1), (9, 3, 4), (11, 2, 1), (11, 2, 4)]
     check_h36m(database, folder, content, clips, step=1, factor=1.1, scale=1.2, smpl=False)
     run_h36m(folder, tmp_path, "--set", "train", "--tight", "--scale", "1.1")

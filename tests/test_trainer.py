@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,10 +21,11 @@ from torch.optim import SGD
 
 import evaluate as evaluate_command
 import train as train_command
+from lib.core import trainer as trainer_module
 from lib.core.build import build_model, load_model
 from lib.core.config import dump_yaml, load_config
 from lib.core.optimizer import build_optimizer
-from lib.core.run_folder import create_run_folder
+from lib.core.run_folder import create_run_folder, last_checkpoint
 from lib.core.schedule import LearningRate
 from lib.core.trainer import Trainer
 from lib.models.body import OPEN_DATA, BodyData, load_body
@@ -30,7 +34,18 @@ from lib.utils.errors import UserError
 from lib.utils.files import load_checkpoint
 from scripts import export_checkpoint
 from tests.golden_tools import GOLDEN, fill_by_recipe, load_golden
-from tests.trainer_tools import CONFIGS, CPU, FEATURES, logged, make_databases, tiny_config, train
+from tests.trainer_tools import (
+    CONFIGS,
+    CPU,
+    FEATURES,
+    adversarial,
+    logged,
+    make_databases,
+    tiny_config,
+    train,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
 
 # ------------------------------------------------------------------------ against the original
 
@@ -153,6 +168,169 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     assert best[0] == best[1] == a["best"] == float((resumed.folder / "best.txt").read_text())
 
 
+class Stopped(Exception):
+    """What a command would turn into exit status 143."""
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_run_that_is_stopped_anywhere_goes_on_exactly(
+    databases: Path, open_body: BodyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: str
+) -> None:
+    """By signals inside an epoch, and by a failure of the validation."""
+    opts = [
+        *("TRAIN.LR_SCHEDULE", "plateau", "TRAIN.LR_PATIENCE", "0", "TRAIN.GEN_LR", "0.01"),
+        *("MODEL.REGRESSOR.DROPOUT", "0.3", "NUM_WORKERS", workers, "TRAIN.RUN_LENGTH", "2"),
+        *("LOSS.VELOCITY_W", "1.0", *adversarial()),
+    ]
+    whole = train(tiny_config(databases, tmp_path / "whole", *opts), open_body)
+
+    def terminate(*_: object) -> None:
+        raise Stopped
+
+    handler = signal.signal(signal.SIGTERM, terminate)
+    step, validate = Trainer.train_step, Trainer.validate
+    try:
+        for stop, number, ends in ((3, signal.SIGTERM, Stopped), (13, signal.SIGINT, KeyboardInterrupt)):
+
+            def interrupted_step(self: Trainer, batches, stop=stop, number=number):
+                if self.step == stop - 1:
+                    signal.raise_signal(number)  # arrives before the step's work
+                return step(self, batches)
+
+            cfg = tiny_config(databases, tmp_path / "parts", *opts)
+            cfg.TRAIN.RESUME = last_checkpoint(cfg)
+            with monkeypatch.context() as patch, pytest.raises(ends):
+                patch.setattr(Trainer, "train_step", interrupted_step)
+                train(cfg, open_body)
+            checkpoint = load_checkpoint(Path(cfg.LOGDIR) / "checkpoint.pth.tar")
+            assert (checkpoint["epoch"] + 1, checkpoint["iteration"]) == divmod(stop, 7)
+            assert signal.getsignal(signal.SIGTERM) is terminate
+
+        def failing_validation(self: Trainer, epoch: int) -> float:
+            if epoch == 1:
+                raise Stopped
+            return validate(self, epoch)
+
+        cfg.TRAIN.RESUME = last_checkpoint(cfg)
+        with monkeypatch.context() as patch, pytest.raises(Stopped):
+            patch.setattr(Trainer, "validate", failing_validation)
+            train(cfg, open_body)
+        assert load_checkpoint(Path(cfg.LOGDIR) / "checkpoint.pth.tar")["iteration"] == 7
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+
+    cfg.TRAIN.RESUME = last_checkpoint(cfg)
+    resumed = train(cfg, open_body)
+    a, b = (load_checkpoint(t.folder / "checkpoint.pth.tar") for t in (whole, resumed))
+    for key in a.keys() - {"config"}:
+        assert same(a[key], b[key]), key
+    best = [load_checkpoint(t.folder / "model_best.pth.tar") for t in (whole, resumed)]
+    assert all(same(best[0][key], best[1][key]) for key in best[0].keys() - {"config"})
+
+
+def test_a_command_that_is_terminated_saves_and_goes_on(
+    databases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = tiny_config(databases, tmp_path / "runs", "TRAIN.NUM_ITERS_PER_EPOCH", "100000")
+    (tmp_path / "c.yaml").write_text(dump_yaml(cfg))
+    command = [sys.executable, "train.py", "--cfg", str(tmp_path / "c.yaml"), "--device", "cpu"]
+    running = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    for line in running.stderr:
+        if "3D training windows" in line:
+            break
+    with pytest.raises(subprocess.TimeoutExpired):  # it has trained for a while
+        running.wait(timeout=2)
+    running.terminate()
+    said = running.stderr.read()
+    assert running.wait(timeout=60) in (143, -signal.SIGTERM)
+    assert "saved as" in said and "Traceback" not in said
+    (folder,) = (tmp_path / "runs").iterdir()
+    stopped = load_checkpoint(folder / "checkpoint.pth.tar")
+    assert stopped["epoch"] == -1 and stopped["iteration"] == stopped["step"] > 0
+    iterations = str(stopped["iteration"] + 2)
+    more = ["--opts", "TRAIN.RESUME", "auto", "TRAIN.NUM_ITERS_PER_EPOCH", iterations, "TRAIN.END_EPOCH", "1"]
+    monkeypatch.setattr(sys, "argv", [*command[1:], *more])
+    train_command.main()
+    (second,) = set((tmp_path / "runs").iterdir()) - {folder}
+    assert load_checkpoint(second / "checkpoint.pth.tar")["step"] == stopped["step"] + 2
+
+
+@pytest.mark.parametrize(("every", "iterations"), [("0.0", [7, 0]), ("1e-9", [1, 2, 3, 4, 5, 6, 7, 7, 0])])
+def test_checkpoints_are_written_inside_epochs(
+    databases: Path,
+    open_body: BodyData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    every: str,
+    iterations: list[int],
+) -> None:
+    saved = []
+    monkeypatch.setattr(trainer_module, "save_checkpoint", lambda c, path: saved.append((path.name, c)))
+    cfg = tiny_config(databases, tmp_path, "TRAIN.END_EPOCH", "1", "TRAIN.SAVE_EVERY", every)
+    train(cfg, open_body)
+    assert [c["iteration"] for name, c in saved if name == "checkpoint.pth.tar"] == iterations
+    assert [name for name, _ in saved[-2:]] == ["model_best.pth.tar", "checkpoint.pth.tar"]
+
+
+def test_auto_finds_the_newest_run_of_the_experiment(tmp_path: Path) -> None:
+    cfg = tiny_config(tmp_path, tmp_path)
+    assert last_checkpoint(cfg) == ""
+    names = ["01-02-2026_10-00-00_open", "03-01-2026_10-00-00_open", "04-02-2026_10-00-00_my_open", "_open"]
+    for age, name in enumerate(names):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "checkpoint.pth.tar").touch()
+        os.utime(tmp_path / name / "checkpoint.pth.tar", (age, age))
+    (tmp_path / "05-02-2026_10-00-00_open").mkdir()  # was killed before it could save
+    assert last_checkpoint(cfg) == str(tmp_path / names[1] / "checkpoint.pth.tar")
+
+
+@pytest.mark.parametrize("schedule", ["plateau", "cosine"])
+def test_settings_that_change_between_runs_are_applied(
+    databases: Path, open_body: BodyData, tmp_path: Path, schedule: str
+) -> None:
+    opts = ["TRAIN.LR_SCHEDULE", schedule, "TRAIN.WARMUP_ITERS", "0", "TRAIN.GEN_LR", "0.01", *adversarial()]
+    first = train(tiny_config(databases, tmp_path / "a", *opts, "TRAIN.END_EPOCH", "2"), open_body)
+    stored = load_checkpoint(first.folder / "checkpoint.pth.tar")
+    stored["gen_optimizer"]["param_groups"][0]["lr"] /= 10  # as if the plateau had been reached
+    torch.save(stored, tmp_path / "c.pth.tar")
+    changes = [
+        *("TRAIN.GEN_LR", "0.004", "TRAIN.GEN_WD", "0.5", "TRAIN.LR_PATIENCE", "3"),
+        *("TRAIN.MOT_DISCR.LR", "0.03", "TRAIN.MOT_DISCR.WD", "0.25"),
+    ]
+    cfg = tiny_config(databases, tmp_path / "b", *opts, "TRAIN.RESUME", str(tmp_path / "c.pth.tar"), *changes)
+    resumed = Trainer(cfg, build_model(cfg, open_body), open_body, CPU)
+    resumed.train_step({kind: next(stream) for kind, stream in resumed.streams.items()})
+    (group,), (other,) = resumed.optimizer.param_groups, resumed.adversary.optimizer.param_groups
+    share = {"plateau": 0.1, "cosine": 0.25}[schedule]  # 14 of 21 iterations are done
+    assert group["lr"] == pytest.approx(0.004 * share)
+    assert other["lr"] == pytest.approx(0.03 * {"plateau": 1.0, "cosine": 0.25}[schedule])
+    assert (group["weight_decay"], other["weight_decay"]) == (0.5, 0.25)
+    if schedule == "plateau":
+        assert resumed.learning_rate.state_dict()["patience"] == 3
+        assert resumed.learning_rate.state_dict()["best"] == stored["scheduler"]["best"]
+
+
+def test_whether_validation_is_possible_is_known_before_training(
+    databases: Path, open_body: BodyData, tmp_path: Path
+) -> None:
+    cfg = tiny_config(databases, tmp_path, "DATASET.SEQLEN", "21", "COMPAT.STATIC_BORDERS", "True")
+    with pytest.raises(
+        UserError, match=r"open_val_db.pt can be evaluated: v0 \(20 frames\): .* fewer than 21"
+    ):
+        Trainer(cfg, build_model(cfg, open_body), open_body, CPU)
+
+
+def test_weights_that_are_no_numbers_are_not_saved(
+    databases: Path, open_body: BodyData, tmp_path: Path
+) -> None:
+    trainer = train(tiny_config(databases, tmp_path, "TRAIN.END_EPOCH", "1"), open_body)
+    before = (trainer.folder / "checkpoint.pth.tar").read_bytes()
+    trainer.model.encoder.linear_cur.bias.data[0] = math.inf
+    with pytest.raises(UserError, match=r"encoder.linear_cur.bias holds numbers that are not finite"):
+        trainer._save()
+    assert (trainer.folder / "checkpoint.pth.tar").read_bytes() == before
+
+
 def test_a_run_leaves_what_is_documented(databases: Path, open_body: BodyData, tmp_path: Path) -> None:
     cfg = tiny_config(databases, tmp_path, "TRAIN.END_EPOCH", "2")
     trainer = train(cfg, open_body)
@@ -214,7 +392,7 @@ def test_a_loss_that_is_no_number_ends_training(databases: Path, open_body: Body
     trainer = Trainer(cfg, build_model(cfg, open_body), open_body, CPU)
     trainer.step, trainer.model.encoder.linear_cur.bias.data[0] = 5, math.nan
     weights = {key: value.clone() for key, value in trainer.model.state_dict().items()}
-    with pytest.raises(UserError, match="loss is nan at step 5"):
+    with pytest.raises(UserError, match=r"loss is nan .* at step 5"):
         trainer.train_step({kind: next(stream) for kind, stream in trainer.streams.items()})
     assert all(
         torch.equal(torch.nan_to_num(v), torch.nan_to_num(weights[k]))

@@ -92,7 +92,7 @@ class MotionAdversary:
         seqlen, positions = cfg.DATASET.SEQLEN, state.get("loaders", {})
         sources: dict[str, BatchDataset] = {
             "sequences": video_sequences(datasets["3d"], seqlen),
-            "motions": RealMotions(find_database("amass_train", cfg), seqlen),
+            "motions": RealMotions(_amass(cfg), seqlen),
         }
         self.streams = {
             kind: BatchStream(
@@ -181,6 +181,17 @@ def _check(cfg: CfgNode) -> None:
             f"TRAIN.MOT_DISCR.ATT.SIZE is {settings.ATT.SIZE}: attention weighs the GRU's states, so it must "
             f"equal TRAIN.MOT_DISCR.HIDDEN_SIZE {settings.HIDDEN_SIZE}"
         )
+
+
+def _amass(cfg: CfgNode) -> Path:
+    path = find_database("amass_train", cfg)
+    if not path.is_file():
+        raise UserError(
+            f"LOSS.D_MOTION_LOSS_W is {cfg.LOSS.D_MOTION_LOSS_W} (the default is 1.0) and "
+            f"needs real motions, but database {path} does not exist: make it from AMASS (docs/data.md), or "
+            "set LOSS.D_MOTION_LOSS_W to 0.0"
+        )
+    return path
 
 
 def _build_discriminator(settings: CfgNode) -> MotionDiscriminator:

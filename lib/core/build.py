@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
 from yacs.config import CfgNode
 
 from lib.core.config import from_dict
@@ -13,6 +16,8 @@ from lib.models.body import BodyData, load_body
 from lib.models.tcmr import TCMR
 from lib.utils.errors import UserError
 from lib.utils.files import load_checkpoint
+
+_LONGEST_WINDOW = 4096  # frames
 
 
 def build_model(cfg: CfgNode, body: BodyData) -> TCMR:
@@ -39,6 +44,11 @@ def body_of(checkpoint: Mapping[str, Any], cfg: CfgNode) -> BodyData:
     """
     folder = cfg.PATHS.OPEN if checkpoint.get("body") == "open" else cfg.PATHS.BASE_DATA
     return load_body(folder, open_dir=cfg.PATHS.OPEN)
+
+
+def fingerprint_of(checkpoint: Mapping[str, Any]) -> str:
+    """Of the extractor whose features a TCMR was trained on, '' if its checkpoint does not say."""
+    return str(checkpoint.get("fingerprint", ""))
 
 
 def training_body(cfg: CfgNode) -> BodyData:
@@ -79,9 +89,37 @@ def model_from(
         if "config" not in checkpoint:
             raise UserError(f"{source} holds no configuration: give the one it was trained with")
         cfg = from_dict(checkpoint["config"])
+        check_claims(cfg, checkpoint["gen_state_dict"], source)
     model = _construct(cfg, body, "")
     model.load_weights(checkpoint["gen_state_dict"], checkpoint.get("body"), source=source)
     return model.eval(), cfg
+
+
+def check_claims(cfg: CfgNode, weights: Mapping[str, Tensor], source: str | Path) -> None:
+    """Before a network is built from a checkpoint's own configuration: its weights must have those sizes.
+
+    Raises:
+        UserError: they have others, or none.
+    """
+    first = weights.get("encoder.gru_cur.weight_ih_l0", torch.zeros(0, 0))
+    middle = weights.get("regressor.fc1.weight", torch.zeros(0, 0))
+    layers = sum(re.fullmatch(r"encoder\.gru_cur\.weight_ih_l\d+", name) is not None for name in weights)
+    sizes = {
+        "MODEL.TGRU.NUM_LAYERS": (cfg.MODEL.TGRU.NUM_LAYERS, layers),
+        "MODEL.TGRU.HIDDEN_SIZE": (cfg.MODEL.TGRU.HIDDEN_SIZE, len(first) // 3),
+        "MODEL.FEATURE_SIZE": (cfg.MODEL.FEATURE_SIZE, first.shape[-1]),
+        "MODEL.REGRESSOR.HIDDEN_SIZE": (cfg.MODEL.REGRESSOR.HIDDEN_SIZE, len(middle)),
+    }
+    for key, (claimed, found) in sizes.items():
+        if claimed != found:
+            raise UserError(
+                f"{source} does not fit its own configuration: {key} is {claimed}, its weights have {found};"
+                " get the file again, or give the right configuration"
+            )
+    if cfg.DATASET.SEQLEN > _LONGEST_WINDOW:
+        raise UserError(
+            f"{source}: DATASET.SEQLEN is {cfg.DATASET.SEQLEN}, expected at most {_LONGEST_WINDOW}"
+        )
 
 
 def _construct(cfg: CfgNode, body: BodyData, pretrained: str) -> TCMR:
@@ -94,5 +132,6 @@ def _construct(cfg: CfgNode, body: BodyData, pretrained: str) -> TCMR:
         regressor_dropout=cfg.MODEL.REGRESSOR.DROPOUT,
         body=body,
         borders="static" if cfg.COMPAT.STATIC_BORDERS else "edge",
+        feature_smooth=cfg.MODEL.FEATURE_SMOOTH,
         pretrained=pretrained,
     )

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +15,24 @@ import torch
 import yaml
 from yacs.config import CfgNode
 
+from lib.dataset.datasets import DATABASES
 from lib.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+_SUFFIXES = (".yaml", ".yml")
+_MOST_BYTES, _LONGEST, _LARGEST = 1 << 16, 4096, 1 << 63  # of a file, a text in it, a whole number
 _FILES_PREFIX = "DATASET.FILES."
 _MISTAKES = (KeyError, ValueError, TypeError, AttributeError, AssertionError)  # what yacs answers them with
 _NOT_NEGATIVE = (
     "NUM_WORKERS", "TRAIN.START_EPOCH", "TRAIN.LR_PATIENCE", "TRAIN.WARMUP_ITERS",
-    "TRAIN.GEN_LR", "TRAIN.GEN_WD", "TRAIN.GEN_MOMENTUM",
+    "TRAIN.GEN_LR", "TRAIN.GEN_WD", "TRAIN.GEN_MOMENTUM", "TRAIN.SAVE_EVERY",
     "TRAIN.MOT_DISCR.LR", "TRAIN.MOT_DISCR.WD", "TRAIN.MOT_DISCR.MOMENTUM",
     "LOSS.KP_2D_W", "LOSS.KP_3D_W", "LOSS.SHAPE_W", "LOSS.POSE_W", "LOSS.VELOCITY_W", "LOSS.D_MOTION_LOSS_W",
+    "MODEL.FEATURE_SMOOTH",
 )  # fmt: skip
 _POSITIVE = (
-    "TRAIN.BATCH_SIZE", "TRAIN.RUN_LENGTH", "TRAIN.NUM_ITERS_PER_EPOCH", "DATASET.SEQLEN",
+    "TRAIN.BATCH_SIZE", "TRAIN.RUN_LENGTH", "TRAIN.NUM_ITERS_PER_EPOCH",
     "TRAIN.MOT_DISCR.HIDDEN_SIZE", "TRAIN.MOT_DISCR.NUM_LAYERS",
     "TRAIN.MOT_DISCR.ATT.SIZE", "TRAIN.MOT_DISCR.ATT.LAYERS",
     "MODEL.FEATURE_SIZE", "MODEL.TGRU.NUM_LAYERS", "MODEL.TGRU.HIDDEN_SIZE", "MODEL.REGRESSOR.HIDDEN_SIZE",
@@ -37,6 +42,7 @@ _RANGES: dict[str, tuple[float, float]] = {  # what makes sense
     **dict.fromkeys(_NOT_NEGATIVE, (0, math.inf)),
     **dict.fromkeys(_POSITIVE, (1, math.inf)),
     **dict.fromkeys(_SHARES, (0, 1)),
+    "DATASET.SEQLEN": (3, math.inf),  # a frame, its past and its future
 }
 
 
@@ -75,7 +81,8 @@ def get_cfg_defaults() -> CfgNode:
     cfg.TRAIN.END_EPOCH = 5  # exclusive
     cfg.TRAIN.PRETRAINED_REGRESSOR = ""  # SPIN-like checkpoint the regressor starts from
     cfg.TRAIN.PRETRAINED = ""  # checkpoint that evaluate.py measures
-    cfg.TRAIN.RESUME = ""  # checkpoint that training continues from
+    cfg.TRAIN.RESUME = ""  # checkpoint that training continues from; "auto": the newest of EXP_NAME, if any
+    cfg.TRAIN.SAVE_EVERY = 300.0  # seconds between checkpoints inside an epoch; 0: only after epochs
     cfg.TRAIN.NUM_ITERS_PER_EPOCH = 1000
     cfg.TRAIN.LR_SCHEDULE = "plateau"  # or "cosine", to zero at the last iteration
     cfg.TRAIN.LR_PATIENCE = 5  # plateau: epochs without improvement before LR / 10
@@ -106,6 +113,7 @@ def get_cfg_defaults() -> CfgNode:
     cfg.DATASET = CfgNode()
     cfg.DATASET.SEQLEN = 20
     cfg.DATASET.OVERLAP = 0.5  # (kept)
+    cfg.DATASET.MOTIONS = ""  # folder of motion files of "Simulated" in DATASETS_3D; "": procedural motions
     cfg.DATASET.FILES = CfgNode(new_allowed=True)  # "<dataset>_<split>": file name, e.g. 3dpw_train
 
     cfg.LOSS = CfgNode()
@@ -120,6 +128,7 @@ def get_cfg_defaults() -> CfgNode:
     cfg.MODEL.TEMPORAL_TYPE = "gru"  # (kept)
     cfg.MODEL.EXTRACTOR = "spin"  # static features: "spin" or "landmarks"
     cfg.MODEL.FEATURE_SIZE = 2048
+    cfg.MODEL.FEATURE_SMOOTH = 0.0  # frames: width of the Gaussian that features get before the windows
     cfg.MODEL.PRECISION = "fp32"  # of prediction in evaluate.py: or "bf16", "tf32" (CUDA), "fp16" (CUDA)
     cfg.MODEL.TGRU = CfgNode()
     cfg.MODEL.TGRU.NUM_LAYERS = 1
@@ -152,13 +161,50 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"configuration file {path} does not exist: give an existing file with --cfg")
+    if path.suffix.lower() not in _SUFFIXES:
+        raise UserError(f"configuration file {path}: expected YAML, a name that ends in .yaml")
     try:
-        cfg.merge_from_file(str(path))
-    except (*_MISTAKES, OSError, yaml.YAMLError) as error:
+        cfg.merge_from_other_cfg(CfgNode(_read_yaml(path)))
+    except (*_MISTAKES, OSError, yaml.YAMLError, RecursionError, MemoryError) as error:
         raise UserError(f"configuration file {path}: {_reason(error)}") from error
     merge_opts(cfg, opts)
     _check_values(to_dict(cfg), path)
     return cfg
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML of plain values without references, which can unfold a small file to any size."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(None, None, "write the value out instead of *name", mark)
+        return super().compose_node(parent, index)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > _MOST_BYTES:
+        raise ValueError(f"it has more than {_MOST_BYTES} bytes, as no configuration has")
+    content = yaml.load(path.read_bytes(), _PlainLoader)  # a SafeLoader: it makes plain values only
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds a {type(content).__name__}, expected keys and values")
+    _check_sizes(content)
+    return content
+
+
+def _check_sizes(value: Any) -> None:
+    """No text or number that those who work with it choke on."""
+    if isinstance(value, (dict, list)):
+        for part in value:
+            _check_sizes(part)
+            if isinstance(value, dict):
+                _check_sizes(value[part])
+    elif (isinstance(value, str) and len(value) > _LONGEST) or (
+        isinstance(value, int) and not -_LARGEST <= value < _LARGEST
+    ):
+        raise ValueError("it holds a text or a number that is too long")
 
 
 def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
@@ -179,13 +225,19 @@ def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
             raise UserError(f"--opts {key} {value}: {_reason(error)}") from error
 
 
-def _check_values(values: dict[str, Any], path: Path, prefix: str = "") -> None:
+def _check_values(values: dict[str, Any], path: str | Path, prefix: str = "") -> None:
     for name, value in values.items():
         key = f"{prefix}{name}"
         if isinstance(value, dict):
             _check_values(value, path, f"{key}.")
         elif value is None or (key.startswith(_FILES_PREFIX) and not isinstance(value, str)):
             raise UserError(f"{key} is {value} in {path} or --opts: give a value, or leave the key out")
+        elif key.startswith(_FILES_PREFIX) and name not in DATABASES:
+            likely = get_close_matches(name, DATABASES, n=1)
+            advice = f"did you mean {likely[0]}?" if likely else f"expected one of {', '.join(DATABASES)}"
+            raise UserError(f"{key} in {path} or --opts names no database of this project: {advice}")
+        elif isinstance(value, int) and not -_LARGEST <= value < _LARGEST:
+            raise UserError(f"{key} in {path} or --opts: expected a number of at most 64 bits")
         elif key in _RANGES and not _RANGES[key][0] <= value <= _RANGES[key][1]:
             low, high = _RANGES[key]
             expected = f"at least {low}" if high == math.inf else f"{low} to {high}"
@@ -209,9 +261,11 @@ def from_dict(config: dict[str, Any]) -> CfgNode:
     """
     cfg = get_cfg_defaults()
     try:
+        _check_sizes(config)
         cfg.merge_from_other_cfg(CfgNode(config))
-    except (KeyError, ValueError, AttributeError) as error:
+    except (*_MISTAKES, RecursionError, MemoryError) as error:
         raise UserError(f"the checkpoint's configuration does not fit: {_reason(error)}") from error
+    _check_values(to_dict(cfg), "the checkpoint")
     return cfg
 
 

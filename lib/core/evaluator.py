@@ -12,18 +12,23 @@ from tqdm import tqdm
 from yacs.config import CfgNode
 
 from lib.core.protocol import FRAME_RATES, ROOT_JOINTS, FrameRate, Protocol
-from lib.dataset.database import H5Rows, open_database
+from lib.data_utils.simulate import IMAGE_SIZE
+from lib.dataset.database import H5Rows, blocks, open_database
 from lib.dataset.datasets import DatasetSpec, check_shape, database_path
 from lib.dataset.windows import VIBE_MULTIPLE
 from lib.models.body import BodyData
 from lib.models.inference import PreparedTCMR
+from lib.models.landmark_body import LandmarkBody
 from lib.models.precision import Precision
-from lib.models.predict import iter_predictions, window_step
+from lib.models.predict import TRAINING_FPS, iter_predictions, window_step
 from lib.models.smpl import SMPL
 from lib.models.tcmr import TCMR, Borders
+from lib.motion.fit import fit_track
 from lib.utils import metrics
 from lib.utils.errors import UserError
+from lib.utils.geometry import rotmat_to_axis_angle
 from lib.utils.keypoints import H36M_TO_J14, JOINT_NAMES, convert_kps
+from lib.utils.landmark_flips import repair_flips
 from lib.utils.smoothing import slerp_filter
 
 MM = 1000.0
@@ -37,7 +42,7 @@ class EvalSequence:
 
     name: str
     features: np.ndarray  # (n, F)
-    joints: np.ndarray  # (n, J, 3) metres, in the dataset's evaluation convention
+    joints: np.ndarray  # (n, J, 3) metres, in the dataset's evaluation convention; NaN if unseen
     counted: np.ndarray  # (n,) bool: frames whose errors count
     pose: np.ndarray | None  # (n, 72) axis-angle
     shape: np.ndarray | None  # (n, 10)
@@ -45,6 +50,13 @@ class EvalSequence:
     genders: np.ndarray  # (n,) str: body of the ground truth, neutral, male or female
     images: np.ndarray | None = None  # (n,) str: image files
     boxes: np.ndarray | None = None  # (n, 4) cx, cy, w, h in pixels, unscaled
+    landmarks: np.ndarray | None = None  # (n, 33, 6) x, y in pixels, visibility, metric x, y, z
+
+    def reason_to_skip(self, shortest: int) -> str:
+        """Why it cannot be measured, given the fewest frames that can be predicted; '' if it can."""
+        if len(self.features) < shortest:
+            return f"{len(self.features)} valid frames, fewer than {shortest}"
+        return "" if self.counted.any() else "no frame is marked valid"
 
 
 @dataclass(frozen=True)
@@ -108,7 +120,8 @@ class Evaluation:
 
 
 def mean_mm(values: np.ndarray) -> float:
-    """Mean of lengths in metres, in mm; NaN for none."""
+    """Mean in mm of lengths in metres that are not NaN; NaN for none."""
+    values = values[~np.isnan(values)]
     return float(values.mean() * MM) if len(values) else float("nan")
 
 
@@ -116,13 +129,15 @@ class EvaluationSet:
     """The videos of a database split, sorted by name.
 
     Frames marked invalid in ``valid`` are removed, and the rest is taken as contiguous; ``valid_i`` only says
-    which frames count. In validation (``validation=True``) the COMPAT keys can restore what the original does
-    there: videos cut to multiples of 16 frames, invalid frames kept, targets rounded to half precision.
+    which frames count. Frames of which not the root, or less than three joints, were seen do not count
+    either. In validation (``validation=True``) the COMPAT keys can restore what the original does there:
+    videos cut to multiples of 16 frames, invalid frames kept, targets rounded to half precision.
 
     Args:
         name_part: only videos whose name contains it.
         gendered: read every frame's gender, for ground truth from the male and the female body.
         images: read image names and boxes too, for drawing.
+        landmarks: read landmarks and boxes too, for the fit.
 
     Raises:
         UserError: the dataset cannot be evaluated, or not so, its database is missing or does not fit, or no
@@ -139,6 +154,7 @@ class EvaluationSet:
         validation: bool = False,
         gendered: bool = False,
         images: bool = False,
+        landmarks: bool = False,
     ) -> None:
         if not spec.eval_joints:
             raise UserError(
@@ -147,11 +163,14 @@ class EvaluationSet:
         if gendered and spec.name != "ThreeDPW":
             raise UserError(f"gendered ground truth is a benchmark of 3dpw, not of {spec.key}: leave it out")
         self.spec, self.split, self.cfg, self.name_part = spec, split, cfg, name_part
-        self.gendered, self._images = gendered, images
+        self.gendered, self._images, self._landmarks = gendered, images, landmarks
         self.path = database_path(spec, split, cfg)
         fields = ["vid_name", "features", "joints3D"] + (["pose", "shape"] if spec.eval_mesh else [])
-        fields += ["img_name", "bbox"] if images else []
-        self._database = open_database(self.path, fields, optional=["valid", "valid_i", "gender", "fps"])
+        fields += ["img_name"] if images else []
+        fields += ["bbox"] if images or landmarks else []
+        fields += ["landmarks"] if landmarks else []
+        optional = ["valid", "valid_i", "gender", "fps", "fingerprint", "image_width", "image_height"]
+        self._database = open_database(self.path, fields, optional)
         check_shape(self.path, self._database, "features", (cfg.MODEL.FEATURE_SIZE,))
         if gendered and "gender" not in self._database:
             options = f"--set {split.removesuffix('_all')}" + " --all-frames" * split.endswith("_all")
@@ -160,6 +179,8 @@ class EvaluationSet:
                 f"official databases lack it): make one with `python -m lib.data_utils.threedpw {options}`, "
                 "or leave out --gender gendered"
             )
+        # zeros are no pose, as in training
+        self.has_mesh = spec.eval_mesh and any(pose.any() for _, pose in blocks(self._database["pose"]))
         self._as_original = validation and cfg.COMPAT.VALIDATION
         self._float16 = validation and cfg.COMPAT.FLOAT16_TARGETS
         names = np.asarray(self._database["vid_name"])
@@ -174,6 +195,41 @@ class EvaluationSet:
 
     def __iter__(self) -> Iterator[EvalSequence]:
         return (self._load(name) for name in self.names)
+
+    def check(self, static_borders: bool) -> None:
+        """Whether a model with windows of DATASET.SEQLEN can be measured on a sequence at all.
+
+        Raises:
+            UserError: every sequence would be skipped.
+        """
+        shortest, reasons = self.shortest(self.cfg.DATASET.SEQLEN, static_borders), []
+        for sequence in self:
+            reason = sequence.reason_to_skip(shortest)
+            if not reason:
+                return
+            reasons.append((sequence.name, len(sequence.features) + sequence.removed, reason))
+        raise self.nothing_left(reasons)
+
+    @staticmethod
+    def shortest(seqlen: int, static_borders: bool) -> int:
+        """The fewest frames that can be predicted."""
+        return seqlen if static_borders else 1
+
+    def nothing_left(self, skipped: list[tuple[str, int, str]]) -> UserError:
+        """The error where every sequence was skipped: names, frames and reasons."""
+        reasons = "; ".join(f"{name} ({frames} frames): {reason}" for name, frames, reason in skipped[:3])
+        return UserError(f"no sequence of {self.path} can be evaluated: {reasons}")
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the extractor that made the features, '' if unknown."""
+        return self._database.fingerprint
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Width and height, px; of a database that does not say, those of simulated images."""
+        width, height = (self._database.get(f"image_{side}", IMAGE_SIZE) for side in ("width", "height"))
+        return int(width), int(height)
 
     @property
     def frame_rate(self) -> FrameRate:
@@ -196,19 +252,24 @@ class EvaluationSet:
         if "valid_i" in database:
             counted = np.asarray(database["valid_i"]).reshape(len(database["vid_name"]), -1)[rows, 0] != 0
         pose, shape = (
-            (self._target(database[key][rows]) if self.spec.eval_mesh else None) for key in ("pose", "shape")
+            (self._target(database[key][rows]) if self.has_mesh else None) for key in ("pose", "shape")
         )
+        joints = self._joints(rows)
+        seen = ~np.isnan(joints[..., 0])
+        root = ROOT_JOINTS[self.spec.eval_joints]
+        counted &= seen[:, root].all(axis=1) & (seen.sum(axis=1) >= 3)
         return EvalSequence(
             name,
             _take(database["features"], rows),
-            self._joints(rows),
+            joints,
             counted,
             pose,
             shape,
             removed=0 if self._as_original else total - len(rows),
             genders=self._genders(rows),
             images=database["img_name"][rows] if self._images else None,
-            boxes=np.asarray(database["bbox"][rows], np.float64) if self._images else None,
+            boxes=np.asarray(database["bbox"][rows], np.float64) if "bbox" in database else None,
+            landmarks=np.asarray(database["landmarks"][rows]) if self._landmarks else None,
         )
 
     def _genders(self, rows: np.ndarray) -> np.ndarray:
@@ -254,6 +315,7 @@ def evaluate(
     *,
     static_borders: bool = True,
     smooth: bool = False,
+    fit: bool = False,
     gendered_bodies: tuple[BodyData, BodyData] | None = None,
     root_align_verts: bool = False,
     precision: Precision = "fp32",
@@ -267,6 +329,7 @@ def evaluate(
         static_borders: the published protocol, which needs videos of at least the window length; False
             repeats the border frames, takes any length, and steps over frames of videos at high frame rates.
         smooth: filter the predicted rotations over time (:func:`slerp_filter`, weight 0.3).
+        fit: move the bodies onto the landmarks of a set with ``landmarks=True`` (:func:`fit_track`).
         gendered_bodies: male and female, for a set with ``gendered=True``: they give the true vertices and,
             by the Human3.6M regressor, the true joints.
         root_align_verts: measure vertices about each mesh's own root, too.
@@ -275,22 +338,21 @@ def evaluate(
     Raises:
         UserError: no video can be evaluated, or the device lacks the precision.
     """
-    meter = _Meter(model, data, body, static_borders, smooth, gendered_bodies, root_align_verts, precision)
+    meter = _Meter(
+        model, data, body, static_borders, smooth, fit, gendered_bodies, root_align_verts, precision
+    )
     sequences, skipped = [], []
-    shortest = model.seqlen if static_borders else 1
+    shortest = data.shortest(model.seqlen, static_borders)
     for sequence in tqdm(data, total=len(data), desc="evaluating", disable=None if progress else True):
-        frames = len(sequence.features)
-        if frames < shortest:
-            reason = f"{frames} valid frames, fewer than {shortest}"
-            skipped.append((sequence.name, frames + sequence.removed, reason))
-        elif not sequence.counted.any():
-            skipped.append((sequence.name, frames + sequence.removed, "no frame is marked valid"))
+        if reason := sequence.reason_to_skip(shortest):
+            skipped.append((sequence.name, len(sequence.features) + sequence.removed, reason))
         else:
             sequences.append(meter.measure(sequence))
     if not sequences:
-        reasons = "; ".join(f"{name} ({frames} frames): {reason}" for name, frames, reason in skipped[:3])
-        raise UserError(f"no sequence of {data.path} can be evaluated: {reasons}")
-    return Evaluation(sequences, skipped, meter.protocol)
+        raise data.nothing_left(skipped)
+    seen = [(~np.isnan(s.target[s.counted, :, 0])).any(axis=0) for s in sequences]
+    protocol = replace(meter.protocol, joints_seen=int(np.any(seen, axis=0).sum()))
+    return Evaluation(sequences, skipped, protocol)
 
 
 class _Meter:
@@ -303,22 +365,25 @@ class _Meter:
         body: BodyData,
         static_borders: bool,
         smooth: bool,
+        fit: bool,
         gendered_bodies: tuple[BodyData, BodyData] | None,
         root_align_verts: bool,
         precision: Precision,
     ) -> None:
         if data.gendered != (gendered_bodies is not None):
             raise ValueError("gendered bodies belong to a gendered set")
-        if root_align_verts and not data.spec.eval_mesh:
+        if root_align_verts and not data.has_mesh:
             raise UserError(f"--root_align_verts: {data.spec.key} has no vertices to compare; leave it out")
         self.model = PreparedTCMR(model, precision)
-        self.spec, self.smooth = data.spec, smooth
+        self.spec, self.has_mesh, self.smooth = data.spec, data.has_mesh, smooth
+        self.image_size = data.image_size
         self.root_align_verts = root_align_verts
         self.borders: Borders = "static" if static_borders else "edge"
         fps = data.frame_rate.fps
         self.step = 1 if fps is None else window_step(fps, self.borders)
         self.smpl: SMPL = model.regressor.smpl
         device = self.smpl.v_template.device
+        self.fit_body = LandmarkBody(body).to(device) if fit else None
         self.regressor = torch.from_numpy(body.J_regressor_h36m).to(device)
         self.joint_regressor = self.regressor if data.spec.eval_regressor else None
         self.truths = {"neutral": self.smpl}
@@ -336,11 +401,13 @@ class _Meter:
             ground_truth="gendered" if data.gendered else "neutral",
             joints=spec.eval_joints,
             joint_count=len(JOINT_NAMES[spec.eval_joints]),
+            joints_seen=len(JOINT_NAMES[spec.eval_joints]),
             seqlen=model.seqlen,
             borders=self.borders,
             step=self.step,
             precision=precision,
             smoothed=smooth,
+            fitted=fit,
             root_aligned_verts=root_align_verts,
             frame_rate=data.frame_rate,
         )
@@ -351,7 +418,7 @@ class _Meter:
         for frames, output in self._predictions(sequence):
             for name in ("kp_3d", "theta", "rotmat"):
                 parts[name].append(output[name].cpu().numpy())
-            if self.spec.eval_mesh:
+            if self.has_mesh:
                 for name, values in self._compare_verts(output["verts"], sequence, frames).items():
                     parts[name].append(values)
         whole = {name: np.concatenate(values) for name, values in parts.items()}
@@ -363,6 +430,11 @@ class _Meter:
         mpvpe, aligned = (
             whole[name][counted] if name in whole else None for name in ("mpvpe", "mpvpe_root_aligned")
         )
+        if (bad := np.flatnonzero(~np.isfinite(joints).all(axis=(1, 2)))).size:
+            raise UserError(
+                f"{sequence.name}: what is predicted for frame {bad[0]} (counted from 0) is no number; try "
+                "MODEL.PRECISION fp32 or another checkpoint"
+            )
         pred, target = self._centre(joints), self._centre(true_joints)
         bodies = None
         if sequence.images is not None and sequence.boxes is not None:
@@ -388,23 +460,50 @@ class _Meter:
 
     def _predictions(self, sequence: EvalSequence) -> Iterator[tuple[slice, dict[str, torch.Tensor]]]:
         """Frames and what is predicted for them; all meshes of a long video would not fit in memory."""
+        later = self.smooth or self.fit_body is not None
         parts = iter_predictions(
             self.model,
             sequence.features,
             J_regressor=self.joint_regressor,
-            return_verts=self.spec.eval_mesh and not self.smooth,
+            return_verts=self.has_mesh and not later,
             borders=self.borders,
             step=self.step,
         )
-        if not self.smooth:
+        if not later:
             yield from parts
             return
         outputs = [output for _, output in parts]
         theta = torch.cat([output["theta"] for output in outputs])
-        rotmats = slerp_filter(torch.cat([output["rotmat"] for output in outputs]).cpu().numpy())
+        rotmats = torch.cat([output["rotmat"] for output in outputs]).cpu().numpy()
+        if self.fit_body is not None:
+            theta, rotmats = self._fitted(sequence, theta, rotmats)
+        if self.smooth:
+            rotmats = slerp_filter(rotmats)
         for start in range(0, len(theta), _CHUNK):
             frames = slice(start, start + _CHUNK)
             yield frames, self._pose(theta[frames], self._tensor(rotmats[frames]))
+
+    def _fitted(
+        self, sequence: EvalSequence, theta: torch.Tensor, rotmats: np.ndarray
+    ) -> tuple[torch.Tensor, np.ndarray]:
+        """theta (n, 85) and rotations (n, 24, 3, 3) after the fit, unchanged where landmarks are no use."""
+        assert self.fit_body is not None and sequence.landmarks is not None and sequence.boxes is not None
+        seen = sequence.landmarks
+        fitted = fit_track(
+            self.fit_body,
+            rotmats,
+            theta.cpu().numpy(),
+            sequence.boxes,
+            repair_flips(seen[..., :2], seen[..., 2], seen[..., 3:]),
+            width=self.image_size[0],
+            height=self.image_size[1],
+            fps=self.protocol.frame_rate.fps or TRAINING_FPS,
+        )
+        if fitted is None:
+            return theta, rotmats
+        pose = rotmat_to_axis_angle(self._tensor(fitted.rotmat)).flatten(1)
+        betas = self._tensor(fitted.betas).expand(len(theta), -1)
+        return torch.cat([theta[:, :3], pose, betas], 1), fitted.rotmat
 
     @torch.inference_mode()
     def _pose(self, theta: torch.Tensor, rotmat: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -412,7 +511,7 @@ class _Meter:
         betas = theta[:, 75:]
         output = {"theta": theta, "rotmat": rotmat}
         output["kp_3d"] = self.smpl.joints(betas, rotmat, self.joint_regressor)
-        if self.spec.eval_mesh:
+        if self.has_mesh:
             output["verts"] = self.smpl(betas, rotmat[:, 1:], rotmat[:, :1], pose2rot=False).vertices
         return output
 

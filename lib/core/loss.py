@@ -94,7 +94,7 @@ class TCMRLoss(nn.Module):
 
         Returns:
             the total, and its weighted terms ``loss_kp_2d``, ``loss_kp_3d``, ``loss_shape``, ``loss_pose``.
-            Terms without targets are absent, but ``loss_kp_3d`` is 0 where 3D samples have no valid row.
+            Without 3D data there is the first only; terms without a valid row are 0.
         """
         pred = preds if isinstance(preds, Mapping) else preds[-1]
         rows, rows_3d, rows_smpl = count_rows(target_2d, target_3d) if counts is None else counts
@@ -105,29 +105,19 @@ class TCMRLoss(nn.Module):
         if target_3d is not None:
             first = len(pred["theta"]) - len(target_3d["theta"])
             pred_3d = {name: value[first:] for name, value in pred.items()}
-            has_3d = target_3d["w_3d"].bool()
-            terms["loss_kp_3d"] = self.e_3d_loss_weight * _keypoint_3d_loss(
-                pred_3d["kp_3d"][has_3d], target_3d["kp_3d"][has_3d], rows_3d
-            )
-            if rows_smpl > 0:
-                terms.update(self._smpl_terms(pred_3d, target_3d, rows_smpl))
+            error = _keypoint_3d_error(pred_3d["kp_3d"], target_3d["kp_3d"])
+            terms["loss_kp_3d"] = self.e_3d_loss_weight * _mean_square(error, target_3d["w_3d"], rows_3d)
+            terms.update(self._smpl_terms(pred_3d, target_3d, rows_smpl))
         return torch.stack(list(terms.values())).sum(), terms
 
     def _smpl_terms(
         self, pred: Mapping[str, Tensor], target: Mapping[str, Tensor], rows: Tensor
     ) -> dict[str, Tensor]:
-        has_smpl = target["w_smpl"].bool()
-        theta, true_theta = pred["theta"][has_smpl], target["theta"][has_smpl]
-        if "rotmat" in pred:
-            rotmat = pred["rotmat"][has_smpl]
-        else:
-            rotmat = axis_angle_to_rotmat(theta[:, 3:75].reshape(-1, 24, 3))
-        true_rotmat = axis_angle_to_rotmat(true_theta[:, 3:75].reshape(-1, 24, 3))
-        return {
-            "loss_shape": self.e_shape_loss_weight
-            * _row_mean((theta[:, 75:] - true_theta[:, 75:]) ** 2, rows),
-            "loss_pose": self.e_pose_loss_weight * _row_mean((rotmat - true_rotmat) ** 2, rows),
-        }
+        theta, true_theta, has_smpl = pred["theta"], target["theta"], target["w_smpl"]
+        rotmat = pred["rotmat"] if "rotmat" in pred else _rotmat(theta)
+        shape = _mean_square(theta[..., 75:] - true_theta[..., 75:], has_smpl, rows)
+        pose = _mean_square(rotmat - _rotmat(true_theta), has_smpl, rows)
+        return {"loss_shape": self.e_shape_loss_weight * shape, "loss_pose": self.e_pose_loss_weight * pose}
 
 
 def velocity_counts(target_2d: Mapping[str, Tensor] | None, target_3d: Mapping[str, Tensor] | None) -> Tensor:
@@ -176,10 +166,10 @@ def velocity_terms(
     terms = {"velocity_2d": _row_mean(change.flatten(0, 1), pairs)}
     if target_3d is not None:
         pred_3d = {name: value[-len(target_3d["theta"]) :] for name, value in integrated.items()}
-        error = _about_hips(pred_3d["kp_3d"]) - _about_hips(target_3d["kp_3d"])
-        true_rotmat = axis_angle_to_rotmat(target_3d["theta"][..., 3:75].unflatten(-1, (24, 3)))
-        terms["velocity_3d"] = _pair_mean(error, target_3d["w_3d"], pairs_3d)
-        terms["velocity_pose"] = _pair_mean(pred_3d["rotmat"] - true_rotmat, target_3d["w_smpl"], pairs_smpl)
+        change = _keypoint_3d_error(pred_3d["kp_3d"].diff(dim=1), target_3d["kp_3d"].diff(dim=1))
+        terms["velocity_3d"] = _mean_square(change, _in_both(target_3d["w_3d"]), pairs_3d)
+        change = (pred_3d["rotmat"] - _rotmat(target_3d["theta"])).diff(dim=1)
+        terms["velocity_pose"] = _mean_square(change, _in_both(target_3d["w_smpl"]), pairs_smpl)
     return terms
 
 
@@ -188,10 +178,13 @@ def _in_both(weights: Tensor) -> Tensor:
     return (weights[:, 1:] > 0) & (weights[:, :-1] > 0)
 
 
-def _pair_mean(error: Tensor, weights: Tensor, pairs: Tensor) -> Tensor:
-    """Mean squared change of errors (N, R, …) over the pairs of neighbouring frames that count."""
-    change = error.diff(dim=1).flatten(2) ** 2
-    return _row_mean((_in_both(weights)[..., None] * change).flatten(0, 1), pairs)
+def _mean_square(error: Tensor, weights: Tensor, rows: Tensor) -> Tensor:
+    """Mean of squared errors (N, M, …) over the ``rows`` of the N * M whose weights (N, M) are not 0.
+
+    Rows are weighted rather than chosen: to choose, a GPU has to tell the CPU how many there are.
+    """
+    weights = weights.bool().reshape(*weights.shape, *[1] * (error.dim() - 2))
+    return _row_mean((weights * error**2).flatten(0, 1), rows)
 
 
 def _row_mean(values: Tensor, rows: Tensor) -> Tensor:
@@ -207,9 +200,15 @@ def _keypoint_2d_loss(pred: Tensor, target: Tensor, rows: Tensor) -> Tensor:
     return _row_mean((target[..., 2:] * (pred - target[..., :2]) ** 2).flatten(0, 1), rows)
 
 
-def _keypoint_3d_loss(pred: Tensor, target: Tensor, rows: Tensor) -> Tensor:
-    """Squared error of the LSP joints (n, 14, 3) around the middle of the hips."""
-    return _row_mean((_about_hips(pred) - _about_hips(target)) ** 2, rows)
+def _keypoint_3d_error(pred: Tensor, target: Tensor) -> Tensor:
+    """Errors (*, 14, 3) of the LSP joints about the middle of the hips; 0 where the target is NaN, unseen."""
+    target = _about_hips(target)
+    return (_about_hips(pred) - target).masked_fill(target.isnan(), 0)
+
+
+def _rotmat(theta: Tensor) -> Tensor:
+    """Rotation matrices (*, 24, 3, 3) of theta (*, 85)."""
+    return axis_angle_to_rotmat(theta[..., 3:75].unflatten(-1, (24, 3)))
 
 
 def _about_hips(joints: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ def build_optimizer(
 
 
 def restore_optimizer(optimizer: Optimizer, state: dict[str, Any], source: str, setting: str) -> None:
-    """Load a stored state.
+    """Load a stored state: what was learned, and the learning rate. Other settings stay the optimiser's own.
 
     Args:
         source, setting: where it comes from and what ``optimizer`` was made from, named in errors.
@@ -44,4 +44,7 @@ def restore_optimizer(optimizer: Optimizer, state: dict[str, Any], source: str, 
             f"{source}: its optimiser state does not fit {setting}: go on with the settings that it was "
             "trained with"
         )
+    own = [{k: v for k, v in group.items() if k not in ("params", "lr")} for group in optimizer.param_groups]
     optimizer.load_state_dict(state)
+    for group, settings in zip(optimizer.param_groups, own):
+        group.update(settings)

@@ -54,7 +54,8 @@ def acceleration_curves(sequence: SequenceErrors) -> tuple[np.ndarray, np.ndarra
 
 
 def joint_distances(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
-    """Distances in mm of counted frames' joints, about the root and after PA alignment: (n, J) twice."""
+    """Distances in mm of counted frames' joints, about the root and after PA alignment: (n, J) twice, NaN
+    where the true joint was not seen."""
     pairs = [(s.pred[s.counted], s.target[s.counted]) for s in evaluation.sequences]
     pred, true = (np.concatenate(joints) for joints in zip(*pairs))
     aligned = metrics.similarity_align(pred, true)
@@ -103,7 +104,8 @@ def _joint_errors(evaluation: Evaluation, name: str) -> Figure:
     places = np.arange(len(names))
     both = zip(("MPJPE", "PA-MPJPE"), joint_distances(evaluation), (-0.2, 0.2), (_TRUE, _PRED))
     for label, distances, shift, colour in both:
-        mean, spread = distances.mean(axis=0), distances.std(axis=0)
+        seen = np.ma.masked_invalid(distances)
+        mean, spread = seen.mean(axis=0).filled(0), seen.std(axis=0).filled(0)
         below = np.minimum(spread, mean)  # a distance is not negative
         axes.bar(
             places + shift, mean, 0.4, yerr=[below, spread], color=colour, alpha=0.8, capsize=2, label=label

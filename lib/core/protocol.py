@@ -47,6 +47,7 @@ class Protocol:
         ground_truth: which body gives the true vertices, and with ``gendered`` the true joints too.
         joints: convention of the compared joints.
         joint_count: how many they are.
+        joints_seen: how many of them have a truth in any frame.
         seqlen: frames of a window.
         borders: what the first and last frames of a sequence see, ``static`` or ``edge``.
         step: frames from one frame of a window to the next.
@@ -66,11 +67,13 @@ class Protocol:
     ground_truth: GroundTruth
     joints: str
     joint_count: int
+    joints_seen: int
     seqlen: int
     borders: str
     step: int
     precision: str
     smoothed: bool
+    fitted: bool
     root_aligned_verts: bool
     frame_rate: FrameRate
 
@@ -86,8 +89,10 @@ class Protocol:
             "gendered ground truth is a different benchmark": self.ground_truth == "gendered",
             f"the split is {self.split}": self.split != "test",
             f"the database is {self.database}": self.own_database,
+            f"only {self._joint_set()} have a truth": self.joints_seen < self.joint_count,
             f"only sequences with {self.part!r} in their name": bool(self.part),
             "rotations were smoothed": self.smoothed,
+            "bodies were fitted to landmarks": self.fitted,
             "the ends of sequences are padded with their border frames": self.borders != "static",
             f"windows have {self.seqlen} frames, not {PUBLISHED_SEQLEN}": self.seqlen != PUBLISHED_SEQLEN,
             f"windows take one frame in {self.step}, of smoothed features": self.step != 1,
@@ -108,10 +113,15 @@ class Protocol:
             ("benchmark", self.benchmark),
             ("database", self.database),
             ("body model", {"smpl": "SMPL", "open": "the open body (not SMPL)"}[self.body]),
-            ("prediction", "neutral body" + ", smoothed over time (slerp 0.3)" * self.smoothed),
+            (
+                "prediction",
+                "neutral body"
+                + ", fitted to the landmarks" * self.fitted
+                + ", smoothed over time (slerp 0.3)" * self.smoothed,
+            ),
             ("precision", f"{self.precision} in the GRUs, fp32 elsewhere"),
             ("true joints", joint_truth),
-            ("joint set", f"{self.joint_count} joints, convention `{self.joints}`"),
+            ("joint set", f"{self._joint_set()}, convention `{self.joints}`"),
             ("root", f"{_ROOT_NAMES[self.joints]}: subtracted from both, every frame, before all metrics"),
             ("PA-MPJPE", "similarity alignment (scale, rotation, translation) of every frame by itself"),
             ("frames", f"{_FRAMES[self.dataset]}; Accel: without the first and last of a sequence"),
@@ -129,6 +139,10 @@ class Protocol:
             ("windows", f"{self.seqlen} frames, stride 1, one prediction per frame; {self._ends()}"),
             ("step in a window", f"{self.step} frame{'s, features smoothed' * (self.step > 1)}"),
         ]
+
+    def _joint_set(self) -> str:
+        seen = f"{self.joints_seen} of " if self.joints_seen < self.joint_count else ""
+        return f"{seen}{self.joint_count} joints"
 
     def _ends(self) -> str:
         if self.borders == "edge":

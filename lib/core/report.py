@@ -85,7 +85,7 @@ def report(evaluation: Evaluation, checkpoint: str = "") -> str:
     left_out = sum(row["left_out"] for row in sequences.values())
     rows.append(["all", str(content["num_poses"]), str(left_out), *cells(content)])
     lines += ["", "## Sequences", "", *_table(["sequence", "poses", "left out", *labels], rows)]
-    lines += ["", f"Left out of these sequences: {left_out} frames marked invalid."]
+    lines += ["", f"Left out of these sequences: {left_out} frames marked invalid or without a true root."]
     skipped = content["skipped"]
     frames = sum(entry["frames"] for entry in skipped)
     lines.append(f"Skipped: {len(skipped)} sequences, {frames} frames" + (":" if skipped else "."))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import re
 from datetime import datetime
 from pathlib import Path
 
 from yacs.config import CfgNode
 
 from lib.core.config import dump_yaml
-from lib.utils.errors import UserError
+from lib.utils.errors import UserError, shown
+from lib.utils.files import atomic_write
 
 CHECKPOINT, BEST_CHECKPOINT, BEST_VALUE = "checkpoint.pth.tar", "model_best.pth.tar", "best.txt"
+_DATE_PATTERN = r"\d\d-\d\d-\d{4}_\d\d-\d\d-\d\d_"
 LOG_FORMAT = "%(asctime)-15s %(message)s"
 
 
@@ -23,16 +27,25 @@ def create_run_folder(cfg: CfgNode) -> Path:
     Raises:
         UserError: the folder cannot be made.
     """
+    if not cfg.EXP_NAME.isprintable() or Path(cfg.EXP_NAME).name != cfg.EXP_NAME or len(cfg.EXP_NAME) > 200:
+        raise UserError(
+            f"EXP_NAME {shown(cfg.EXP_NAME)} is no part of a file name: choose a short, plain word"
+        )
     name = f"{datetime.now():%d-%m-%Y_%H-%M-%S}_{cfg.EXP_NAME}"
-    folder, number = Path(cfg.OUTPUT_DIR) / name, 1
-    while folder.exists():  # two runs in the same second
-        folder, number = Path(cfg.OUTPUT_DIR) / f"{name}_{number}", number + 1
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"cannot make the run folder ({error}): choose another OUTPUT_DIR") from error
+    folder = Path(cfg.OUTPUT_DIR) / name
+    for number in itertools.count(1):
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError:  # two runs in the same second
+            if not folder.is_dir():
+                raise UserError(f"OUTPUT_DIR {cfg.OUTPUT_DIR} is no folder: choose another") from None
+            folder = Path(cfg.OUTPUT_DIR) / f"{name}_{number}"
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot make the run folder ({error}): choose another OUTPUT_DIR") from error
     cfg.LOGDIR = str(folder)
-    (folder / "config.yaml").write_text(dump_yaml(cfg))
+    with atomic_write(folder / "config.yaml") as temporary:
+        temporary.write_text(dump_yaml(cfg))
     return folder
 
 
@@ -52,6 +65,14 @@ def find_checkpoint(path: str | Path) -> Path:
         f"{path} is a folder without {BEST_CHECKPOINT} or {CHECKPOINT}: give a checkpoint, or the folder of "
         "a training run"
     )
+
+
+def last_checkpoint(cfg: CfgNode) -> str:
+    """The newest checkpoint of the runs of EXP_NAME in OUTPUT_DIR; '' if there is none."""
+    name = re.compile(_DATE_PATTERN + re.escape(cfg.EXP_NAME))
+    every = Path(cfg.OUTPUT_DIR).glob(f"*/{CHECKPOINT}")
+    files = [path for path in every if name.fullmatch(path.parent.name)]
+    return str(max(files, key=lambda path: path.stat().st_mtime_ns)) if files else ""
 
 
 def log_to_console() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from torch.optim import Optimizer
@@ -61,11 +62,18 @@ class LearningRate:
             self._plateau.step(performance)
 
     def state_dict(self) -> dict[str, Any]:
-        return self._plateau.state_dict() if self._plateau is not None else {}
+        plateau = self._plateau.state_dict() if self._plateau is not None else {}
+        return {**plateau, "base": self._base}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        if self._plateau is not None and state:
-            self._plateau.load_state_dict(state)
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a stored state, after the optimiser has got its own back. The settings stay: a base rate
+        that has changed since scales the rate that is in use."""
+        base = state.get("base", self._base)
+        if base != self._base:
+            self._set(self.value * self._base / base)
+        learned = {key: value for key, value in state.items() if key not in ("base", "patience")}
+        if self._plateau is not None and learned:
+            self._plateau.load_state_dict(learned)
 
     def _set(self, value: float) -> None:
         for group in self._optimizer.param_groups:

@@ -7,7 +7,7 @@ import math
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from yacs.config import CfgNode
 
 from lib.core import distributed
 from lib.core.adversary import MotionAdversary
+from lib.core.build import fingerprint_of
 from lib.core.config import dump_yaml, to_dict
 from lib.core.evaluator import EvaluationSet, evaluate
 from lib.core.loss import TCMRLoss, count_rows, expand_targets, velocity_counts, velocity_terms
@@ -26,11 +27,16 @@ from lib.core.optimizer import build_optimizer, restore_optimizer
 from lib.core.run_folder import BEST_CHECKPOINT, BEST_VALUE, CHECKPOINT
 from lib.core.schedule import build_schedule
 from lib.core.seeding import get_rng_state, set_rng_state
-from lib.dataset.datasets import Batch, ConcatWindows, get_spec, training_set
+from lib.core.stopping import StopSignals
+from lib.data_utils.simulated import SIMULATED, SimulatedStream
+from lib.dataset.database import Database
+from lib.dataset.datasets import Batch, ConcatWindows, WindowDataset, get_spec, training_set
 from lib.dataset.loaders import BatchStream
 from lib.models.body import BodyData
-from lib.models.precision import check_precision, use_tf32
+from lib.models.extractors import check_fingerprints, fingerprint
+from lib.models.precision import check_precision, tf32, use_tf32
 from lib.models.tcmr import TCMR
+from lib.models.weights import per_frame_weights
 from lib.utils.errors import UserError
 from lib.utils.files import atomic_write, load_checkpoint, save_checkpoint
 
@@ -49,10 +55,11 @@ _VALIDATION_TAGS = {  # TensorBoard tags of the original
 class Trainer:
     """Trains a TCMR as ``cfg`` says and leaves logs and checkpoints in a run folder.
 
-    With TRAIN.RESUME it goes on after the stored epoch with the stored weights, optimiser, learning rate,
+    With TRAIN.RESUME it goes on after the stored iteration with the stored weights, optimiser, learning rate,
     random numbers and place in the data; on a CPU every number is what an uninterrupted run would have given.
-    In a process group (:mod:`lib.core.distributed`) each process computes its part of the same batches that
-    one process would take, so a run may also go on with another number of processes.
+    It saves every TRAIN.SAVE_EVERY seconds, after each epoch before it validates, and when SIGTERM or SIGINT
+    arrives. In a process group (:mod:`lib.core.distributed`) each process computes its part of the same
+    batches that one process would take, so a run may also go on with another number of processes.
 
     Args:
         cfg: the configuration.
@@ -73,7 +80,7 @@ class Trainer:
         if cfg.TRAIN.ACCUMULATE < 1:
             raise UserError(f"TRAIN.ACCUMULATE is {cfg.TRAIN.ACCUMULATE}: expected at least 1")
         _check_runs(cfg)
-        use_tf32(cfg.TRAIN.PRECISION == "tf32")
+        use_tf32(cfg.TRAIN.PRECISION in ("tf32", "bf16"))  # in bf16, of the GRUs, which autocast leaves out
         forward = self.model.forward_runs
         self.network = torch.compile(forward) if cfg.TRAIN.COMPILE else forward
         self.loss = TCMRLoss(
@@ -94,7 +101,11 @@ class Trainer:
         )
         self.learning_rate = build_schedule(self.optimizer, cfg.TRAIN)
         self.validation_set = EvaluationSet(get_spec(cfg.TRAIN.DATASET_EVAL), "val", cfg, validation=True)
-        self.epoch, self.step, self.best = cfg.TRAIN.START_EPOCH, 0, math.inf
+        self.validation_set.check(cfg.COMPAT.STATIC_BORDERS)
+        self.epoch, self.iteration, self.step = cfg.TRAIN.START_EPOCH, 0, 0  # the iteration is the epoch's
+        self.performance = self.best = math.inf
+        self.signals, self.stopping = StopSignals(), False
+        self._saved = time.monotonic()
         self.seed = cfg.SEED_VALUE if cfg.SEED_VALUE >= 0 else torch.seed() % 2**31
         resumed = self._load(Path(cfg.TRAIN.RESUME)) if cfg.TRAIN.RESUME else {}
         if self.epoch >= cfg.TRAIN.END_EPOCH:
@@ -106,6 +117,7 @@ class Trainer:
         self.seed = distributed.from_main(self.seed)
         distributed.copy_from_main(self.model)
         self.datasets = open_datasets(cfg)
+        self.fingerprint = self._check_fingerprints(resumed)
         self.streams = self._open_streams(resumed.get("loaders", {}))
         self.adversary = None
         if cfg.LOSS.D_MOTION_LOSS_W > 0:
@@ -116,7 +128,10 @@ class Trainer:
             set_rng_state(resumed["rng"])
 
     def run(self, folder: Path | None) -> None:
-        """Train to END_EPOCH; every epoch is validated and saved.
+        """Train to END_EPOCH; every epoch is saved, validated and saved again.
+
+        SIGTERM or SIGINT while it trains: the step is finished and saved, and the process ends as that signal
+        would have ended it.
 
         Args:
             folder: the run folder; None in the processes that write nothing.
@@ -126,20 +141,21 @@ class Trainer:
         """
         self.start_logging(folder)
         try:
-            for epoch in range(self.epoch, self.cfg.TRAIN.END_EPOCH):
-                self._train_epoch(epoch)
-                performance = self.validate(epoch) if distributed.is_main() else math.nan
-                performance = distributed.from_main(performance)
-                self.learning_rate.after_epoch(performance)
-                self._log("lr/gen_lr", self.learning_rate.value, epoch)
-                if self.adversary is not None:
-                    self.adversary.learning_rate.after_epoch(performance)
-                    self._log("lr/dis_lr", self.adversary.learning_rate.value, epoch)
-                if distributed.is_main():
-                    self._save(epoch, performance)
+            while self.epoch < self.cfg.TRAIN.END_EPOCH and not self.stopping:
+                with self.signals:
+                    self._train_epoch()
+                    self._save()
+                self.stopping |= self.signals.number > 0
+                if not self.stopping:
+                    performance = self.validate(self.epoch) if distributed.is_main() else math.nan
+                    self._finish_epoch(distributed.from_main(performance))
         finally:
             if self.writer is not None:
                 self.writer.close()
+        if self.stopping:
+            if self.folder is not None:
+                logger.info("stopped after step %d, saved as %s", self.step, self.folder / CHECKPOINT)
+            self.signals.end()
 
     def start_logging(self, folder: Path | None) -> None:
         """Open the TensorBoard log in the run folder, tell what is trained on, and bring the best so far."""
@@ -148,19 +164,23 @@ class Trainer:
         self.folder = folder
         self.writer = SummaryWriter(str(folder))
         self.writer.add_text("config", f"```\n{dump_yaml(self.cfg)}```", 0)
-        for kind, dataset in self.datasets.items():
-            size, unit = self.streams[kind].batch_size, "windows"
-            if self.cfg.TRAIN.RUN_LENGTH > 1:
-                unit = f"runs of {self.cfg.TRAIN.RUN_LENGTH} windows"
-            logger.info("%s training %s: %d, %d per batch", kind.upper(), unit, len(dataset), size)
+        unit = "windows"
+        if self.cfg.TRAIN.RUN_LENGTH > 1:
+            unit = f"runs of {self.cfg.TRAIN.RUN_LENGTH} windows"
+        for kind, stream in self.streams.items():
+            count = len(self.datasets[kind]) if kind in self.datasets else "endless, simulated"
+            logger.info("%s training %s: %s, %d per batch", kind.upper(), unit, count, stream.batch_size)
         if self.cfg.TRAIN.RESUME:
             resumed = Path(self.cfg.TRAIN.RESUME)
             for name in (BEST_CHECKPOINT, BEST_VALUE):
                 if (resumed.parent / name).is_file():
-                    shutil.copy2(resumed.parent / name, folder / name)
+                    with atomic_write(folder / name) as temporary:
+                        shutil.copy2(resumed.parent / name, temporary)
+            place = f"goes on after iteration {self.iteration}" if self.iteration else "comes next"
             logger.info(
-                "resumed from %s: epoch %d comes next, best so far %.4f", resumed, self.epoch + 1, self.best
-            )
+                "resumed from %s: epoch %d %s, best so far %.4f, learning rate %.3g",
+                resumed, self.epoch + 1, place, self.best, self.learning_rate.value,
+            )  # fmt: skip
 
     def _log(self, tag: str, value: float, step: int) -> None:
         if self.writer is not None:
@@ -168,17 +188,17 @@ class Trainer:
 
     # ---------------------------------------------------------------------------- one epoch
 
-    def _train_epoch(self, epoch: int) -> None:
+    def _train_epoch(self) -> None:
+        """Train what is left of the epoch, or until a signal arrives."""
         self.model.train()
-        if distributed.rank() > 0:  # process 0 keeps the one series of numbers that checkpoints hold
-            torch.manual_seed((self.seed * 1_000_003 + epoch * 1_009 + distributed.rank()) % 2**63)
         sums: dict[str, float] = defaultdict(float)
         counts: dict[str, int] = defaultdict(int)
         started, loading = time.perf_counter(), 0.0
-        iterations = self.cfg.TRAIN.NUM_ITERS_PER_EPOCH
+        first, iterations = self.iteration, self.cfg.TRAIN.NUM_ITERS_PER_EPOCH
         hidden = None if distributed.is_main() else True  # None: where there is no terminal
-        with tqdm(total=iterations, desc=f"epoch {epoch + 1}", disable=hidden) as bar:
-            for iteration in range(iterations):
+        bar = tqdm(total=iterations, initial=first, desc=f"epoch {self.epoch + 1}", disable=hidden)
+        with bar:
+            while self.iteration < iterations and not self.stopping:
                 fetching = time.perf_counter()
                 batches = {kind: next(stream) for kind, stream in self.streams.items()}
                 loading += time.perf_counter() - fetching
@@ -188,19 +208,36 @@ class Trainer:
                     sums[tag] += value
                     counts[tag] += 1
                 self.step += 1
-                if iteration % _POSTFIX_STEPS == _POSTFIX_STEPS - 1 or iteration == iterations - 1:
-                    bar.update(iteration + 1 - bar.n)
+                self.iteration += 1
+                if self.iteration % _POSTFIX_STEPS == 0 or self.iteration == iterations:
+                    bar.update(self.iteration - bar.n)
                     bar.set_postfix({tag: f"{sums[tag] / counts[tag]:.3g}" for tag in sums}, refresh=False)
+                if 0 < self.cfg.TRAIN.SAVE_EVERY < time.monotonic() - self._saved:
+                    self._save()
+        if self.iteration == first:
+            return
         seconds = time.perf_counter() - started
-        samples = iterations * sum(stream.batch_size for stream in self.streams.values())
+        samples = (self.iteration - first) * sum(stream.batch_size for stream in self.streams.values())
         samples *= self.cfg.TRAIN.RUN_LENGTH
-        self._log("throughput/samples_per_second", samples / seconds, epoch)
-        self._log("throughput/loading_share", loading / seconds, epoch)
+        self._log("throughput/samples_per_second", samples / seconds, self.epoch)
+        self._log("throughput/loading_share", loading / seconds, self.epoch)
         means = ", ".join(f"{tag} {sums[tag] / counts[tag]:.4f}" for tag in sums)
         logger.info(
             "Epoch %d: %s; lr %.3g; %.1f samples/s, %.0f%% loading",
-            epoch + 1, means, self.learning_rate.value, samples / seconds, 100 * loading / seconds,
+            self.epoch + 1, means, self.learning_rate.value, samples / seconds, 100 * loading / seconds,
         )  # fmt: skip
+
+    def _finish_epoch(self, performance: float) -> None:
+        """Take note of what validation measured, and save."""
+        self.learning_rate.after_epoch(performance)
+        self._log("lr/gen_lr", self.learning_rate.value, self.epoch)
+        if self.adversary is not None:
+            self.adversary.learning_rate.after_epoch(performance)
+            self._log("lr/dis_lr", self.adversary.learning_rate.value, self.epoch)
+        improved = performance < self.best
+        self.performance, self.best = performance, min(self.best, performance)
+        self.epoch, self.iteration = self.epoch + 1, 0
+        self._save(improved)
 
     def train_step(self, batches: dict[str, Batch]) -> dict[str, float]:
         """One update of the weights from this process's part of a batch.
@@ -212,6 +249,8 @@ class Trainer:
             UserError: the loss is not finite.
         """
         self.learning_rate.before_iteration(self.step)
+        if distributed.rank() > 0:  # process 0 keeps the one series of numbers that checkpoints hold
+            torch.manual_seed((self.seed * 1_000_003 + self.step * 1_009 + distributed.rank()) % 2**63)
         batches = {
             kind: {key: values.to(self.device, non_blocking=True) for key, values in batch.items()}
             for kind, batch in batches.items()
@@ -243,13 +282,13 @@ class Trainer:
             term.backward()
             sums["e_m_disc_loss"] = term.detach()
             total = total + term.detach()
-        values = _to_numbers({**sums, "loss": total})
+        stop = total.new_full((), self.signals.number)
+        values = _to_numbers({**sums, "loss": total, "rows_smpl": counts[2], "stop": stop})
+        self.stopping = values.pop("stop") > 0  # if one process stops, all do, after the same step
+        if not values.pop("rows_smpl"):  # the original leaves these terms out
+            values = {tag: value for tag, value in values.items() if tag not in ("loss_pose", "loss_shape")}
         if not math.isfinite(values["loss"]):
-            raise UserError(
-                f"the loss is {values['loss']} at step {self.step} (terms: {values}): training ends. Look at "
-                "the database's values, lower TRAIN.GEN_LR or set TRAIN.GRAD_CLIP; TRAIN.RESUME goes on "
-                f"from the {CHECKPOINT} of the last epoch"
-            )
+            raise self._diverged(f"the loss is {values['loss']} (terms: {values})")
         distributed.sum_gradients(self.parameters)
         if self.cfg.TRAIN.GRAD_CLIP > 0:
             nn.utils.clip_grad_norm_(self.parameters, self.cfg.TRAIN.GRAD_CLIP)
@@ -258,15 +297,24 @@ class Trainer:
             values.update(_to_numbers(terms))
         return values
 
+    def _diverged(self, what: str) -> UserError:
+        return UserError(
+            f"{what} at step {self.step}: training ends. Look at the database's values, lower TRAIN.GEN_LR "
+            f"or set TRAIN.GRAD_CLIP; TRAIN.RESUME goes on from the last {CHECKPOINT}"
+        )
+
     def validate(self, epoch: int) -> float:
         """Measure the model on the validation split, log it, and return the PA-MPJPE in mm."""
         self.model.eval()
         compat = self.cfg.COMPAT
-        use_tf32(False)  # validation is the same measurement as evaluate.py
-        evaluation = evaluate(
-            self.model, self.validation_set, self.body, static_borders=compat.STATIC_BORDERS, progress=True
-        )
-        use_tf32(self.cfg.TRAIN.PRECISION == "tf32")
+        with tf32(False):  # validation is the same measurement as evaluate.py
+            evaluation = evaluate(
+                self.model,
+                self.validation_set,
+                self.body,
+                static_borders=compat.STATIC_BORDERS,
+                progress=True,
+            )
         if compat.VALIDATION:
             evaluation = evaluation.with_accel_across_videos()
         errors = evaluation.summary()
@@ -280,14 +328,14 @@ class Trainer:
 
     # ---------------------------------------------------------------------------- data
 
-    def _open_streams(self, positions: dict[str, int]) -> dict[str, BatchStream]:
-        """The endless batches of the 2D and the 3D sets that are there.
+    def _open_streams(self, positions: dict[str, int]) -> dict[str, BatchStream | SimulatedStream]:
+        """The endless batches of the 2D and the 3D sets that are there, or of simulated data.
 
         A stream gives what a batch of :class:`WindowDataset` holds, ``batch_size`` runs at a time, and its
         ``position`` is stored in checkpoints.
         """
-        train = self.cfg.TRAIN
-        windows = dict.fromkeys(self.datasets, train.BATCH_SIZE)
+        train, simulated = self.cfg.TRAIN, uses_simulation(self.cfg)
+        windows = dict.fromkeys(["3d"] if simulated else self.datasets, train.BATCH_SIZE)
         if len(windows) == 2:
             windows["2d"] = int(train.BATCH_SIZE * train.DATA_2D_RATIO)
             windows["3d"] = train.BATCH_SIZE - windows["2d"]
@@ -299,7 +347,19 @@ class Trainer:
                 f"TRAIN.RUN_LENGTH {train.RUN_LENGTH} gives batches of {sizes}: each must be at least "
                 f"{world}, the number of processes, or one list of datasets empty"
             )
-        streams = {}
+        if simulated:
+            stream = SimulatedStream(
+                self.cfg,
+                self.body,
+                self.device,
+                sizes["3d"],
+                seed=self.seed,
+                start=positions.get("3d", 0),
+                rank=distributed.rank(),
+                world=world,
+            )
+            return {"3d": stream}
+        streams: dict[str, BatchStream | SimulatedStream] = {}
         for number, (kind, dataset) in enumerate(self.datasets.items()):
             streams[kind] = BatchStream(
                 dataset,
@@ -315,16 +375,25 @@ class Trainer:
 
     # ---------------------------------------------------------------------------- checkpoints
 
-    def _save(self, epoch: int, performance: float) -> None:
-        assert self.folder is not None
-        improved = performance < self.best
-        self.best = min(self.best, performance)
+    def _save(self, best: bool = False) -> None:
+        """Write the checkpoint, and before it, as it refers to it, the best model if this is the one.
+
+        Raises:
+            UserError: a weight is no longer a finite number; then nothing is written.
+        """
+        self._saved = time.monotonic()
+        for name, weight in self.model.named_parameters():
+            if not weight.isfinite().all():
+                raise self._diverged(f"{name} holds numbers that are not finite")
+        if self.folder is None:
+            return
         adversary = self.adversary
         streams = {**self.streams, **(adversary.streams if adversary is not None else {})}
         checkpoint = {
-            "epoch": epoch,
+            "epoch": self.epoch - 1,  # the last that was finished, from 0
+            "iteration": self.iteration,  # of the next
             "gen_state_dict": self.model.state_dict(),
-            "performance": performance,
+            "performance": self.performance,
             "gen_optimizer": self.optimizer.state_dict(),
             "scheduler": self.learning_rate.state_dict(),
             "best": self.best,
@@ -334,14 +403,30 @@ class Trainer:
             "rng": get_rng_state(),
             "config": to_dict(self.cfg),
             "body": self.body.kind,
+            "fingerprint": self.fingerprint,
             **(adversary.state_dict() if adversary is not None else {}),
         }
-        save_checkpoint(checkpoint, self.folder / CHECKPOINT)
-        if improved:
+        if best:
             logger.info("best performance so far, saved as %s", BEST_CHECKPOINT)
             save_checkpoint(checkpoint, self.folder / BEST_CHECKPOINT)
             with atomic_write(self.folder / BEST_VALUE) as temporary:
                 temporary.write_text(f"{self.best}\n")
+        save_checkpoint(checkpoint, self.folder / CHECKPOINT)
+
+    def _check_fingerprints(self, resumed: Mapping[str, Any]) -> str:
+        """The fingerprint of the extractor that all features of this run come from, '' if no file tells it.
+
+        Raises:
+            UserError: features of different extractors meet.
+        """
+        parts = [part for windows in self.datasets.values() for part in windows.datasets]
+        databases = [part.database for part in parts if isinstance(part, WindowDataset)]
+        found = {str(data.path): data.fingerprint for data in databases if isinstance(data, Database)}
+        found[str(self.validation_set.path)] = self.validation_set.fingerprint
+        if start := self.cfg.TRAIN.PRETRAINED_REGRESSOR:
+            found[start] = fingerprint(per_frame_weights(load_checkpoint(start), start))
+        found[self.cfg.TRAIN.RESUME] = fingerprint_of(resumed)
+        return check_fingerprints(found)
 
     def _load(self, path: Path) -> dict[str, Any]:
         """Restore all but the random numbers and the data, and return the checkpoint."""
@@ -352,10 +437,11 @@ class Trainer:
                 f"TRAIN.RESUME {path} lacks {', '.join(missing)}: give a {CHECKPOINT} that training wrote "
                 "(from an exported one training cannot go on)"
             )
-        self.epoch = checkpoint["epoch"] + 1
+        self.epoch, self.iteration = checkpoint["epoch"] + 1, checkpoint.get("iteration", 0)
         self.model.load_weights(checkpoint["gen_state_dict"], checkpoint.get("body"), source=path)
-        self.best = float(checkpoint.get("best", checkpoint["performance"]))
-        self.step = checkpoint.get("step", self.epoch * self.cfg.TRAIN.NUM_ITERS_PER_EPOCH)
+        self.performance = float(checkpoint["performance"])
+        self.best = float(checkpoint.get("best", self.performance))
+        self.step = checkpoint.get("step", self.epoch * self.cfg.TRAIN.NUM_ITERS_PER_EPOCH + self.iteration)
         self.seed = checkpoint.get("seed", self.seed)
         stored = _without_frozen(checkpoint["gen_optimizer"], len(self.parameters))
         setting = f"TRAIN.GEN_OPTIM {self.cfg.TRAIN.GEN_OPTIM}"
@@ -364,12 +450,38 @@ class Trainer:
         return checkpoint
 
 
+def uses_simulation(cfg: CfgNode) -> bool:
+    """Whether to train on data that is simulated while training.
+
+    Raises:
+        UserError: beside databases, or with a motion discriminator, which needs some.
+    """
+    named = [*cfg.TRAIN.DATASETS_2D, *cfg.TRAIN.DATASETS_3D]
+    if SIMULATED not in named:
+        return False
+    if list(cfg.TRAIN.DATASETS_3D) != [SIMULATED] or cfg.TRAIN.DATASETS_2D:
+        raise UserError(
+            f"{SIMULATED} is trained on alone: TRAIN.DATASETS_3D is {list(cfg.TRAIN.DATASETS_3D)} and "
+            f"TRAIN.DATASETS_2D {list(cfg.TRAIN.DATASETS_2D)}, expected [{SIMULATED}] and []"
+        )
+    if cfg.LOSS.D_MOTION_LOSS_W > 0:
+        raise UserError(f"LOSS.D_MOTION_LOSS_W needs videos in a database, not {SIMULATED}: set it to 0.0")
+    return True
+
+
 def open_datasets(cfg: CfgNode) -> dict[str, ConcatWindows]:
     """The training sets ``2d`` and ``3d``, of which either may be absent.
 
     Raises:
         UserError: both are, or one does not fit.
     """
+    if uses_simulation(cfg):
+        return {}
+    if cfg.MODEL.FEATURE_SMOOTH > 0:
+        raise UserError(
+            f"MODEL.FEATURE_SMOOTH is {cfg.MODEL.FEATURE_SMOOTH}, which training on databases cannot do: "
+            f"set it to 0.0, or TRAIN.DATASETS_3D to [{SIMULATED}]"
+        )
     sets = {
         "2d": training_set(cfg.TRAIN.DATASETS_2D, cfg, with_3d=False),
         "3d": training_set(cfg.TRAIN.DATASETS_3D, cfg, with_3d=True),

@@ -7,6 +7,11 @@ Differs from the original: clips are thinned to about 25 frames per second (--fp
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
+    from lib.utils.errors import leave_on_signals
+
+    leave_on_signals()
+
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -62,13 +67,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{args.dir} holds no {{dataset}}/{{subject}}/{{action}}.npz of {', '.join(DATASETS)}"
         )
     warn_missing(args.dir, DATASETS, [path.name for path in args.dir.iterdir()])
-    job.build(job.database("amass"), videos, fps=args.fps)
+    job.build(job.database("amass"), videos, thinned=args.fps)
 
 
 def _clip(file: Path, fps: int) -> Clip:
     try:
         poses, betas, rate = load_arrays(file, "SMPL+H motion", _FIELDS).values()
         step = max(1, int(rate // fps)) if fps else 1
+        kept_fps = float(rate) / step
         pose = poses.reshape(len(poses), 52, 3)[:, _SMPL_FROM_SMPLH].reshape(len(poses), 72)
         shape = np.broadcast_to(betas[:10], (len(poses), 10))
     except (TypeError, ValueError) as error:
@@ -79,7 +85,7 @@ def _clip(file: Path, fps: int) -> Clip:
         return Clip({})
     theta = np.concatenate([pose, shape], axis=1)[::step]
     name = "_".join([*file.parts[-3:-1], file.stem])
-    return Clip({"theta": theta, "vid_name": np.full(len(theta), name)})
+    return Clip({"theta": theta, "vid_name": np.full(len(theta), name), "fps": np.full(len(theta), kept_fps)})
 
 
 if __name__ == "__main__":

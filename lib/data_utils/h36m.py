@@ -13,6 +13,11 @@ camera, in camera coordinates (the original's files): both are understood.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
+    from lib.utils.errors import leave_on_signals
+
+    leave_on_signals()
+
 import argparse
 import re
 from collections.abc import Sequence
@@ -133,7 +138,7 @@ def _camera(annotations: Path, subject: int, camera: int) -> tuple[np.ndarray, .
             np.array(entry[key], np.float64).reshape(shape)
             for key, shape in (("R", (3, 3)), ("t", (3,)), ("f", (2,)), ("c", (2,)))
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(
             f"{path}: camera {camera} has no R (3x3), t (3), f (2) and c (2): {error!r}"
         ) from error
@@ -148,15 +153,14 @@ def _joints(annotations: Path, subject: int) -> dict[str, Any]:
         # Arrays while the file is parsed: lists of Python numbers would take ten times the memory.
         if not all(isinstance(joints, list) for joints in table.values()):
             return table
+        if missing := [str(frame) for frame in range(len(table)) if str(frame) not in table]:
+            raise ValueError(f"frame {missing[0]!r} is missing; frames are numbered from 0")
         array = np.array([table[str(frame)] for frame in range(len(table))], np.float64)
         if array.shape[1:] != (17, 3):
             raise ValueError(f"joints have shape {array.shape[1:]}, expected (17, 3)")
         return array
 
-    try:
-        return read_json(path, frames_to_array)
-    except KeyError as error:
-        raise UserError(f"{path}: frame {error} is missing; frames are numbered from 0") from error
+    return read_json(path, frames_to_array)
 
 
 def _smpl(

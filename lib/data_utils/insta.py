@@ -9,6 +9,11 @@ clips without face or toe points have confidence 0 there.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
+    from lib.utils.errors import leave_on_signals
+
+    leave_on_signals()
+
 from collections.abc import Sequence
 from functools import partial
 
@@ -46,7 +51,7 @@ def _clip(record: Record) -> Clip:
         for key, points in (("image/face_pts", _FACE_POINTS), ("image/toe_pts", _TOE_POINTS)):
             values = content.get(key, np.zeros(0))
             parts.append(values.reshape(count, 3, points) if len(values) else np.zeros((count, 3, points)))
-    except (KeyError, IndexError, ValueError, AttributeError) as error:
+    except (KeyError, IndexError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(
             f"{record.path}: record {record.index} is no clip of InstaVariety ({error!r}): expected meta/N"
             " frames with image/encoded, image/xys and image/visibilities of 14 joints"

@@ -150,6 +150,10 @@ class Augmentation:
     wide_shape: float = 2.0
 
 
+UNCHANGED = Augmentation(mixed=0, limbs=0, offset=0, wide=0, seated=0, tilted=0, shape=0.8, wide_shape=0.8)
+"""Clips as they were recorded, only warped in time, reversed and mirrored."""
+
+
 class MotionSampler:
     """Draws augmented clips of motions, all on one device.
 
@@ -165,7 +169,7 @@ class MotionSampler:
         self,
         motions: list[Motion],
         generator: torch.Generator,
-        augmentation: Augmentation = Augmentation(),  # noqa: B008 - frozen
+        augmentation: Augmentation = Augmentation(),
     ) -> None:
         if not motions:
             raise UserError("no motions to sample from: this split is empty; change the held-out performers")

@@ -14,6 +14,11 @@ with a field ``inside``. Frames whose ``valid_i`` is 0 are always kept.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
+    from lib.utils.errors import leave_on_signals
+
+    leave_on_signals()
+
 import argparse
 import re
 from collections.abc import Sequence
@@ -45,6 +50,7 @@ from lib.data_utils.raw import (
     warn_missing,
 )
 from lib.utils.errors import UserError, run_command
+from lib.utils.hdf5 import check_data_set, h5_errors
 from lib.utils.keypoints import JOINT_NAMES, convert_kps
 
 CAMERAS = (0, 1, 2, 4, 5, 6, 7, 8)
@@ -123,13 +129,15 @@ def _test_videos(args: argparse.Namespace) -> list[Video]:
 def _test_clip(name: str, folder: Path, args: argparse.Namespace) -> Clip:
     path = need_file(folder / "annot_data.mat", "the sequence's annotations")
     fields = {"annot2": (1, 17, 2), "univ_annot3": (1, 17, 3), "valid_frame": (1,)}
-    try:
-        with h5py.File(path, "r") as file:
-            arrays = {key: file[key][:] for key in fields}
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path} is no annotation file of MPI-INF-3DHP's test set ({error}): get it again"
-        ) from error
+    what = f"annotation file {path}"
+    with h5_errors(what), h5py.File(path, "r") as file:
+        if missing := [key for key in fields if not isinstance(file.get(key, getlink=True), h5py.HardLink)]:
+            raise UserError(
+                f"{path} is no annotation file of MPI-INF-3DHP's test set: no {', '.join(missing)}"
+            )
+        for key in fields:
+            check_data_set(file, key, what)
+        arrays = {key: file[key][:] for key in fields}
     for key, shape in fields.items():
         if arrays[key].shape[1:] != shape:
             raise UserError(

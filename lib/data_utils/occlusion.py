@@ -5,16 +5,17 @@ Persons are among the objects, and each frame is occluded independently, as in t
 
 from __future__ import annotations
 
+import io
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from tqdm import tqdm
 
-from lib.data_utils.raw import find, need_file, read_image
+from lib.data_utils.raw import check_image_size, find, interpreting, need_file, read_image
 from lib.utils.errors import UserError
 
 MIN_PIXELS = 500
@@ -49,7 +50,8 @@ def load_occluders(voc: str | Path) -> list[np.ndarray]:
     occluders = []
     annotations = find(folder / "Annotations", "*.xml", "Pascal VOC's annotations")
     for annotation in tqdm(annotations, desc="occluders", unit="image", leave=False):
-        occluders += _objects(folder, annotation)
+        with interpreting(annotation, "an annotation of Pascal VOC, its image and its masks"):
+            occluders += _objects(folder, annotation)
     if not occluders:
         raise UserError(f"{folder} gives no occluder: expected segmented images with whole objects")
     return occluders
@@ -65,7 +67,7 @@ def _objects(folder: Path, annotation: Path) -> list[np.ndarray]:
             for number, obj in enumerate(root.findall("object"), start=1)
             if obj.findtext("difficult", "0") == "0" and obj.findtext("truncated", "0") == "0"
         ]
-    except (ElementTree.ParseError, ValueError) as error:
+    except (ElementTree.ParseError, ValueError, OverflowError) as error:
         raise UserError(
             f"{annotation} is no Pascal VOC annotation ({error}): unpack the archive again"
         ) from error
@@ -86,10 +88,12 @@ def _objects(folder: Path, annotation: Path) -> list[np.ndarray]:
 
 def _read_labels(path: Path) -> np.ndarray:
     """(H, W) object numbers. OpenCV would give the palette's colours instead."""
+    data = need_file(path, "Pascal VOC's object masks").read_bytes()
     try:
-        with Image.open(need_file(path, "Pascal VOC's object masks")) as image:
+        check_image_size(data, path)
+        with Image.open(io.BytesIO(data)) as image:
             return np.asarray(image)
-    except (UnidentifiedImageError, OSError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} is damaged ({error}): unpack the archive again") from error
 
 

@@ -12,6 +12,11 @@ the smaller one: where it cannot be fetched, a line says so.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
+    from lib.utils.errors import leave_on_signals
+
+    leave_on_signals()
+
 import argparse
 import gzip
 import hashlib

@@ -8,6 +8,11 @@ their number, whatever --dir is. --box-factor 1.1 is VIBE's box.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
+    from lib.utils.errors import leave_on_signals
+
+    leave_on_signals()
+
 import argparse
 from collections.abc import Sequence
 from functools import partial

@@ -10,6 +10,11 @@ as contiguous, as in the original); the exclusion of ``021133_mpii_train.json`` 
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
+    from lib.utils.errors import leave_on_signals
+
+    leave_on_signals()
+
 import argparse
 from collections.abc import Sequence
 from functools import partial
@@ -53,7 +58,7 @@ def _clip(file: Path, args: argparse.Namespace) -> Clip:
         parts: list[Rows] = []
         for track in sorted(tracks):
             parts += _track(f"{file.stem}_{track}", tracks[track], frames, images, order, args)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
         raise UserError(
             f"{file} is no annotation file of PoseTrack 2018 ({error!r}): expected images, annotations and"
             " categories with 17 keypoints"

@@ -29,7 +29,7 @@ import torch
 from tqdm import tqdm
 
 from lib.data_utils.occlusion import load_occluders, occlude
-from lib.data_utils.raw import read_image
+from lib.data_utils.raw import interpreting, read_image
 from lib.models.body import BASE_DATA, load_body
 from lib.models.extractors import SpinExtractor, get_extractor
 from lib.utils.crops import CROP_SIZE, crop_image
@@ -40,7 +40,7 @@ from lib.utils.prefetch import map_ahead
 log = logging.getLogger(__name__)
 
 PREPROCESSED = Path("data/preprocessed_data")
-_RECORDED = ("crop_scale", "box_factor", "extractor", "bf16", "reduced_jpeg")
+_RECORDED = ("crop_scale", "box_factor", "extractor", "fingerprint", "fps", "bf16", "reduced_jpeg")
 _JPEG_SUFFIXES = (".jpg", ".jpeg")
 Rows = dict[str, np.ndarray]
 
@@ -49,6 +49,7 @@ class CropExtractor(Protocol):
     """Features of crops: (n, 224, 224, 3) uint8 RGB -> (n, feature_size) float32."""
 
     name: str
+    fingerprint: str
     feature_size: int
 
     def features(self, crops: np.ndarray) -> np.ndarray: ...
@@ -224,7 +225,8 @@ def build_database(
     if repeated := [name for name, count in Counter(video.name for video in videos).items() if count > 1]:
         raise UserError(f"two raw files give the same video name {repeated[0]!r}: rename one of them")
     if features is not None:
-        settings = {**settings, "extractor": features.extractor.name}
+        extractor = features.extractor
+        settings = {**settings, "extractor": extractor.name, "fingerprint": extractor.fingerprint}
     _check_settings(folder, settings)
     parts = [folder / f"{quote(video.name, safe=' ()')}.part" for video in videos]
     ready = sum(part.exists() for part in parts)
@@ -234,7 +236,9 @@ def build_database(
         for video, part in zip(videos, parts):
             if part.exists():
                 continue
-            clip = video.load()
+            with interpreting(f"the raw data of {video.name}", "what docs/data.md describes; get it again"):
+                clip = video.load()
+                _check_finite(clip.rows)
             rows = dict(clip.rows)
             if len(clip) and features is not None:
                 rows["features"] = features(video.name, clip)
@@ -243,6 +247,13 @@ def build_database(
     frames = join_parts(parts, path, {k: np.array(v) for k, v in settings.items() if k in _RECORDED})
     shutil.rmtree(folder)
     log.info("%s: %d frames", path, frames)
+
+
+def _check_finite(rows: Rows) -> None:
+    for field, values in rows.items():
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            row = int(np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))[0])
+            raise ValueError(f"{field} of row {row} is not made of finite numbers")
 
 
 def _check_settings(folder: Path, settings: dict[str, Any]) -> None:

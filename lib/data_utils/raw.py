@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import mmap
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import scipy.io
+from PIL import Image
 
-from lib.utils.errors import UserError
+from lib.data_utils.matfile import read_matfile
+from lib.utils.errors import UserError, shown
 
 log = logging.getLogger(__name__)
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_MOST_PIXELS = 100_000_000  # of an image; cameras have less
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # larger ones are refused here
+# What Python makes of values that are not what a dataset's format says.
+_SURPRISES = (
+    ArithmeticError, AttributeError, EOFError, LookupError, RecursionError, TypeError, ValueError, cv2.error,
+)  # fmt: skip
+
+
+@contextmanager
+def interpreting(source: str | Path, expected: str) -> Iterator[None]:
+    """Whatever goes wrong with the values of ``source`` becomes a UserError that says what was expected."""
+    try:
+        yield
+    except _SURPRISES as error:
+        raise UserError(
+            f"{source} is not as expected ({type(error).__name__}: {shown(error)}); expected {expected}"
+        ) from error
 
 
 def need_folder(path: Path, what: str) -> Path:
@@ -93,11 +114,25 @@ def decode_image(data: bytes, source: str | Path, reduction: int = 1) -> np.ndar
     directly and faster; pixel x lies at (x + 0.5) / reduction - 0.5 there.
     """
     flags = cv2.IMREAD_COLOR_RGB | _REDUCED[reduction]
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    try:
+        check_image_size(data, source)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except (cv2.error, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        image = None
     # A JPEG that was cut off decodes without an error, to an image that is grey from some row on.
     if image is None or (data.startswith(_JPEG_START) and data.rfind(_JPEG_END) < 0):
         raise UserError(f"image {source} is damaged or no image: extract or download it again")
     return image
+
+
+def check_image_size(data: bytes, source: str | Path) -> None:
+    """UserError if the header claims far more pixels than any camera has. Raises what PIL does on damage."""
+    with Image.open(io.BytesIO(data)) as image:
+        width, height = image.size
+    if width * height > _MOST_PIXELS:
+        raise UserError(
+            f"image {source} is {width} x {height} pixels; expected at most {_MOST_PIXELS:,} in all"
+        )
 
 
 def read_image(path: Path, reduction: int = 1) -> np.ndarray:
@@ -110,8 +145,8 @@ def read_mat(path: Path, fields: Iterable[str]) -> dict[str, np.ndarray]:
     need_file(path, "a MATLAB file")
     fields = list(fields)
     try:
-        content = scipy.io.loadmat(path, variable_names=fields)
-    except Exception as error:  # scipy's reader lets many kinds of exceptions through on damaged files
+        content = read_matfile(path, fields)
+    except _SURPRISES as error:
         raise UserError(f"{path} is no readable MATLAB file ({error}): get it again") from error
     if missing := [field for field in fields if field not in content]:
         raise UserError(f"{path} lacks {', '.join(missing)}: it is not the annotation file of this dataset")
@@ -119,12 +154,16 @@ def read_mat(path: Path, fields: Iterable[str]) -> dict[str, np.ndarray]:
 
 
 def read_json(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
-    """A JSON file's content. UserError if it is missing or damaged."""
+    """A JSON file's content, of finite numbers. UserError if it is missing or damaged."""
     with need_file(path, "a JSON file").open("rb") as source:
         try:
             # Mapped, since files of several hundred MB would otherwise be held as bytes and as text.
             with mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 text = str(content, "utf-8")
-            return json.loads(text, object_hook=object_hook)
-        except ValueError as error:
+            return json.loads(text, object_hook=object_hook, parse_constant=_no_number)
+        except _SURPRISES as error:
             raise UserError(f"{path} is no readable JSON file ({error}): get it again") from error
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"it holds {name} instead of a number")

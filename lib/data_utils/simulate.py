@@ -45,10 +45,10 @@ class NoiseModel:
     ``slope_*``: the depth of each bone of arms and legs is that share of the true one, on average, and how
     much it varies from clip to clip and slowly; ``deep``: limbs per second whose depth is plainly wrong for a
     while. ``drop`` is per clip and limb, ``swap`` per 16 frames and limb pair; ``faint``: how far visibility
-    goes down with the errors of a dropped limb. Front-back flips come in stretches that start at
-    ``flip_stretch`` per frame; inside, the estimate turns over with probability ``flip_on`` and back with
-    ``flip_off``. ``yaw_rate`` and ``freeze`` are per frame. ``cut``: clips in which the image's border cuts
-    the person.
+    goes down with the errors of a dropped limb. Front-back flips and yaw jumps (``yaw_rate`` per frame)
+    befall the share ``flip_clips`` of clips. Flips come in stretches that start at ``flip_stretch`` per
+    frame; inside, the estimate turns over with probability ``flip_on`` and back with ``flip_off``.
+    ``freeze`` is per frame. ``cut``: clips in which the image's border cuts the person.
     """
 
     white_2d: float = 0.0035
@@ -60,10 +60,10 @@ class NoiseModel:
     depth_white: float = 2.3
     depth_slow: float = 2.6
     depth_bias: float = 2.8
-    slow_frames: float = 10.0
+    slow_frames: float = 14.0
     turn_bias: tuple[float, float, float] = (7.0, 6.0, 2.0)
     turn_slow: tuple[float, float, float] = (4.0, 4.5, 1.5)
-    scale: float = 0.06
+    scale: float = 0.04
     slope_mean: float = 0.82
     slope_bias: float = 0.15
     slope_slow: float = 0.2
@@ -73,7 +73,8 @@ class NoiseModel:
     faint: float = 1.0
     swap: float = 0.06
     deep: float = 0.04
-    flip_stretch: float = 0.006
+    flip_clips: float = 0.5
+    flip_stretch: float = 0.008
     flip_on: float = 0.22
     flip_off: float = 0.4
     yaw_rate: float = 0.008
@@ -98,6 +99,8 @@ NOISE_V1 = NoiseModel(
     slope_slow=0.0,
     faint=0.0,
     deep=0.0,
+    flip_clips=1.0,
+    flip_stretch=0.006,
     cut=0.0,
 )
 """The errors that the first open weights were trained and measured with."""
@@ -159,7 +162,7 @@ class Simulator:
         return (until > time)[:, longest:]
 
     def _held(self, refreshed: Tensor) -> Tensor:
-        """(clips, length) indices of the last frame up to each that is ``refreshed``; the first one counts."""
+        """(clips, length) indices of the last ``refreshed`` frame up to each; the first one counts."""
         time = torch.arange(refreshed.shape[1], device=self.device)
         return torch.where(refreshed, time, 0).cummax(1)[0]
 
@@ -262,6 +265,7 @@ class Simulator:
         tails = torch.exp(0.4 * self._normal(clips, 1, 8))  # some bones of some clips are far worse
         vary = noise.slope_slow * self._slow(noise.slow_frames, clips, length, 8)
         slope = noise.slope_mean + tails * (vary + noise.slope_bias * self._normal(clips, 1, 8))
+        slope[:, :, 2:4] = 0.5 + 0.5 * slope[:, :, 2:4]  # thighs are less wrong than the rest
         wrong = self._intervals(clips, length, noise.deep / 30, 45, 4).repeat(1, 1, 2)
         slope = torch.where(wrong, self._uniform(-1.0, 0.5, clips, 1, 4).repeat(1, 1, 2), slope)
         depth, result = world[..., 2], world.clone()
@@ -330,12 +334,13 @@ class Simulator:
             xy[:, :, limb] = torch.where(swapped, xy[:, :, other], xy[:, :, limb])
             world[:, :, limb] = torch.where(swapped, world[:, :, other], world[:, :, limb])
         # Seen from behind but taken for the front: names swap sides, depth turns round, the picture stays.
-        strength = self._flips(clips, length)[..., None, None]
+        unsure = self._chance(noise.flip_clips, clips, 1)
+        strength = (self._flips(clips, length) * unsure)[..., None, None]
         mirrored = world[:, :, self._flip] * self._vector(1.0, 1.0, -1.0)
         world = torch.lerp(world, mirrored, strength)
         xy = torch.lerp(xy, xy[:, :, self._flip], strength)
         yaw = torch.zeros(clips, length, 3, device=self.device)
-        yawed = self._intervals(clips, length, noise.yaw_rate, 5)
+        yawed = self._intervals(clips, length, noise.yaw_rate, 5) & unsure
         yaw[..., 1] = torch.where(yawed, 0.9 * self._normal(clips, length), 0.0)
         world = world @ axis_angle_to_rotmat(yaw).mT
         rows = torch.arange(clips, device=self.device)[:, None]

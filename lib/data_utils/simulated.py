@@ -7,12 +7,21 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from yacs.config import CfgNode
 
-from lib.data_utils.motions import Augmentation, Motion, MotionSampler
-from lib.data_utils.simulate import NoiseModel, Simulator
+from lib.data_utils.motions import Augmentation, Motion, MotionSampler, open_motions
+from lib.data_utils.simulate import NOISE_V1, NOISE_V2, NoiseModel, Simulator
 from lib.models.body import BodyData
+from lib.models.extractors import load_landmark_net
+from lib.utils.errors import UserError
+from lib.utils.geometry import rotmat_to_axis_angle
 from lib.utils.landmark_features import landmark_vector, to_crop
 from lib.utils.landmark_flips import undo_flips
+from lib.utils.smoothing import gaussian_kernel
+
+SIMULATED = "Simulated"
+"""In TRAIN.DATASETS_3D: make the data while training."""
+_FAR_OUTSIDE = 3.0  # of the crop, in half sides: 2D joints beyond teach nothing
 
 
 @dataclass(frozen=True)
@@ -27,7 +36,7 @@ class Clips:
 
 
 class SimulatedClips:
-    """Draws clips; the clips of a step depend on ``seed`` and that step alone, so training can go on anywhere.
+    """Draws clips; those of a step depend on ``seed`` and that step alone, so training can go on anywhere.
 
     Args:
         motions: what bodies do.
@@ -77,3 +86,77 @@ class SimulatedClips:
             joints3d=joined("joints3d"),
             kp_2d=to_crop(joined("joints2d"), boxes),
         )
+
+
+class SimulatedStream:
+    """Endless training batches of simulated runs, laid out as by :class:`lib.dataset.datasets.WindowDataset`.
+
+    ``position`` counts the batches; a stream that starts there goes on with what would have come next.
+
+    Args:
+        cfg: DATASET.MOTIONS, DATASET.SEQLEN, TRAIN.RUN_LENGTH, MODEL.FEATURE_SMOOTH and
+            TRAIN.PRETRAINED_REGRESSOR, whose landmark network gives the features.
+        batch_size: runs of all processes together.
+
+    Raises:
+        UserError: motions or the network cannot be read, or features have another size than expected.
+    """
+
+    def __init__(
+        self,
+        cfg: CfgNode,
+        body: BodyData,
+        device: torch.device,
+        batch_size: int,
+        *,
+        seed: int,
+        start: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.batch_size, self.position = batch_size, start
+        self._runs = batch_size // world + (rank < batch_size % world)
+        self._rank, self._world = rank, world
+        self._run_length, self._seqlen = cfg.TRAIN.RUN_LENGTH, cfg.DATASET.SEQLEN
+        self._net = load_landmark_net(cfg.TRAIN.PRETRAINED_REGRESSOR).to(device)
+        if self._net.last.out_features != cfg.MODEL.FEATURE_SIZE:
+            raise UserError(
+                f"{cfg.TRAIN.PRETRAINED_REGRESSOR} gives {self._net.last.out_features} numbers per frame, "
+                f"MODEL.FEATURE_SIZE is {cfg.MODEL.FEATURE_SIZE}: set it to that"
+            )
+        kernel = gaussian_kernel(cfg.MODEL.FEATURE_SMOOTH)
+        self._kernel = torch.from_numpy(kernel).float().to(device)
+        self._clips = SimulatedClips(
+            open_motions(cfg.DATASET.MOTIONS)["train"],
+            body,
+            (NOISE_V1, NOISE_V2),
+            device,
+            seed=seed,
+            repair=True,
+        )
+
+    @torch.no_grad()
+    def __next__(self) -> dict[str, Tensor]:
+        margin = len(self._kernel) // 2
+        length = self._seqlen + self._run_length - 1
+        step = self.position * self._world + self._rank
+        clips = self._clips(step, self._runs, length + 2 * margin)
+        features = self._net(clips.vectors.flatten(0, 1)).unflatten(0, clips.vectors.shape[:2])
+        features = features.unfold(1, len(self._kernel), 1) @ self._kernel
+        first = margin + self._seqlen // 2
+        seen = slice(first, first + self._run_length)
+        kp_2d = clips.kp_2d[:, seen]
+        inside = (kp_2d.abs() < _FAR_OUTSIDE).all(-1, keepdim=True).to(kp_2d.dtype)
+        pose = rotmat_to_axis_angle(clips.rotmat[:, seen]).flatten(2)
+        betas = clips.betas[:, seen]
+        ones = torch.ones_like(betas[..., 0])
+        camera = betas.new_tensor([1.0, 0.0, 0.0]).expand(*betas.shape[:2], 3)
+        self.position += 1
+        return {
+            "features": features,
+            "kp_2d": torch.cat([kp_2d, inside], -1),
+            "kp_3d": clips.joints3d[:, seen],
+            "theta": torch.cat([camera, pose, betas], -1),
+            "w_3d": ones,
+            "w_smpl": ones,
+        }

@@ -14,6 +14,11 @@ from the person's own), and frames with fewer than 7 visible joints are left out
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
+    from lib.utils.errors import leave_on_signals
+
+    leave_on_signals()
+
 import argparse
 from collections.abc import Sequence
 from functools import cache, partial
@@ -39,6 +44,7 @@ MIN_JOINTS = 7
 _TO_COMMON = [10, 9, 8, 11, 12, 13, 4, 3, 2, 5, 6, 7]  # raw keypoints that are `common` joints 0-11
 _GENDERS = {"m": "male", "f": "female"}
 _BATCH = 256
+FPS = 30
 
 
 def main(argv: Sequence[str] | None = None, extractor: CropExtractor | None = None) -> None:
@@ -53,7 +59,7 @@ def main(argv: Sequence[str] | None = None, extractor: CropExtractor | None = No
         folder = args.dir / "sequenceFiles" / SETS[name]
         files = find(folder, "*.pkl", "3DPW's sequence files")
         videos = [Video(file.stem, partial(_clip, file, name, args)) for file in files]
-        job.build(path, videos, all_frames=args.all_frames, gendered=args.gendered)
+        job.build(path, videos, fps=FPS, all_frames=args.all_frames, gendered=args.gendered)
 
 
 def _clip(file: Path, split: str, args: argparse.Namespace) -> Clip:

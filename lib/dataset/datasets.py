@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch.utils.data import Dataset
 from yacs.config import CfgNode
 
-from lib.dataset.database import Database, open_database
+from lib.dataset.database import Database, open_database, read_features
 from lib.dataset.windows import first_of_runs, original_windows, training_windows, window_frames
 from lib.utils.crops import CROP_SIZE, transform_keypoints
 from lib.utils.errors import UserError
@@ -116,6 +117,9 @@ _FILES_BY_TITLE = {  # in the order of TITLES
 }
 
 
+DATABASES = tuple(sorted({*_FILES, *_FILES_BY_TITLE}))  # the keys of DATASET.FILES
+
+
 def get_spec(name: str) -> DatasetSpec:
     """The dataset called ``name`` in a configuration, or by its key.
 
@@ -157,8 +161,8 @@ class WindowDataset(BatchDataset):
     windows' middle frames.
 
     A sample holds ``features`` (L + R - 1, F), ``kp_2d`` (R, 49, 3: x, y in [-1, 1] of the crop, confidence)
-    and, for a dataset with 3D, ``kp_3d`` (R, 49, 3) metres, ``theta`` (R, 85), ``w_3d`` (R,) and ``w_smpl``
-    (R,), all float32. :meth:`__getitems__` gives a batch: one leading axis more.
+    and, for a dataset with 3D, ``kp_3d`` (R, 49, 3) metres, NaN where unseen, ``theta`` (R, 85), ``w_3d``
+    (R,) and ``w_smpl`` (R,), all float32. :meth:`__getitems__` gives a batch: one leading axis more.
 
     Args:
         database: the fields of :func:`required_fields`.
@@ -173,7 +177,7 @@ class WindowDataset(BatchDataset):
     def __init__(
         self,
         spec: DatasetSpec,
-        database: Database,
+        database: Mapping[str, Any],
         seqlen: int,
         *,
         run_length: int = 1,
@@ -184,8 +188,17 @@ class WindowDataset(BatchDataset):
     ) -> None:
         self.spec, self.database, self.seqlen, self.run_length = spec, database, seqlen, run_length
         self.float16, self.use_smpl = float16, use_smpl and spec.has_smpl
-        make_windows = original_windows if original else training_windows
-        self.windows = first_of_runs(make_windows(database["vid_name"], seqlen, overlap), run_length)
+        self._make_windows = original_windows if original else training_windows
+        self._overlap = overlap
+
+    @cached_property
+    def windows(self) -> np.ndarray:
+        """Windows (n, 3), see :mod:`lib.dataset.windows`: the first of each run."""
+        windows = self._make_windows(self.database["vid_name"], self.seqlen, self._overlap)
+        return first_of_runs(windows, self.run_length)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "windows"}
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -193,8 +206,8 @@ class WindowDataset(BatchDataset):
     def __getitems__(self, indices: Sequence[int] | np.ndarray) -> Batch:
         windows = self.windows[np.asarray(indices)]
         targets = (windows[:, :1] + np.arange(self.run_length)).ravel()
-        features = self.database["features"][window_frames(windows, self.seqlen, self.run_length)]
-        batch = {"features": torch.from_numpy(np.ascontiguousarray(features, np.float32))}
+        frames = window_frames(windows, self.seqlen, self.run_length)
+        batch = {"features": torch.from_numpy(read_features(self.database, frames))}
         batch["kp_2d"] = self._target(self._joints2d(targets))
         if self.spec.has_3d:
             theta = self._theta(targets)
@@ -207,6 +220,7 @@ class WindowDataset(BatchDataset):
 
     def _joints2d(self, frames: np.ndarray) -> np.ndarray:
         joints = convert_kps(self.database["joints2D"][frames], self.spec.joints2d, "spin")  # a copy
+        joints[..., :2][np.isnan(joints[..., :2])] = 0  # unseen: the loss weighs them by 0
         if not self.spec.crop_pixels:
             return transform_keypoints(joints, self.database["bbox"][frames])
         joints[..., :2] = 2 * joints[..., :2] / CROP_SIZE - 1
@@ -278,7 +292,7 @@ def training_set(names: Sequence[str], cfg: CfgNode, *, with_3d: bool) -> Concat
 
 def _training_windows(spec: DatasetSpec, cfg: CfgNode) -> WindowDataset:
     path = database_path(spec, "train", cfg)
-    database = open_database(path, required_fields(spec))
+    database = open_database(path, required_fields(spec), optional=["fingerprint"])
     check_shape(path, database, "features", (cfg.MODEL.FEATURE_SIZE,))
     check_shape(path, database, "joints2D", (len(JOINT_NAMES[spec.joints2d]), 3))
     if spec.has_3d:

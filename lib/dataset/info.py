@@ -5,6 +5,11 @@ Arrays of numbers are not read into memory, so a file may be larger than it.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
+    from lib.utils.errors import leave_on_signals
+
+    leave_on_signals()
+
 import argparse
 import itertools
 from collections.abc import Sequence
@@ -15,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from lib.dataset.database import H5Rows, blocks, read_fields
-from lib.utils.errors import UserError, run_command
+from lib.utils.errors import UserError, printable, run_command
 
 _SHOWN = 40  # characters of a scalar's value
 
@@ -40,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="joblib .pt or HDF5 .h5")
     for path in parser.parse_args(argv).files:
-        print(describe(path))
+        print(printable(describe(path)))
 
 
 def describe(path: Path) -> str:
@@ -70,11 +75,11 @@ def list_videos(names: np.ndarray | H5Rows) -> Videos:
     """Count the frames of every video: ``names`` (N,) str or bytes."""
     lengths: dict[str, int] = {}
     runs, last = 0, None
-    for block in blocks(names):
+    for _, block in blocks(names):
         starts = np.r_[0, np.flatnonzero(block[1:] != block[:-1]) + 1, len(block)]
         for start, end in itertools.pairwise(starts):
             value = block[start]
-            name = value.decode() if isinstance(value, bytes) else str(value)
+            name = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
             runs += name != last
             lengths[name] = lengths.get(name, 0) + int(end - start)
             last = name
@@ -116,7 +121,7 @@ def _field(values: Any) -> str:
     if shape:
         return f"{kind!s:<9} {shape}"
     value = values.whole() if isinstance(values, H5Rows) else values
-    text = str(value.decode() if isinstance(value, bytes) else value)
+    text = str(value.decode(errors="replace") if isinstance(value, bytes) else value)
     return f"{kind!s:<9} = {text[:_SHOWN]}{'…' * (len(text) > _SHOWN)}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -71,6 +72,7 @@ class BatchStream:
             collate_fn=_identity,
             num_workers=workers,
             pin_memory=pin_memory,
+            worker_init_fn=_leave_signals_to_the_main_process,
             # forked processes share the mapped databases; Python 3.14's default start would copy them
             multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
             generator=torch.Generator(),  # so that starting workers does not draw from the global one
@@ -81,6 +83,12 @@ class BatchStream:
         batch = next(self._batches)
         self.position += self.batch_size
         return batch
+
+
+def _leave_signals_to_the_main_process(_: int) -> None:
+    """It decides what Ctrl-C and SIGTERM mean, which often reach all processes; the workers end with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _identity(batch: Any) -> Batch:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from lib.dataset.database import Database, open_database, read_fields
+from lib.dataset.database import open_database, read_features, read_fields
 from lib.dataset.datasets import Batch, BatchDataset, ConcatWindows, WindowDataset
 from lib.dataset.windows import split_into_chunks, video_spans
 from lib.utils.errors import UserError
@@ -29,9 +30,9 @@ class RealMotions(BatchDataset):
 
     def __init__(self, path: Path, seqlen: int) -> None:
         fields = ["theta"] if "theta" in read_fields(path) else ["pose", "shape"]
-        database = open_database(path, ["vid_name", *fields])
-        self._fields = [database[field] for field in fields]
-        self._windows = split_into_chunks(database["vid_name"], seqlen, seqlen)
+        self._database = open_database(path, ["vid_name", *fields])
+        self._fields = fields
+        self._windows = split_into_chunks(self._database["vid_name"], seqlen, seqlen)
         self._offsets = np.arange(seqlen)
         if not len(self):
             raise UserError(f"database {path} gives no motion of {seqlen} frames: its clips are shorter")
@@ -43,7 +44,7 @@ class RealMotions(BatchDataset):
         frames = self._windows[np.asarray(indices), :1] + self._offsets
         theta = np.zeros((*frames.shape, 85), np.float32)
         theta[..., 0] = 1
-        theta[..., 3:] = np.concatenate([field[frames] for field in self._fields], axis=-1)
+        theta[..., 3:] = np.concatenate([self._database[field][frames] for field in self._fields], axis=-1)
         return {"theta": torch.from_numpy(theta)}
 
 
@@ -55,8 +56,8 @@ class VideoSequences(BatchDataset):
     video repeat its border frame.
     """
 
-    def __init__(self, database: Database, seqlen: int) -> None:
-        self._features = database["features"]
+    def __init__(self, database: Mapping[str, Any], seqlen: int) -> None:
+        self._database = database
         spans = video_spans(database["vid_name"])
         runs = (spans[:, 1] - spans[:, 0] + 2 - seqlen).clip(min=0)
         first_run = np.repeat(np.cumsum(runs) - runs, runs)
@@ -71,7 +72,7 @@ class VideoSequences(BatchDataset):
         chosen = np.asarray(indices)
         first, last = self._spans[chosen].T[..., None]
         frames = (self._starts[chosen, None] + self._offsets).clip(first, last)
-        return {"features": torch.from_numpy(np.ascontiguousarray(self._features[frames], np.float32))}
+        return {"features": torch.from_numpy(read_features(self._database, frames))}
 
 
 def video_sequences(windows: ConcatWindows, seqlen: int) -> ConcatWindows:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain, count
 from pathlib import Path
 from threading import Lock
@@ -23,25 +23,34 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 from yacs.config import CfgNode
 
-from lib.core.build import build_model
+from lib.core.build import build_model, check_claims
 from lib.core.config import choose_device, from_dict, get_cfg_defaults, load_config, merge_opts
 from lib.data_utils.boxes import scale_bboxes
 from lib.demo.export import ObjWriter, save_results
 from lib.demo.networks import find_asset, landmark_network, person_detector
-from lib.demo.render import Renderer, person_colour
+from lib.demo.render import Projection, Renderer, person_colour
 from lib.demo.track_files import choose_people, read_boxes, save_boxes, track_boxes
 from lib.demo.tracking import MIN_SECONDS, Track, track_people
 from lib.demo.video import FrameSource, ImageFolder, VideoFile, VideoWriter, video_comment
 from lib.demo.viewer import show_video
 from lib.models.body import BASE_DATA, OPEN_DATA, BodyData, find_smpl, load_body, load_gendered_body
-from lib.models.extractors import Extractor, PersonTrack, get_extractor
+from lib.models.extractors import (
+    Extractor,
+    LandmarkExtractor,
+    PersonTrack,
+    StaticFeatures,
+    get_extractor,
+)
+from lib.models.landmark_body import LandmarkBody
 from lib.models.predict import Borders, predict_sequence, window_step
 from lib.models.smpl import SMPL
 from lib.models.tcmr import TCMR
+from lib.motion.fit import NEAREST, Fitted, fit_track, perspective_to_weak
 from lib.utils.crops import CROP_SCALE, crop_to_image
 from lib.utils.errors import UserError
 from lib.utils.files import atomic_write, load_checkpoint
-from lib.utils.geometry import crop_cam_to_image_cam
+from lib.utils.geometry import crop_cam_to_image_cam, rotmat_to_axis_angle
+from lib.utils.landmark_flips import repair_flips
 from lib.utils.prefetch import map_ahead, prefetch
 
 log = logging.getLogger(__name__)
@@ -78,6 +87,7 @@ class DemoOptions:
     person: str = "all"
     device: str = "auto"
     bf16: bool = False
+    fit: bool | None = None
     cfg: str = ""
     opts: Sequence[str] = ()
     wireframe: bool = False
@@ -146,7 +156,7 @@ class Person:
     person_id: int
     result: dict[str, Any]
     meshes: Meshes
-    draw_cam: np.ndarray  # (n, 4), the image camera that the mesh is drawn with
+    cameras: Sequence[np.ndarray | Projection]  # n, what each frame's mesh is drawn with
 
     def full_result(self) -> dict[str, Any]:
         """``result`` with ``verts`` (n, 6890, 3), metres."""
@@ -220,6 +230,7 @@ def load_models(
         cfg = load_config(cfg_file)
     else:
         cfg = from_dict(checkpoint["config"]) if "config" in checkpoint else official_config()
+        check_claims(cfg, checkpoint["gen_state_dict"], checkpoint_path)
     merge_opts(cfg, opts)
     cfg.TRAIN.PRETRAINED_REGRESSOR = ""
     # The open body is taken even where SMPL is installed, if the checkpoint was trained with it.
@@ -258,6 +269,7 @@ def reconstruct(
     height: int,
     fps: float,
     plain_camera: bool = False,
+    fit: bool | None = None,
     stopwatch: Stopwatch | None = None,
 ) -> list[Person]:
     """Bodies of tracked people.
@@ -268,52 +280,106 @@ def reconstruct(
         tracks: at least 16 frames each.
         width, height, fps: of the video.
         plain_camera: draw everybody with the crop camera (1, 0, 0); results keep the predicted one.
-        stopwatch: gets the seconds of ``features`` and ``TCMR``.
+        fit: move the bodies onto the tracks' landmarks (:mod:`lib.motion.fit`); None: if the features are
+            landmarks, too.
+        stopwatch: gets the seconds of ``features``, ``TCMR`` and ``fit``.
 
     Returns:
         one person per track, in order. ``result`` holds, for n frames: pred_cam (n, 3), orig_cam (n, 4), pose
         (n, 72) axis-angle, betas (n, 10), joints3d (n, 49, 3) metres, joints2d None, joints2d_img_coord
-        (n, 49, 2) px, bboxes (n, 4) cx, cy, w, h px after x1.2, frame_ids (n,).
+        (n, 49, 2) px, bboxes (n, 4) cx, cy, w, h px after x1.2, frame_ids (n,). A fitted person has, too,
+        transl (n, 3) and focal_length (n,): a perspective camera sees a vertex or joint p at p + transl;
+        then pred_cam and orig_cam are its nearest weak perspective.
     """
     stopwatch = stopwatch or Stopwatch()
-    count = sum(len(track.frame_ids) for track in tracks)
-    with stopwatch("features"), _bar(count, "features") as bar:
+    total = sum(len(track.frame_ids) for track in tracks)
+    with stopwatch("features"), _bar(total, "features") as bar:
         features = models.extractor(frames, tracks, bar.update)
     borders: Borders = "static" if models.cfg.COMPAT.STATIC_BORDERS else "edge"
     step = sequence_step(models.cfg, fps)
-    people = []
-    with stopwatch("TCMR"), _bar(count, "TCMR") as bar:
-        for track, static in zip(tracks, features):
-            output = predict_sequence(
-                models.tcmr,
-                static.values,
-                return_verts=False,
-                borders=borders,
-                step=step,
-                precision=models.cfg.MODEL.PRECISION,
-                progress=bar.update,
+    predictions = []
+    with stopwatch("TCMR"), _bar(total, "TCMR") as bar:
+        for static in features:
+            predictions.append(
+                predict_sequence(
+                    models.tcmr,
+                    static.values,
+                    return_verts=False,
+                    borders=borders,
+                    step=step,
+                    precision=models.cfg.MODEL.PRECISION,
+                    progress=bar.update,
+                )
             )
-            theta = output["theta"]
-            pred_cam, pose, betas = theta[:, :3], theta[:, 3:75], theta[:, 75:]
-            bboxes = scale_bboxes(static.bboxes, CROP_SCALE)
-            orig_cam = crop_cam_to_image_cam(pred_cam, bboxes, width, height)
-            draw_cam = orig_cam
-            if plain_camera:
-                draw_cam = crop_cam_to_image_cam(np.tile([1.0, 0, 0], (len(theta), 1)), bboxes, width, height)
-            result = {
-                "pred_cam": pred_cam.copy(),
-                "orig_cam": orig_cam,
-                "pose": pose.copy(),
-                "betas": betas.copy(),
-                "joints3d": output["kp_3d"],
-                "joints2d": None,
-                "joints2d_img_coord": crop_to_image(output["kp_2d"], static.bboxes),
-                "bboxes": bboxes,
-                "frame_ids": np.asarray(track.frame_ids),
-            }
-            meshes = Meshes(models.tcmr.regressor.smpl, output["rotmat"], betas.copy())
-            people.append(Person(track.person_id, result, meshes, draw_cam))
-    return people
+    fitted: list[Fitted | None] = [None] * len(tracks)
+    if models.extractor.name == LandmarkExtractor.name if fit is None else fit:
+        with stopwatch("fit"), _bar(total, "fit") as bar:
+            body = LandmarkBody(models.body).to(models.tcmr.regressor.init_cam.device)
+            fitted = [
+                fit_track(
+                    body,
+                    output["rotmat"],
+                    output["theta"],
+                    static.bboxes,
+                    repair_flips(track.xy, track.visibility, track.world),
+                    width=width,
+                    height=height,
+                    fps=fps,
+                    progress=bar.update,
+                )
+                for track, static, output in zip(tracks, features, predictions)
+            ]
+    return [
+        _person(models.tcmr.regressor.smpl, *parts, width, height, plain_camera)
+        for parts in zip(tracks, features, predictions, fitted)
+    ]
+
+
+def _person(
+    smpl: SMPL,
+    track: PersonTrack,
+    static: StaticFeatures,
+    output: dict[str, np.ndarray],
+    fitted: Fitted | None,
+    width: int,
+    height: int,
+    plain_camera: bool,
+) -> Person:
+    theta, rotmat, joints3d = output["theta"], output["rotmat"], output["kp_3d"]
+    bboxes = scale_bboxes(static.bboxes, CROP_SCALE)
+    pred_cam, pose, betas = theta[:, :3].copy(), theta[:, 3:75].copy(), theta[:, 75:].copy()
+    joints2d, extra = crop_to_image(output["kp_2d"], static.bboxes), {}
+    if fitted is not None:
+        rotmat, joints3d, joints2d = fitted.rotmat, fitted.joints3d, fitted.joints2d
+        pose = rotmat_to_axis_angle(torch.from_numpy(rotmat)).flatten(1).numpy()
+        betas = np.tile(fitted.betas, (len(rotmat), 1))
+        pred_cam = perspective_to_weak(fitted.transl, bboxes, fitted.focal, width, height)
+        extra = {"transl": fitted.transl, "focal_length": np.full(len(rotmat), fitted.focal, np.float32)}
+    orig_cam = crop_cam_to_image_cam(pred_cam, bboxes, width, height)
+    cameras: Sequence[np.ndarray | Projection] = list(orig_cam)
+    if plain_camera:
+        cameras = list(crop_cam_to_image_cam(np.tile([1.0, 0, 0], (len(theta), 1)), bboxes, width, height))
+    elif fitted is not None:
+        cameras = [partial(_see, transl, fitted.focal, (width, height)) for transl in fitted.transl]
+    result = {
+        "pred_cam": pred_cam,
+        "orig_cam": orig_cam,
+        "pose": pose,
+        "betas": betas,
+        "joints3d": joints3d,
+        "joints2d": None,
+        "joints2d_img_coord": joints2d,
+        "bboxes": bboxes,
+        "frame_ids": np.asarray(track.frame_ids),
+        **extra,
+    }
+    return Person(track.person_id, result, Meshes(smpl, rotmat, betas), cameras)
+
+
+def _see(transl: np.ndarray, focal: float, size: tuple[int, int], points: np.ndarray) -> np.ndarray:
+    """Points (V, 3) metres -> pixels (V, 2) of a perspective camera that sees them moved by ``transl``."""
+    placed = points + transl
+    return focal * placed[:, :2] / placed[:, 2:].clip(NEAREST) + np.array(size) / 2
 
 
 def drawing_order(people: Sequence[Person], frame_id: int) -> list[tuple[int, int]]:
@@ -341,7 +407,7 @@ def draw_frame(
     side = np.zeros_like(frame)
     for index, row in drawing_order(people, frame_id):
         person = people[index]
-        verts, camera, colour = person.meshes[row], person.draw_cam[row], person_colour(index)
+        verts, camera, colour = person.meshes[row], person.cameras[row], person_colour(index)
         image = renderer.render(image, verts, camera, colour, wireframe=wireframe)
         if sideview:
             side = renderer.render(side, verts, camera, colour, wireframe=wireframe, side_view=True)
@@ -409,6 +475,7 @@ def run_demo(options: DemoOptions) -> list[Path]:
         height=info.height,
         fps=measured_fps(moments, info.fps),
         plain_camera=options.render_plain,
+        fit=options.fit,
         stopwatch=stopwatch,
     )
     files: list[Path] = []

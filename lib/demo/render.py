@@ -1,13 +1,14 @@
 """Draw body meshes over an image on the CPU, without OpenGL: OpenCV's rasteriser plus shading per vertex.
 
-Camera: weak perspective in the image, ``orig_cam`` = (sx, sy, tx, ty): a vertex (X, Y, Z) in metres (x right,
-y down, z away) lands on ``((sx (X + tx) + 1) W / 2, (sy (Y + ty) + 1) H / 2)`` pixels, pixel centres at whole
-numbers, whatever its depth; Z only decides what hides what.
+Cameras map vertices (X, Y, Z) in metres (x right, y down, z away) to pixels, pixel centres at whole numbers.
+Weak perspective in the image, ``orig_cam`` = (sx, sy, tx, ty), is
+``((sx (X + tx) + 1) W / 2, (sy (Y + ty) + 1) H / 2)``, whatever the depth; Z only decides what hides what.
 """
 
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -48,6 +49,10 @@ def project_vertices(verts: np.ndarray, orig_cam: np.ndarray, width: int, height
     return np.stack([u, v], axis=1)
 
 
+Projection = Callable[[np.ndarray], np.ndarray]
+"""Vertices (V, 3) metres -> pixels (V, 2)."""
+
+
 class Renderer:
     """Draws meshes of one topology into images of one size."""
 
@@ -72,7 +77,7 @@ class Renderer:
         self,
         image: np.ndarray,
         verts: np.ndarray,
-        orig_cam: np.ndarray,
+        camera: np.ndarray | Projection,
         colour: tuple[float, float, float] = (1.0, 1.0, 0.9),
         *,
         wireframe: bool = False,
@@ -83,7 +88,8 @@ class Renderer:
         Args:
             image: (H, W, 3) uint8 RGB, left as it is.
             verts: (V, 3) metres, camera axes (x right, y down, z away).
-            orig_cam: (4,) sx, sy, tx, ty; a mesh partly or wholly outside the image is fine.
+            camera: ``orig_cam`` (4,) sx, sy, tx, ty, or any projection; a mesh partly or wholly outside the
+                image is fine.
             colour: RGB in [0, 1].
             wireframe: draw the visible edges instead of the surface.
             side_view: turn the mesh by 270 degrees about the vertical axis through the body origin.
@@ -95,7 +101,10 @@ class Renderer:
         verts = np.asarray(verts, np.float32)
         if side_view:
             verts = rotate_about_y(verts, SIDE_VIEW_DEGREES)
-        pixels = project_vertices(verts, orig_cam, self.width, self.height)
+        if callable(camera):
+            pixels = camera(verts)
+        else:
+            pixels = project_vertices(verts, camera, self.width, self.height)
         if not np.isfinite(pixels).all():
             return out
         low = np.maximum(np.floor(pixels.min(axis=0)) - 1, 0).astype(int)

@@ -18,6 +18,7 @@ from lib.data_utils.blazepose import (
     intersection_over_union,
 )
 from lib.utils.landmark_features import LANDMARK_FLIP, landmark_boxes
+from lib.utils.landmark_flips import repair_flips
 
 MIN_PRESENCE = 0.5  # score to go on following somebody
 START_PRESENCE = 0.8  # score to begin: what is no person rarely looks so much like one
@@ -73,7 +74,7 @@ class Track:
 
     ``frame_ids`` (n,) int, 0-based, without gaps; ``bboxes`` (n, 4) float32 cx, cy, side, side px, the tight
     square about the landmarks (x1.0); ``xy`` (n, 33, 2) px; ``visibility`` (n, 33) in [0, 1], 0 in frames
-    that were interpolated; ``world`` (n, 33, 3) m as in ``blazepose.Landmarks``; all float32.
+    that were interpolated; ``world`` (n, 33, 3) m about the hips, in the camera's axes; all float32.
     """
 
     person_id: int
@@ -424,19 +425,26 @@ def _is_reunion(before: Landmarks, now: Landmarks, growth: float = REUNION_GROWT
 
 
 def make_track(person_id: int, seen: Sequence[int], landmarks: Sequence[Landmarks]) -> Track:
-    """A track of the landmarks of the frames ``seen``, in order; what is missing between is interpolated."""
+    """A track of the landmarks of the frames ``seen``, in order; what is missing between is interpolated.
+
+    Front-back flips, mirrorings along the viewing ray, are undone before the metric landmarks are turned
+    from the ray's axes to the camera's.
+    """
     ids = np.array(seen)
     frame_ids = np.arange(ids[0], ids[-1] + 1)
     xy = _fill(frame_ids, ids, np.stack([found.xy for found in landmarks]))
+    world = _fill(frame_ids, ids, np.stack([found.world for found in landmarks]))
+    axes = _fill(frame_ids, ids, np.stack([found.axes for found in landmarks]))
     visibility = np.zeros((len(frame_ids), xy.shape[1]), np.float32)
     visibility[ids - ids[0]] = [found.visibility for found in landmarks]
+    xy, visibility, world = repair_flips(xy, visibility, world)
     return Track(
         person_id=person_id,
         frame_ids=frame_ids,
         bboxes=landmark_boxes(xy),
         xy=xy,
         visibility=visibility,
-        world=_fill(frame_ids, ids, np.stack([found.world for found in landmarks])),
+        world=world @ axes.transpose(0, 2, 1),
     )
 
 

@@ -102,9 +102,7 @@ def find_smpl(base_data: str | Path, gender: str = "neutral") -> Path | None:
     that it is downloaded with, there or in the folders that its archives unpack to; None if it is not there.
     """
     short = gender if gender == "neutral" else gender[:1]
-    name = re.compile(
-        rf"(smpl_{gender}|basicmodel_{short}_lbs_10_207_0_v\d[\d.]*)\.(pkl|npz)", re.IGNORECASE
-    )
+    name = re.compile(rf"(smpl_{gender}|basicmodel_{short}_lbs_10_207_0_v\d[\d.]*)\.(pkl|npz)", re.IGNORECASE)
     for pattern in ("*", "*/*", "smpl/models/*", "*/smpl/models/*", "*/code/models/*"):
         found = sorted(path for path in Path(base_data).glob(pattern) if name.fullmatch(path.name))
         # Names of our own first, and of these .pkl.
@@ -163,10 +161,22 @@ def _body(kind: Literal["smpl", "open"], gender: str, path: Path, fields: dict[s
             value = value[..., :_N_BETAS]
         if value.shape != shape:
             raise UserError(f"{path}: {name} has shape {value.shape}, expected {shape}; get the file again")
+        if value.dtype.kind not in "?biuf" or not np.isfinite(value).all():
+            raise UserError(f"{path}: {name} is not made of finite numbers; get the file again")
         return np.ascontiguousarray(value, dtype)
+
+    def indices(name: str, shape: tuple[int, ...], count: int) -> np.ndarray:
+        value = array(name, shape, np.int64)
+        if value.min() < 0 or value.max() >= count:
+            raise UserError(
+                f"{path}: {name} is not made of numbers from 0 to {count - 1}; get the file again"
+            )
+        return value
 
     parents = array("kintree_table", (2, _N_JOINTS), np.int64)[0].copy()
     parents[0] = -1
+    if not all(0 <= parent < joint for joint, parent in enumerate(parents[1:], start=1)):
+        raise UserError(f"{path}: kintree_table does not name a parent before each joint; get the file again")
     return BodyData(
         kind=kind,
         gender=gender,
@@ -175,14 +185,14 @@ def _body(kind: Literal["smpl", "open"], gender: str, path: Path, fields: dict[s
         posedirs=array("posedirs", (_N_VERTICES, 3, (_N_JOINTS - 1) * 9)),
         J_regressor=array("J_regressor", (_N_JOINTS, _N_VERTICES)),
         weights=array("weights", (_N_VERTICES, _N_JOINTS)),
-        faces=array("f", (_N_FACES, 3), np.int64),
+        faces=indices("f", (_N_FACES, 3), _N_VERTICES),
         parents=parents,
         J_regressor_extra=array("J_regressor_extra", (9, _N_VERTICES)),
         J_regressor_h36m=array("J_regressor_h36m", (17, _N_VERTICES)),
         mean_pose=array("mean_pose", (_N_JOINTS * 6,)),
         mean_shape=array("mean_shape", (_N_BETAS,)),
         mean_cam=array("mean_cam", (3,)),
-        flip=None if fields.get("flip") is None else array("flip", (_N_VERTICES,), np.int64),
+        flip=None if fields.get("flip") is None else indices("flip", (_N_VERTICES,), _N_VERTICES),
         path=path,
     )
 

@@ -66,11 +66,8 @@ class PoseForecast(nn.Module):
             integrated; and the attention scores (N, 3) of past, current, future.
         """
         frames, middle = x.transpose(0, 1), self.mid_frame
-        if x.is_cuda:  # cuDNN does all steps of a layer in one call
-            current = self.gru_cur(frames)[0][middle]
-            before = self.gru_bef(frames[:middle])[0][-1]
-            after = self.gru_aft(frames[middle + 1 :].flip(0))[0][-1]
-            return self._integrate(before, current, after, is_train)
+        if x.is_cuda:
+            return self._integrate(*self.states_by_gru(frames), is_train)
 
         def gates_of(part: Tensor) -> FirstGates:
             return lambda product, steps: product(part[steps])
@@ -95,6 +92,20 @@ class PoseForecast(nn.Module):
             what :meth:`forward` returns.
         """
         return self._integrate(*self.window_states(frames, windows, self.layers()), is_train)
+
+    def states_by_gru(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """:meth:`window_states` of whole windows (T, N, F) by ``torch.nn.GRU``.
+
+        On CUDA, cuDNN does all steps of a layer in one call. It stays out of autocast, where it would compute
+        in float16 whatever type was asked for, which loses small gradients.
+        """
+        middle = self.mid_frame
+        with torch.autocast(frames.device.type, enabled=False):
+            frames = frames.to(self.linear_cur.weight.dtype)
+            current = self.gru_cur(frames)[0][middle]
+            before = self.gru_bef(frames[:middle])[0][-1]
+            after = self.gru_aft(frames[middle + 1 :].flip(0))[0][-1]
+        return before, current, after
 
     def window_states(
         self, frames: Tensor, windows: Tensor, layers: EncoderLayers

@@ -7,7 +7,8 @@ configuration holds in ``MODEL.EXTRACTOR``: ``spin`` (ResNet-50 on image crops, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -18,7 +19,7 @@ import torch
 from lib.models.body import BASE_DATA, OPEN_DATA, BodyData
 from lib.models.hmr import HMR, load_hmr
 from lib.models.landmark_net import LandmarkNet
-from lib.models.precision import check_precision
+from lib.models.precision import check_precision, tf32
 from lib.models.resnet_inference import InferenceResNet50
 from lib.models.weights import per_frame_weights
 from lib.utils.crops import CROP_SCALE, crop_image, normalise_crop
@@ -33,6 +34,46 @@ LANDMARK_CHECKPOINT = "landmark_net.pth.tar"
 _CROP_BATCH = 64
 _LANDMARK_BATCH = 4096
 _PREFIX = "extractor."
+_BACKBONE = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4.")  # of SPIN's ResNet-50
+
+
+def fingerprint(weights: Mapping[str, torch.Tensor]) -> str:
+    """Tells extractors apart: 16 hexadecimal digits of a hash of what their features depend on.
+
+    Args:
+        weights: of the landmark network; or all of a per-frame network, of which only the extractor counts.
+
+    Returns:
+        the same for the same numbers, whatever precision they are stored in; '' if ``weights`` hold no
+        extractor.
+    """
+    tensors = {name: weight for name, weight in weights.items() if isinstance(weight, torch.Tensor)}
+    landmarks = {name.removeprefix(_PREFIX): w for name, w in tensors.items() if name.startswith(_PREFIX)}
+    backbone = {name: weight for name, weight in tensors.items() if name.startswith(_BACKBONE)}
+    own = landmarks or backbone or (tensors if "first.weight" in tensors else {})
+    digest = hashlib.blake2b(digest_size=8)
+    for name in sorted(own):
+        if not name.endswith("num_batches_tracked"):  # old checkpoints lack it, and features do without
+            digest.update(f"{name} {tuple(own[name].shape)}".encode())
+            digest.update(own[name].detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest() if own else ""
+
+
+def check_fingerprints(found: Mapping[str, str]) -> str:
+    """The fingerprint that files agree in: file -> fingerprint, '' where a file does not say.
+
+    Raises:
+        UserError: two differ, so that their features do not belong together.
+    """
+    said = [(file, value) for file, value in found.items() if value]
+    for file, value in said[1:]:
+        if value != said[0][1]:
+            raise UserError(
+                f"features of different networks: {said[0][0]} belongs to the extractor {said[0][1]}, {file} "
+                f"to {value}; make the databases anew with one network and train on them, or take network, "
+                "databases and checkpoint that belong together (docs/data.md, Fingerprints)"
+            )
+    return said[0][1] if said else ""
 
 
 class PersonTrack(Protocol):
@@ -55,9 +96,11 @@ class StaticFeatures(NamedTuple):
 
 
 class Extractor(Protocol):
-    """Features of tracked persons; ``needs_frames`` tells whether it looks at the frames at all."""
+    """Features of tracked persons; ``needs_frames`` tells whether it looks at the frames at all, and
+    ``fingerprint`` what weights it has."""
 
     name: str
+    fingerprint: str
     feature_size: int
     needs_frames: bool
 
@@ -74,6 +117,8 @@ class Extractor(Protocol):
 
 class SpinExtractor:
     """SPIN's ResNet-50 on crops of 1.2 x box. A thread decodes and crops while the network runs.
+
+    Without ``bf16`` a GPU computes in full float32, not in TensorFloat-32.
 
     Args:
         hmr: the network, left as it is.
@@ -92,6 +137,7 @@ class SpinExtractor:
         self.device = torch.device(device)
         if bf16:
             check_precision("bf16", self.device)
+        self.fingerprint = fingerprint(hmr.state_dict())
         self._trunk = InferenceResNet50(hmr, torch.bfloat16 if bf16 else torch.float32, self.device)
 
     def __call__(
@@ -112,7 +158,8 @@ class SpinExtractor:
     @torch.inference_mode()
     def features(self, crops: np.ndarray) -> np.ndarray:
         """(n, 224, 224, 3) uint8 RGB crops -> (n, 2048) float32."""
-        return self._trunk(normalise_crop(crops, self.device)).cpu().numpy()
+        with tf32(False):
+            return self._trunk(normalise_crop(crops, self.device)).cpu().numpy()
 
 
 def _crop_batches(
@@ -145,6 +192,7 @@ class LandmarkExtractor:
     def __init__(self, net: LandmarkNet, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
         self.net = net.to(self.device).eval()
+        self.fingerprint = fingerprint(net.state_dict())
         self.feature_size = net.last.out_features
 
     @torch.inference_mode()

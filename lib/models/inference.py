@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor
 
-from lib.models.precision import Precision, check_precision
+from lib.models.precision import Precision, check_precision, tf32
 from lib.models.recurrence import PreparedProduct, Product
 from lib.models.regressor import CAM_SIZE, POSE_SIZE, SHAPE_SIZE
 from lib.models.tcmr import TCMR
@@ -57,7 +54,7 @@ class PreparedTCMR:
         self, frames: Tensor, windows: Tensor, J_regressor: Tensor | None = None, return_verts: bool = True
     ) -> dict[str, Tensor]:
         """See :meth:`TCMR.predict_windows`."""
-        with _tf32(self.precision == "tf32"):
+        with tf32(self.precision == "tf32"):
             states = self.model.encoder.window_states(frames, windows, self._layers)
         branches = [product(state.relu()) for product, state in zip(self._branches, states)]
         parts = torch.stack(branches, dim=1)  # (N, 3, attention + 157)
@@ -66,14 +63,3 @@ class PreparedTCMR:
         state = torch.einsum("nb,nbs->ns", scores, regressed) + self._offset
         pose, shape, cam = state.split(_STATE, dim=1)
         return {**self.model.regressor.body_of(pose, shape, cam, J_regressor, return_verts), "scores": scores}
-
-
-@contextmanager
-def _tf32(on: bool) -> Iterator[None]:
-    """TensorFloat-32 products on CUDA."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = on
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before

@@ -81,7 +81,12 @@ class LandmarkBody(nn.Module):
         self._prepare_jacobian(body.parents, points - self._split, bones, mass[points, bones], joint_weights)
 
     def _prepare_jacobian(
-        self, parents: np.ndarray, landmark: np.ndarray, bones: np.ndarray, mass: np.ndarray, joints: np.ndarray
+        self,
+        parents: np.ndarray,
+        landmark: np.ndarray,
+        bones: np.ndarray,
+        mass: np.ndarray,
+        joints: np.ndarray,
     ) -> None:
         """Landmarks as sums of parts that hang on a bone: pairs on the skin, and joints, which hang on the
         bone before them. Every joint at or above that bone turns the part about itself."""
@@ -115,7 +120,7 @@ class LandmarkBody(nn.Module):
             self.register_buffer(name, torch.from_numpy(np.asarray(value, np.float32)))
 
     def forward(self, rotmat: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, 24, 3, 3) rotations, (n, 10) or (1, 10) shapes -> joints (n, 49, 3), landmarks (n, 33, 3), m."""
+        """(n, 24, 3, 3) rotations, (n or 1, 10) shapes -> joints (n, 49, 3), landmarks (n, 33, 3), m."""
         _, joints, turned, offset = self._pose(rotmat, betas)
         points = turned @ self.pair_sum + offset @ self.mass  # (n, 3, Q)
         pool = torch.cat((joints, points[..., : self._split]), 2)
@@ -177,8 +182,9 @@ class LandmarkBody(nn.Module):
 
 
 def _levels(parents: np.ndarray) -> list[tuple[list[int], list[int], list[int]]]:
-    """Joints of equal distance from the root: these joints, their parents, the parents' places one level up."""
-    levels, above = [], [0]
+    """Joints of equal distance from the root, their parents, and the parents' places one level up."""
+    levels: list[tuple[list[int], list[int], list[int]]] = []
+    above = [0]
     while True:
         joints = [j for j, parent in enumerate(parents.tolist()) if parent in above and j > 0]
         if not joints:

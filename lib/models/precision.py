@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, get_args
 
 import torch
@@ -31,6 +33,17 @@ def cpu_has_bf16() -> bool:
     """Whether this CPU multiplies bfloat16 numbers faster than float32."""
     tests = [getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile")]
     return any(test() for test in tests if test is not None)
+
+
+@contextmanager
+def tf32(on: bool) -> Iterator[None]:
+    """:func:`use_tf32` inside a block."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    use_tf32(on)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 def use_tf32(on: bool) -> None:

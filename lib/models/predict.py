@@ -72,7 +72,8 @@ def predict_sequence(
         J_regressor: (17, 6890), for the 14 evaluation joints instead of 49.
         return_verts: False leaves out ``verts`` and is faster.
         borders, step: which frames a prediction sees, see :func:`window_indices`. By default the borders are
-            the model's own. With a step the features are smoothed by a Gaussian of half a step.
+            the model's own. Features are smoothed by a Gaussian of the model's ``feature_smooth`` steps, and
+            with a step of at least half a step.
         precision: see :class:`PreparedTCMR`; a prepared model has its own.
         batch_size: frames predicted at once; bounds the memory, does not change results. By default 256 on a
             CPU, 1024 elsewhere.
@@ -126,8 +127,8 @@ def iter_predictions(
         features = features.detach().cpu().numpy()
     network = model if isinstance(model, TCMR) else model.model
     _check_features(features, network.feature_size)
-    if step > 1:  # windows of neighbouring frames share no frame: without a low-pass they would disagree
-        features = gaussian(features, step / 2)
+    # With a step, windows of neighbouring frames share no frame: without a low-pass they would disagree.
+    features = gaussian(features, max(step * network.feature_smooth, step / 2 if step > 1 else 0))
     windows = window_indices(len(features), network.seqlen, borders or network.borders, step)
     like = network.regressor.init_cam
     if J_regressor is not None:

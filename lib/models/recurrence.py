@@ -152,7 +152,7 @@ def _forward(gates: Steps, product: AnyProduct, bias: Tensor, backward: bool, ke
         reset_update = (gate[:, : 2 * hidden] + from_state[..., : 2 * hidden]).sigmoid_()
         reset, update = reset_update.chunk(2, dim=1)
         new = torch.addcmul(gate[:, 2 * hidden :], reset, from_state[..., 2 * hidden :])
-        _tanh_(new)
+        (Tensor.tanh_ if new.is_cuda else _tanh_by_sigmoid_)(new)
         if state is None:
             torch.addcmul(new, update, new, value=-1, out=states[step])
         else:
@@ -165,12 +165,9 @@ def _forward(gates: Steps, product: AnyProduct, bias: Tensor, backward: bool, ke
     return states
 
 
-def _tanh_(x: Tensor) -> None:
+def _tanh_by_sigmoid_(x: Tensor) -> Tensor:
     """In place. On a CPU torch's tanh takes five times as long as its sigmoid; both are right to 1e-7."""
-    if x.is_cuda:
-        x.tanh_()
-    else:
-        x.mul_(2).sigmoid_().mul_(2).sub_(1)
+    return x.mul_(2).sigmoid_().mul_(2).sub_(1)
 
 
 class _Recurrence(torch.autograd.Function):

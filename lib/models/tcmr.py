@@ -29,6 +29,7 @@ class TCMR(nn.Module):
         body: body model; by default what :func:`lib.models.body.load_body` finds.
         borders: what the ends of a sequence see where a prediction is not told otherwise, see
             :func:`lib.models.predict.window_indices`.
+        feature_smooth: frames, width of the Gaussian that a sequence's features get before the windows.
         pretrained: checkpoint of a per-frame network whose regressor is the starting point; '' for none.
 
     Raises:
@@ -45,13 +46,14 @@ class TCMR(nn.Module):
         regressor_dropout: float = 0.5,
         body: BodyData | None = None,
         borders: Borders = "static",
+        feature_smooth: float = 0.0,
         pretrained: str | Path = "",
     ) -> None:
         super().__init__()
         body = load_body() if body is None else body
         self.body_kind = body.kind
         self.seqlen, self.borders = seqlen, borders
-        self.feature_size = feature_size
+        self.feature_size, self.feature_smooth = feature_size, feature_smooth
         self.encoder = PoseForecast(n_layers, seqlen, hidden_size, feature_size)
         self.regressor = Regressor(body, feature_size, regressor_hidden_size, regressor_dropout)
         if pretrained:

@@ -7,6 +7,7 @@ everything that the landmarks leave open.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,12 +19,11 @@ from torch.nn.functional import pad
 
 from lib.models.landmark_body import LandmarkBody
 from lib.motion.gauss_newton import solve_banded
-from lib.utils.geometry import axis_angle_to_rotmat, rot6d_to_rotmat, rotmat_to_rot6d
+from lib.utils.crops import CROP_SCALE
+from lib.utils.geometry import axis_angle_to_rotmat, default_focal, rot6d_to_rotmat, rotmat_to_rot6d
 from lib.utils.joint_limits import HINGES, flexion_sine
 from lib.utils.smoothing import gaussian
 
-FOCAL = 1.2
-"""Focal length where nobody knows it, in longer sides of the image (about 45 degrees of view)."""
 # Joints that are fitted: not hands and toes, about which landmarks say too little.
 _FITTED = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21]
 _TURNS = 3 * len(_FITTED)
@@ -34,7 +34,7 @@ _TRUST = [0.25] * 11 + [1.0] * 6 + [0.3] * 6 + [1.0] * 6 + [0.6] * 4
 _MOVING = [0, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32]
 # How firmly TCMR's rotation of a joint is kept, relative to the large joints of the limbs.
 _STIFF = [1.0, 1, 1, 2, 1, 1, 2, 1, 1, 2, 2, 2, 2, 2, 1, 1, 1, 1, 3, 3]
-_NEAREST = 0.3  # metres: nothing is projected from nearer
+NEAREST = 0.3  # metres: nothing is projected from nearer
 _LOOSE = 0.1  # rad that knees and elbows may bend backwards
 _CAMERA = 0.5  # of TCMR's camera: per relative change of the distance, squared
 _TURN_PRIOR = [1.0, 0.4, 2.0]  # metric landmarks are turned about the vertical more than about others
@@ -45,7 +45,7 @@ class FitOptions:
     """Weights of the energy, per frame at 30 fps; the defaults are the best on the validation performers.
 
     Args:
-        pixels: 2D errors, per (1 % of the person's box)^2; ``pixel_scale``: where they stop to grow, in boxes.
+        pixels: 2D errors, per (1 % of the person's box)^2; ``pixel_scale``: where they stop to grow, boxes.
         metres: errors of the metric landmarks, per (10 cm)^2, depth weighted by ``depth``; ``metre_scale``:
             where they stop to grow, in metres.
         pose, root: turns of the joints and of the whole body away from TCMR, per rad^2.
@@ -85,6 +85,7 @@ class Fitted(NamedTuple):
     joints3d: np.ndarray  # (T, 49, 3) metres, without transl
     joints2d: np.ndarray  # (T, 49, 2) pixels
     energy: tuple[float, float]  # at the start and at the end
+    focal: float  # pixels; the camera looks through the image's middle
 
 
 def solve_camera(
@@ -96,7 +97,7 @@ def solve_camera(
     trust: float = 0.01,
     depth: Tensor | None = None,
 ) -> Tensor:
-    """Translations (*, 3) that bring points (*, L, 3) onto viewing rays (*, L, 2: x / z, y / z), in closed form.
+    """Translations (*, 3) that bring points (*, L, 3) onto rays (*, L, 2) x / z, y / z, in closed form.
 
     Minimises the weighted (*, L) squares of ``x + t_x - u (z + t_z)`` and the same of y, which are linear in
     t, and ``trust`` times the squared distance from ``guess`` (*, 3), which decides where nothing is seen.
@@ -171,7 +172,7 @@ class Energy:
         return torch.cat([turns, solve_camera(landmarks, self.seen.rays, weights, self.seen.guess)], -1)
 
     def pose(self, turns: Tensor, shared: _Shared) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """rotmat (B, T, 24, 3, 3), joints (B, T, 49, 3), landmarks about the hips (B, T, 33, 3), hips (B, T, 3)."""
+        """rotmat (B, T, 24, 3, 3), joints (B, T, 49, 3), landmarks (B, T, 33, 3) about the hips (B, T, 3)."""
         rotmat = self.seen.rotmat.clone()
         rotmat[:, :, _FITTED] = (
             axis_angle_to_rotmat(turns.unflatten(-1, (-1, 3))) @ self.seen.rotmat[:, :, _FITTED]
@@ -185,7 +186,7 @@ class Energy:
         rotmat, _, landmarks, _ = self.pose(x[..., :_TURNS], shared)
         transl = x[..., _TURNS:]
         placed = landmarks + transl[:, :, None]
-        rays = placed[..., :2] / placed[..., 2:].clamp(min=_NEAREST)
+        rays = placed[..., :2] / placed[..., 2:].clamp(min=NEAREST)
         expected = (self.seen.world @ axis_angle_to_rotmat(shared.turn)) * torch.exp(shared.size)
         moving = landmarks[:, :, _MOVING] + (transl * self._across)[:, :, None]
         return _Errors(
@@ -246,7 +247,7 @@ class Energy:
 
         square = found.pixels.square().sum(-1)
         weight = (chosen.pixels * self.seen.weights).sqrt() / (1 + square / self._pixel_end)
-        depth = found.placed[..., 2:, None].clamp(min=_NEAREST)
+        depth = found.placed[..., 2:, None].clamp(min=NEAREST)
         rays = found.placed[..., :2, None] / depth
         pixels = (slopes[..., :2, :] - rays * slopes[..., 2:, :]) / (depth * self.seen.unit[..., None])
         pixels = (weight[..., None, None] * pixels).flatten(2, 3)
@@ -392,10 +393,9 @@ def _constant_blocks(
     pixels, metres = slopes.split([system.pixels.shape[2], system.metres.shape[2]], 2)
     cross = system.pixels.mT @ pixels
     cross[:, :, :_TURNS] += system.metres.mT @ metres
-    chosen, like = energy.options, packed
-    prior = torch.cat([
-        like.new_full((10,), chosen.shape), chosen.turn * like.new_tensor(_TURN_PRIOR), like.new_tensor([chosen.size]),
-    ])  # fmt: skip
+    chosen = energy.options
+    turn = [chosen.turn * share for share in _TURN_PRIOR]
+    prior = packed.new_tensor([*[chosen.shape] * 10, *turn, chosen.size])
     frames = x.shape[0] * x.shape[1] * 30 / energy.fps
     own = torch.einsum("btrk,btrl->kl", slopes, slopes) + torch.diag(prior * frames)
     return cross, own
@@ -416,7 +416,7 @@ def usable_frames(visibility: np.ndarray) -> np.ndarray:
 
 
 def block_starts(frames: int, length: int, overlap: int) -> np.ndarray:
-    """First frames of blocks of ``length`` frames that cover a track and share at least ``overlap`` frames."""
+    """First frames of blocks of ``length`` frames that cover a track and share ``overlap`` frames or more."""
     count = 1 if length >= frames else 1 + -(-(frames - length) // (length - overlap))
     return np.linspace(0, frames - length, count).round().astype(int)
 
@@ -426,7 +426,7 @@ def seam_weights(starts: np.ndarray, length: int, frames: int) -> np.ndarray:
     share, one fades into the next. Weights of a frame sum to 1."""
     place = np.arange(length)
     weights = np.ones((len(starts), length), np.float32)
-    for k, (start, following) in enumerate(zip(starts[:-1], starts[1:])):
+    for k, (start, following) in enumerate(itertools.pairwise(starts)):
         shared = start + length - following
         fade = ((place[:shared] + 0.5) / shared * 2 - 0.5).clip(0, 1)
         weights[k + 1, :shared] *= fade
@@ -437,13 +437,23 @@ def seam_weights(starts: np.ndarray, length: int, frames: int) -> np.ndarray:
 def weak_to_perspective(
     cam: np.ndarray, boxes: np.ndarray, focal: float, width: int, height: int
 ) -> np.ndarray:
-    """Crop cameras (T, 3) s, tx, ty of boxes (T, 4) cx, cy, w, h px, scaled as cropped -> translations (T, 3) m.
+    """Crop cameras (T, 3) s, tx, ty -> translations (T, 3) m: a vertex is seen at vertex + translation by a
+    perspective camera that looks through the image's middle.
 
-    A vertex is seen by a perspective camera in the image's middle at vertex + translation.
+    ``boxes`` (T, 4) cx, cy, w, h px, scaled as they were cropped; ``focal``, ``width``, ``height`` px.
     """
     z = 2 * focal / (cam[:, 0] * boxes[:, 2]).clip(1e-3)
     middle = (boxes[:, :2] - np.array([width, height]) / 2) * (z / focal)[:, None]
     return np.concatenate([cam[:, 1:] + middle, z[:, None]], 1).astype(np.float32)
+
+
+def perspective_to_weak(
+    transl: np.ndarray, boxes: np.ndarray, focal: float, width: int, height: int
+) -> np.ndarray:
+    """Inverse of :func:`weak_to_perspective`: (T, 3) metres -> (T, 3) s, tx, ty."""
+    z = transl[:, 2:]
+    middle = (boxes[:, :2] - np.array([width, height]) / 2) * (z / focal)
+    return np.concatenate([2 * focal / (z * boxes[:, 2:3]), transl[:, :2] - middle], 1).astype(np.float32)
 
 
 class _Track:
@@ -503,40 +513,41 @@ class _Track:
         for start in range(0, len(states), _AT_ONCE):
             x = torch.from_numpy(states[None, start : start + _AT_ONCE]).to(self.device)
             block = self.energy(np.array([start]), x.shape[1])
-            rotmat, joints, _, hips = block.pose(x[..., :_TURNS], shared)
-            parts.append([v[0].cpu().numpy() for v in (rotmat, joints, x[..., _TURNS:] - hips)])
+            posed, points, _, hips = block.pose(x[..., :_TURNS], shared)
+            parts.append([v[0].cpu().numpy() for v in (posed, points, x[..., _TURNS:] - hips)])
         rotmat, joints, transl = (np.concatenate(values) for values in zip(*parts))
         focal, cx, cy = lens
         placed = joints + transl[:, None]
-        joints2d = focal * placed[..., :2] / placed[..., 2:].clip(_NEAREST) + np.array([cx, cy])
-        return Fitted(rotmat, shared.betas.cpu().numpy(), transl, joints, joints2d.astype(np.float32), energy)
+        joints2d = focal * placed[..., :2] / placed[..., 2:].clip(NEAREST) + np.array([cx, cy])
+        return Fitted(
+            rotmat, shared.betas.cpu().numpy(), transl, joints, joints2d.astype(np.float32), energy, focal
+        )
 
 
 def fit_track(
     body: LandmarkBody,
     rotmat: np.ndarray,
-    betas: np.ndarray,
-    guess: np.ndarray,
+    theta: np.ndarray,
+    boxes: np.ndarray,
     landmarks: tuple[np.ndarray, np.ndarray, np.ndarray],
     *,
     width: int,
     height: int,
     fps: float,
     focal: float | None = None,
-    options: FitOptions = FitOptions(),  # noqa: B008 - frozen
+    options: FitOptions = FitOptions(),
     progress: Callable[[int], object] | None = None,
 ) -> Fitted | None:
     """Fit one person's track of T consecutive frames.
 
     Args:
         body: on the device to use, of the body model that TCMR was trained with.
-        rotmat, betas: TCMR's (T, 24, 3, 3) and (T, 10).
-        guess: (T, 3) metres, where TCMR's camera puts the body: a vertex is seen at vertex + guess. See
-            :func:`weak_to_perspective`.
+        rotmat, theta: TCMR's (T, 24, 3, 3) and (T, 85): crop camera, pose, betas.
+        boxes: (T, 4) cx, cy, w, h px, unscaled, that the crop camera refers to.
         landmarks: xy (T, 33, 2) px, visibility (T, 33), world (T, 33, 3) m, flips undone.
         width, height: of the image, px.
         fps: frames per second; smoothness is in seconds.
-        focal: px; by default :data:`FOCAL` times the longer side.
+        focal: px; by default :func:`default_focal`.
         progress: called with the number of frames just finished.
 
     Returns:
@@ -550,7 +561,9 @@ def fit_track(
     usable = finite & usable_frames(visibility)
     if 3 * usable.sum() < frames:
         return None
-    track = _Track(body, rotmat, betas, guess, (xy, visibility, world), usable, lens, fps, options)
+    scaled = np.concatenate([boxes[:, :2], CROP_SCALE * boxes[:, 2:]], 1)
+    guess = weak_to_perspective(theta[:, :3], scaled, lens[0], width, height)
+    track = _Track(body, rotmat, theta[:, 75:], guess, (xy, visibility, world), usable, lens, fps, options)
 
     def count(at_30_fps: int) -> int:
         return min(frames, max(3, round(at_30_fps * fps / 30)))
@@ -580,8 +593,3 @@ def fit_track(
             progress(reached - done)
             done = reached
     return track.place(states, shared, (first, last), lens) if last <= first else None
-
-
-def default_focal(width: int, height: int) -> float:
-    """Focal length in px of a camera of which nothing is known."""
-    return FOCAL * max(width, height)

@@ -17,6 +17,24 @@ CROP_SIZE = 224
 _TINY_SQUARE = 1e-20
 
 
+def default_focal(width: int, height: int) -> float:
+    """Focal length in px of a camera of which nothing is known: 1.2 longer sides (45 degrees along it)."""
+    return 1.2 * max(width, height)
+
+
+def turn_to_ray(ray: np.ndarray) -> np.ndarray:
+    """The smallest rotation (3, 3) that takes the optical axis (0, 0, 1) to a viewing ray (x, y, 1)."""
+    x, y, z = ray / np.linalg.norm(ray)
+    # Rodrigues' formula about the axis (-y, x, 0), whose length is the sine.
+    return np.array(
+        [
+            [1 - x * x / (1 + z), -x * y / (1 + z), x],
+            [-x * y / (1 + z), 1 - y * y / (1 + z), y],
+            [-x, -y, z],
+        ]
+    )
+
+
 def rot6d_to_rotmat(x: Tensor) -> Tensor:
     """Six numbers (*, 6) to rotation matrices (*, 3, 3) by Gram-Schmidt (Zhou et al., CVPR 2019).
 

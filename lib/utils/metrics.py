@@ -1,6 +1,7 @@
 """Errors of predicted joints and vertices, per frame, in the unit of the input (metres), computed in float64.
 
-Joints are (n, J, 3). Acceleration is the second difference over frames: unit per frame squared.
+Joints are (n, J, 3). Acceleration is the second difference over frames: unit per frame squared. A joint that
+is NaN in the target was not seen and is left out of its frame's error, which is NaN if no joint is left.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ _VERTEX_CHUNK = 256  # frames of vertices held in float64 at a time
 
 def mpjpe(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Mean distance of corresponding joints: (n, J, 3) twice -> (n,)."""
-    return _distance(pred, target).mean(axis=1)
+    return _mean_of_seen(_distance(pred, target))
 
 
 def pa_mpjpe(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -23,11 +24,17 @@ def pa_mpjpe(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
 def similarity_align(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Each pose of ``source`` moved by the scale, rotation and translation that fit ``target`` best.
 
-    Orthogonal Procrustes with scale and without reflection (Gower 1975). (n, J, 3) twice -> (n, J, 3).
+    Orthogonal Procrustes with scale and without reflection (Gower 1975). (n, J, 3) twice -> (n, J, 3). Joints
+    that are NaN in ``target`` are moved with the others.
     """
     source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
-    source_mean, target_mean = source.mean(axis=1, keepdims=True), target.mean(axis=1, keepdims=True)
-    x, y = source - source_mean, target - target_mean
+    seen = ~np.isnan(target).any(axis=2, keepdims=True)
+    count = seen.sum(axis=1, keepdims=True).clip(1)
+    source_mean, target_mean = (
+        np.where(seen, joints, 0).sum(axis=1, keepdims=True) / count for joints in (source, target)
+    )
+    whole = source - source_mean
+    x, y = np.where(seen, whole, 0), np.where(seen, target - target_mean, 0)
     covariance = np.swapaxes(x, 1, 2) @ y
     u, _, vt = np.linalg.svd(covariance)
     flip = np.ones((len(x), 1, 3))
@@ -35,23 +42,32 @@ def similarity_align(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     rotation = (np.swapaxes(vt, 1, 2) * flip) @ np.swapaxes(u, 1, 2)
     size = np.maximum((x**2).sum(axis=(1, 2)), np.finfo(np.float64).tiny)
     scale = np.trace(rotation @ covariance, axis1=1, axis2=2) / size
-    return scale[:, None, None] * (x @ np.swapaxes(rotation, 1, 2)) + target_mean
+    return scale[:, None, None] * (whole @ np.swapaxes(rotation, 1, 2)) + target_mean
 
 
 def accel(joints: np.ndarray) -> np.ndarray:
     """Mean length of the joints' acceleration at the inner frames: (n, J, 3) -> (n - 2,)."""
-    return np.linalg.norm(_second_difference(joints), axis=-1).mean(axis=1)
+    return _mean_of_seen(np.linalg.norm(_second_difference(joints), axis=-1))
 
 
 def accel_error(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Mean distance of corresponding accelerations at the inner frames: (n, J, 3) twice -> (n - 2,)."""
-    return _distance(_second_difference(pred), _second_difference(target)).mean(axis=1)
+    return _mean_of_seen(_distance(_second_difference(pred), _second_difference(target)))
 
 
 def vertex_error(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Mean distance of corresponding vertices, without alignment: (n, V, 3) twice -> (n,)."""
     chunks = [slice(i, i + _VERTEX_CHUNK) for i in range(0, len(pred), _VERTEX_CHUNK)]
     return np.concatenate([np.zeros(0), *(_distance(pred[c], target[c]).mean(axis=1) for c in chunks)])
+
+
+def _mean_of_seen(values: np.ndarray) -> np.ndarray:
+    """Means (n,) of values (n, J) that are not NaN."""
+    seen = ~np.isnan(values)
+    if seen.all():
+        return values.mean(axis=1)
+    count = seen.sum(axis=1)
+    return np.where(seen, values, 0).sum(axis=1) / np.where(count, count, np.nan)
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:

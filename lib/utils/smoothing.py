@@ -25,6 +25,13 @@ def gaussian(joints: np.ndarray, sigma: float) -> np.ndarray:
     return gaussian_filter1d(joints, sigma, axis=0, mode="nearest") if sigma > 0 else np.asarray(joints)
 
 
+def gaussian_kernel(sigma: float) -> np.ndarray:
+    """The weights (2 k + 1,) of :func:`gaussian`."""
+    impulse = np.zeros(2 * int(4 * sigma + 0.5) + 1)
+    impulse[len(impulse) // 2] = 1
+    return gaussian(impulse, sigma)
+
+
 def _nearest_quaternions(rotmats: np.ndarray) -> np.ndarray:
     """Unit quaternions wxyz, w >= 0, of the nearest rotations (Bar-Itzhack 2000): (*, 3, 3) -> (*, 4)."""
     m = np.moveaxis(rotmats, (-2, -1), (0, 1))

@@ -1,0 +1,110 @@
+"""Writing files so that a reader sees the old one or the whole new one, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import platform
+import re
+import shutil
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lib.utils.errors import UserError
+
+_MACHINE = f"{zlib.crc32(platform.node().encode()):08x}"
+_UNWRITABLE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM,
+    errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST, errno.ESTALE,
+}  # fmt: skip
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path`` that becomes ``path`` when the block ends without an error.
+
+    The temporary file keeps the suffix (some writers choose the format by it), is flushed to disk before it
+    is renamed, and is removed on an error: a reader sees the old file or the whole new one. What killed runs
+    left behind there is removed. Folders are created.
+
+    Raises:
+        UserError: ``path`` is a folder, no file can be made beside it, or the disk is full.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"cannot write {path}: it is a folder, expected the name of a file")
+    with _writing(path, path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_beside(path)
+    with _writing(path, temporary):
+        temporary.touch()
+    try:
+        with _writing(path, temporary):
+            yield temporary
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(path: Path, place: Path) -> Iterator[None]:
+    """What the system says against writing to ``place`` becomes one line that names ``path``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _UNWRITABLE or error.filename not in (None, str(place), place):
+            raise
+        raise UserError(
+            f"cannot write {path} ({error.strerror}): make room, choose another place or mend that"
+        ) from error
+
+
+def temporary_beside(path: Path) -> Path:
+    """A name in the folder of ``path``, with its suffix, that this process alone uses.
+
+    Files and folders of that kind whose process has ended without removing them are removed.
+    """
+    pattern = re.compile(rf"\.{re.escape(path.stem)}\.{_MACHINE}-(\d+)\.tmp{re.escape(path.suffix)}")
+    for entry in list(path.parent.iterdir()) if path.parent.is_dir() else []:
+        match = pattern.fullmatch(entry.name)
+        if match and not _runs(int(match[1])):
+            _remove(entry)
+    return path.with_name(f".{path.stem}.{_MACHINE}-{os.getpid()}.tmp{path.suffix}")
+
+
+def _runs(process: int) -> bool:
+    if os.name != "posix":  # elsewhere signal 0 is no mere question
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def _remove(entry: Path) -> None:
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            entry.unlink()
+
+
+def check_writable(path: str | Path, option: str) -> None:
+    """Tell the user before the work, not after it, that a file or folder cannot be made; creates nothing.
+
+    Raises:
+        UserError: ``path`` cannot be made; ``option`` asked for it.
+    """
+    path = Path(path).absolute()
+    parent = next(folder for folder in path.parents if folder.exists())
+    if not parent.is_dir() or not os.access(path if path.exists() else parent, os.W_OK):
+        raise UserError(f"{option}: cannot write {path}; expected a place that you may write to")
