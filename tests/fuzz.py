@@ -1,4 +1,4 @@
-"""Mutated files against every reader, guided by coverage: ``python -m tests.fuzz --minutes 5`` (``make fuzz``).
+"""Mutated files against every reader, guided by coverage: ``python -m tests.fuzz`` (``make fuzz``).
 
 It starts from the files of :mod:`tests.hostile`. An input that reaches a line of the readers that none has
 reached before becomes a start for others. Inputs that end in anything but a result or a UserError are kept.
@@ -102,7 +102,7 @@ def attempt(reader: str, path: Path, data: bytes) -> tuple[str, set[tuple[str, i
 def run_batch(
     reader: str, suffix: str, inputs: list[bytes], folder: Path
 ) -> tuple[list[tuple[str, set]], str]:
-    """Outcomes of the inputs in a forked process, and what ended it before the last of them, if anything did."""
+    """Outcomes of the inputs in a forked process, and what ended it early, if anything did."""
     receive, send = os.pipe()
     process = os.fork()
     if not process:

@@ -1,7 +1,7 @@
 """AMASS (amass.is.tue.mpg.de) -> amass_db.pt: poses for a motion prior, no images and no features.
 
 Reads ``{dataset}/{subject}/{action}.npz`` (SMPL+H) under the folder names of every release. Files of shapes
-and clips under 60 frames are skipped. Folders of datasets that the original does not use are ignored and named.
+and clips under 60 frames are skipped; folders of datasets that the original does not use are named.
 
 Differs from the original: clips are thinned to about 25 frames per second (--fps 0: left at their own rate).
 """
