@@ -1,4 +1,4 @@
-"""The open pipeline: bodies without meshes, simulated data, a training step of the per-frame network, the fit."""
+"""The open pipeline: bodies without meshes, simulated data, a training step per frame, the fit."""
 
 from __future__ import annotations
 

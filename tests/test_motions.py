@@ -91,7 +91,7 @@ def test_resample_at_whole_frames_is_the_identity() -> None:
 
 
 def test_half_of_the_clips_are_mirrored() -> None:
-    """One still pose: a clip is that pose or its mirror image, sides exchanged, found here with axis-angles."""
+    """One still pose: a clip is that pose or its mirror image, sides exchanged, found by axis-angles."""
     still = procedural_motions(1, seed=4, length=1)[0]
     trans = torch.tensor([0.3, 1.0, -0.2])
     motion = Motion("still", "1", still.rotmat.expand(8, -1, -1, -1), trans.expand(8, 3))

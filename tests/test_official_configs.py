@@ -21,7 +21,10 @@ import torch
 
 import evaluate
 import train
+from lib.core.config import load_config
+from lib.core.trainer import open_datasets
 from lib.dataset import database as database_module
+from lib.dataset.loaders import BatchStream
 from lib.utils.errors import UserError
 from lib.utils.files import dump_joblib, load_checkpoint
 from lib.utils.keypoints import JOINT_NAMES
@@ -278,6 +281,20 @@ def test_train_go_on_and_evaluate(
         published = {"repr_table4_3dpw_model": {"3dpw"}}.get(title, set(tests))
         assert bool(content["published"]) == (dataset in published)
         assert content["protocol"]["title"] == title
+
+
+@pytest.mark.parametrize("title", TABLE)
+def test_batches_can_be_pinned(title: str, make_databases: Callable[[set[str]], Path]) -> None:
+    """For a GPU they are copied into memory of the same strides, which must not share entries."""
+    sets_2d, sets_3d, _, _ = TABLE[title]
+    folder = make_databases({*sets_2d, *sets_3d})
+    opts = ["PATHS.PREPROCESSED", str(folder), "MODEL.FEATURE_SIZE", str(FEATURES)]
+    datasets = open_datasets(load_config(CONFIGS / f"{title}.yaml", opts))
+    assert datasets.keys() == {"2d", "3d"}
+    for windows in datasets.values():
+        for source in (windows, *windows.datasets):  # several sets, and one
+            for values in next(BatchStream(source, 13, seed=0)).values():
+                torch.empty_strided(values.shape, values.stride(), dtype=values.dtype).copy_(values)
 
 
 def test_a_missing_database_is_named(

@@ -501,7 +501,7 @@ def test_an_exported_checkpoint_predicts_the_same(
     monkeypatch.setattr(sys, "argv", [*argv, "--half"] if half else argv)
     export_checkpoint.main()
     exported = load_checkpoint(target)
-    assert set(exported) == {"gen_state_dict", "epoch", "performance", "config", "body"}
+    assert set(exported) == {"gen_state_dict", "epoch", "performance", "config", "body", "fingerprint"}
     assert not any(key.startswith("regressor.smpl.") for key in exported["gen_state_dict"])
     assert target.stat().st_size < 0.1 * (trainer.folder / "checkpoint.pth.tar").stat().st_size
     model, _ = load_model(target, None, open_body)

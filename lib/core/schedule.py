@@ -70,7 +70,7 @@ class LearningRate:
         that has changed since scales the rate that is in use."""
         base = state.get("base", self._base)
         if base != self._base:
-            self._set(self.value * self._base / base)
+            self._set(self._base * (self.value / base if base else 1.0))
         learned = {key: value for key, value in state.items() if key not in ("base", "patience")}
         if self._plateau is not None and learned:
             self._plateau.load_state_dict(learned)

@@ -98,7 +98,7 @@ def load_gendered_body(base_data: str | Path, gender: str) -> BodyData:
 
 
 def find_smpl(base_data: str | Path, gender: str = "neutral") -> Path | None:
-    """The official SMPL file of a gender: ``SMPL_{GENDER}.pkl`` or ``.npz`` in ``base_data``, or under the name
+    """The official SMPL file of a gender: ``SMPL_{GENDER}.pkl`` or ``.npz`` in ``base_data``, or by the name
     that it is downloaded with, there or in the folders that its archives unpack to; None if it is not there.
     """
     short = gender if gender == "neutral" else gender[:1]
