@@ -29,6 +29,7 @@ REFERENCE_STEP = 1 / 30
 SAME_OVERLAP = 0.7  # IoU of two landmark boxes that can only be one person
 SAME_DISTANCE = 0.1  # or: median distance of their landmarks, in sides of the larger box, …
 SAME_DISTANCE_OVERLAP = 0.4  # … where the boxes overlap by this at least
+SAME_BEGINNING = 0.2  # IoU of the first boxes of two tracks that soon are one
 KNOWN_DISTANCE = 0.2  # between the centres of a detection's and a known person's circle, in its radii, …
 KNOWN_GROWTH = 1.3  # … and their sizes: not worth a closer look
 REUNION_SHIFT = 0.5  # how far a lost person may have gone, in box sides
@@ -119,11 +120,10 @@ def track_people(
 def same_person(a: Landmarks, b: Landmarks) -> bool:
     """Whether two landmark sets of one frame lie on the same person: their boxes overlap a lot, or somewhat
     and most landmarks agree, be it with left and right exchanged (which the network sometimes does)."""
-    corners = np.stack([[points.min(axis=0), points.max(axis=0)] for points in (a.xy, b.xy)])
-    overlap = intersection_over_union(corners[0], corners[1:])[0]
+    overlap = _overlap(a, b)
     if overlap > SAME_OVERLAP or overlap < SAME_DISTANCE_OVERLAP:
-        return bool(overlap > SAME_OVERLAP)
-    side = np.ptp(corners, axis=1).max()
+        return overlap > SAME_OVERLAP
+    side = max(np.ptp(points, axis=0).max() for points in (a.xy, b.xy))
     orders = (slice(None), LANDMARK_FLIP)
     distance = min(np.median(np.linalg.norm(a.xy - b.xy[order], axis=1)) for order in orders)
     return bool(distance < SAME_DISTANCE * side)
@@ -265,6 +265,8 @@ class _Tracker:
             if self._is_new(found, (p.latest for p in followed)) and self._moves_like_a_person(before, found):
                 person.add(frame_id, found)
                 followed.append(person)
+            elif self._was_a_second_look(person, found, followed):
+                self.everyone.remove(person)
             else:
                 self._lost.append(person)
                 if person.doubtful_since is not None:
@@ -272,6 +274,16 @@ class _Tracker:
         self._live = followed
         longest = self._max_gap + self._search_every
         self._lost = [p for p in self._lost if frame_id - p.frame_ids[-1] <= longest]
+
+    def _was_a_second_look(self, person: _Person, found: Landmarks, others: list[_Person]) -> bool:
+        """Whether a new track that has just met an older one began upon that person, too."""
+        start = person.doubtful_since
+        if start is None or start != person.frame_ids[0] or found.score < MIN_PRESENCE:
+            return False
+        begun = (p.at(start) for p in others if same_person(p.latest, found))
+        return any(
+            there is not None and _overlap(there, person.landmarks[0]) > SAME_BEGINNING for there in begun
+        )
 
     def _look_for_others(self, frame_id: int, frame: np.ndarray, squares: list[_Square]) -> None:
         for detection in self._detections(frame, squares):
@@ -340,12 +352,21 @@ class _Tracker:
         sure = [i for i in person.frame_ids if i < person.doubtful_since]
         person.doubtful_since = None
         back = dict([last])
+        absorbed: list[_Person] = []
         for frame_id, frame in reversed(self._recent):
             if frame_id >= last[0] or (sure and frame_id <= sure[-1]):
                 continue
             found = self._network(frame, before[1].next_centre, before[1].next_scale_point)
-            others = [p.at(frame_id) for p in self.everyone if p is not person]
-            if not self._moves_like_a_person(before[1], found) or not self._is_new(found, others):
+            same = [
+                p
+                for p in self.everyone
+                if p is not person and (there := p.at(frame_id)) is not None and same_person(there, found)
+            ]
+            # A track that ended here, on this person, was this person's: both had been found.
+            absorbed += [p for p in same if p not in self._live and p.frame_ids[-1] == frame_id]
+            if found.score < MIN_PRESENCE or not self._moves_like_a_person(before[1], found):
+                break
+            if any(p not in absorbed for p in same):
                 break
             before = frame_id, found
             back[frame_id] = found
@@ -358,6 +379,10 @@ class _Tracker:
                 return
             # Nor is anything right that led to the wrong reading, or that followed from it.
             kept = {i: kept[i] for i in sure}
+        for other in absorbed:
+            kept |= {i: found for i, found in zip(other.frame_ids, other.landmarks) if i < min(back)}
+            self.everyone.remove(other)
+            self._lost = [lost for lost in self._lost if lost is not other]
         person.frame_ids = sorted(kept.keys() | back.keys())
         person.landmarks = [kept[i] if i in kept else back[i] for i in person.frame_ids]
         self._join(person)
@@ -401,6 +426,12 @@ def _neighbourhood(person: _Person) -> _Square:
 
 def _radius(person: Landmarks) -> float:
     return float(np.linalg.norm(person.next_scale_point - person.next_centre))
+
+
+def _overlap(a: Landmarks, b: Landmarks) -> float:
+    """IoU of the boxes about two persons' landmarks."""
+    corners = np.stack([[points.min(axis=0), points.max(axis=0)] for points in (a.xy, b.xy)])
+    return float(intersection_over_union(corners[0], corners[1:])[0])
 
 
 def _distance(a: Landmarks, b: Landmarks) -> float:
