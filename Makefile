@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 VIDEO ?= data/open/downloads/demo.mp4
 
-.PHONY: demo test lint assets clean
+.PHONY: demo test lint fuzz soak assets clean
 
 demo: $(VENV)/.installed assets
 	$(PY) demo.py --vid_file $(VIDEO)
@@ -16,6 +16,14 @@ lint: $(VENV)/.installed-dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+# mutated files against every reader
+fuzz: $(VENV)/.installed-dev
+	$(PY) -m tests.fuzz --minutes 10
+
+# the same work for 15 minutes; one arena, since glibc's per-thread ones drift
+soak: $(VENV)/.installed-dev
+	MALLOC_ARENA_MAX=1 $(PY) -m tests.soak --minutes 15
 
 assets: $(VENV)/.installed
 	$(PY) -m lib.data_utils.open_assets
@@ -30,4 +38,4 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) output
+	rm -rf $(VENV)

@@ -29,7 +29,7 @@ from lib.demo.pipeline import (
     run_demo,
     write_videos,
 )
-from lib.demo.render import Renderer, person_colour, project_vertices
+from lib.demo.render import Projection, Renderer, person_colour, project_vertices
 from lib.demo.tracking import Track, track_people
 from lib.demo.video import VideoFile
 from lib.models.body import load_body
@@ -198,7 +198,7 @@ def naive_drawing(folder: Path) -> None:
         for frame_id, frame in enumerate(source):
             image = frame
             for index, row in drawing_order(people, frame_id):
-                verts, camera = people[index].meshes[row], people[index].draw_cam[row]
+                verts, camera = people[index].meshes[row], people[index].cameras[row]
                 image = _draw_over_all(renderer, image, verts, camera, person_colour(index))
             write(image)
 
@@ -207,11 +207,12 @@ def _draw_over_all(
     renderer: Renderer,
     image: np.ndarray,
     verts: np.ndarray,
-    camera: np.ndarray,
+    camera: np.ndarray | Projection,
     colour: tuple[float, float, float],
 ) -> np.ndarray:
     height, width = image.shape[:2]
-    pixels, colours = project_vertices(verts, camera, width, height), renderer._shade(verts, colour)
+    pixels = camera(verts) if callable(camera) else project_vertices(verts, camera, width, height)
+    colours = renderer._shade(verts, colour)
     samples, depth = renderer._rasterise(pixels, verts[:, 2], colours, width, height)
     surface = cv2.resize(samples, (width, height), interpolation=cv2.INTER_AREA)
     covered = cv2.resize((depth < 3.9).astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)

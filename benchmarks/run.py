@@ -21,12 +21,12 @@ from typing import Any
 import matplotlib
 import torch
 
-from benchmarks import features_demo, measures, memory, prediction, training
+from benchmarks import features_demo, measures, memory, open_pipeline, prediction, training
 from benchmarks.case import Case, Result, measure
 from lib.models.precision import cpu_has_bf16
 from lib.utils.errors import UserError, run_command
 
-GROUPS = ("prediction", "training", "measures", "features_demo")
+GROUPS = ("prediction", "training", "measures", "features_demo", "open_pipeline")
 
 
 def main() -> None:
@@ -76,6 +76,7 @@ def find_cases(group: str, device: torch.device, quick: bool) -> list[Case]:
         "training": training,
         "measures": measures,
         "features_demo": features_demo,
+        "open_pipeline": open_pipeline,
     }
     return modules[group].cases(device, quick)
 

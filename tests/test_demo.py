@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -49,9 +53,10 @@ from lib.models.tcmr import TCMR
 from lib.utils.crops import crop_image, normalise_crop
 from lib.utils.errors import UserError
 from lib.utils.files import load_joblib, save_checkpoint
-from lib.utils.landmark_features import landmark_vector
+from lib.utils.landmark_features import landmark_arrays
 from lib.utils.landmark_flips import repair_flips
 from tests.golden_tools import GOLDEN, fill_by_recipe, load_golden
+from tests.video_tools import encode
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 W, H, N = 160, 120, 30
@@ -108,17 +113,23 @@ def video(tmp_path_factory) -> Path:
     return path
 
 
+def no_networks(monkeypatch):
+    monkeypatch.setattr(pipeline, "landmark_network", lambda detector, open_dir: None)
+    monkeypatch.setattr(pipeline, "person_detector", lambda detector, open_dir, device: object())
+
+
 @pytest.fixture
 def tracked(monkeypatch):
     """Replace detection and tracking, which need downloaded networks, by two ready tracks."""
     tracks = [make_track(1), make_track(2, start=5, size=30.0, centre=(60.0, 50.0))]
 
-    def track_people(frames, detector, network, *, min_frames):
-        assert min_frames == 25
+    def track_people(frames, detector, network, *, fps, min_seconds):
+        assert fps > 0
+        assert min_seconds == 0.3
         assert sum(1 for _ in frames) >= N
         return tracks
 
-    monkeypatch.setattr(pipeline, "_load_tracker", lambda detector: (None, None))
+    no_networks(monkeypatch)
     monkeypatch.setattr(pipeline, "track_people", track_people)
     return tracks
 
@@ -395,9 +406,9 @@ def test_landmark_features(open_dir):
     net = load_landmark_net(open_dir / "landmark_net.pth.tar")
     track = make_track()
     (static,) = LandmarkExtractor(net)([], [track])
-    vectors, boxes = landmark_vector(*repair_flips(track.xy, track.visibility, track.world))
+    vectors, boxes = landmark_arrays(*repair_flips(track.xy, track.visibility, track.world))
     with torch.no_grad():
-        np.testing.assert_allclose(static.values, net(torch.from_numpy(vectors)).numpy(), atol=1e-6)
+        np.testing.assert_allclose(static.values, net(vectors).numpy(), atol=1e-6)
     np.testing.assert_array_equal(static.bboxes, boxes)
 
 
@@ -419,7 +430,8 @@ def test_frame_rate_is_measured():
 
 
 def people_at(open_models, *tracks, **options):
-    return reconstruct(open_models, [], tracks, width=W, height=H, fps=25, **options)
+    """Where TCMR puts them: the tracks' landmarks are nobody's."""
+    return reconstruct(open_models, [], tracks, width=W, height=H, fps=25, fit=False, **options)
 
 
 @pytest.mark.parametrize("nearer_first", [True, False])
@@ -433,7 +445,7 @@ def test_nearer_person_covers_the_farther_one(open_models, open_body, nearer_fir
         people.reverse()
     near = people[index]
     assert near.result["orig_cam"][0, 1] > people[1 - index].result["orig_cam"][0, 1]
-    alone = renderer.render(black, near.meshes[0], near.draw_cam[0], person_colour(index))
+    alone = renderer.render(black, near.meshes[0], near.cameras[0], person_colour(index))
     inside = cv2.erode(alone.max(axis=2), np.ones((3, 3))) > 0
     image = draw_frame(renderer, black, 0, people)
     np.testing.assert_array_equal(image[inside], alone[inside])
@@ -467,7 +479,8 @@ def test_plain_rendering_leaves_the_result_alone(open_models, open_body):
     for key in ("pred_cam", "orig_cam"):
         np.testing.assert_array_equal(plain.result[key], usual.result[key])
     side = plain.result["bboxes"][:, 2]
-    np.testing.assert_allclose(plain.draw_cam[:, :2], np.stack([side / W, side / H], 1), rtol=1e-6)
+    drawn = np.stack(plain.cameras)
+    np.testing.assert_allclose(drawn[:, :2], np.stack([side / W, side / H], 1), rtol=1e-6)
     renderer = Renderer(open_body.faces, W, H)
     image = draw_frame(renderer, np.full((H, W, 3), 90, np.uint8), 0, [plain], render_plain=True)
     assert image[0, 0].tolist() == [0, 0, 0]
@@ -596,14 +609,14 @@ def test_damaged_image_in_the_middle(open_dir, tmp_path, monkeypatch):
     for i in range(N):
         cv2.imwrite(str(tmp_path / f"{i:03d}.png"), np.full((H, W, 3), 128, np.uint8))
     (tmp_path / "020.png").write_text("not an image")
-    monkeypatch.setattr(pipeline, "_load_tracker", lambda detector: (None, None))
+    no_networks(monkeypatch)
     monkeypatch.setattr(pipeline, "track_people", lambda frames, *a, **k: list(frames))
     options = DemoOptions(img_dir=str(tmp_path), output_folder=str(tmp_path / "out"), open_dir=str(open_dir))
-    with pytest.raises(UserError, match=r"020\.png: cannot be read"):
+    with pytest.raises(UserError, match=r"020\.png is damaged or no image"):
         run_demo(options)
     monkeypatch.setattr(pipeline, "track_people", lambda *a, **k: [make_track()])
     threads = threading.active_count()
-    with pytest.raises(UserError, match=r"020\.png: cannot be read"):
+    with pytest.raises(UserError, match=r"020\.png is damaged or no image"):
         run_demo(options)
     assert threading.active_count() == threads
     assert not files_in(tmp_path / "out")
@@ -639,7 +652,7 @@ def test_meshes_of_an_earlier_run_do_not_mix_in(tmp_path):
 def test_nobody_found_is_a_user_error(video, open_dir, tmp_path, tracked):
     tracked.clear()
     options = DemoOptions(vid_file=str(video), output_folder=str(tmp_path / "out"), open_dir=str(open_dir))
-    with pytest.raises(UserError, match="nobody was followed for 25 frames"):
+    with pytest.raises(UserError, match=r"two people \(35 frames, 1.4 s\): nobody was found .* 0.3 s"):
         run_demo(options)
     assert not (tmp_path / "out").exists()
 
@@ -651,6 +664,14 @@ def test_wrong_inputs_are_user_errors(tmp_path):
         run_demo(DemoOptions(vid_file="https://www.youtube.com/watch?v=x"))
     with pytest.raises(UserError, match="no such folder"):
         run_demo(DemoOptions(img_dir=str(tmp_path / "x")))
+    with pytest.raises(UserError, match="--fps -3"):
+        run_demo(DemoOptions(vid_file="a.mp4", fps=-3))
+    with pytest.raises(UserError, match="--min_seconds nan"):
+        run_demo(DemoOptions(vid_file="a.mp4", min_seconds=float("nan")))
+    with pytest.raises(UserError, match="--person tallest"):
+        run_demo(DemoOptions(vid_file="a.mp4", person="tallest"))
+    with pytest.raises(UserError, match=r"--tracks .*x\.txt: no such file"):
+        run_demo(DemoOptions(vid_file="a.mp4", tracks=str(tmp_path / "x.txt")))
 
 
 def test_unwritable_output_is_told_before_the_work(video, tmp_path):
@@ -661,7 +682,7 @@ def test_unwritable_output_is_told_before_the_work(video, tmp_path):
 
 def test_command_line():
     args = command.parse_args(["--vid_file", "a.mp4", "--sideview", "--gender", "male"])
-    assert (args.vid_file, args.sideview, args.gender, args.detector) == ("a.mp4", True, "male", "full")
+    assert (args.vid_file, args.sideview, args.gender, args.detector) == ("a.mp4", True, "male", "auto")
 
 
 def test_options_kept_for_compatibility_warn(monkeypatch, caplog):
@@ -686,7 +707,170 @@ def test_mistake_gives_one_line_and_status_2(tmp_path):
     assert "no.mp4: no such video file" in run.stderr
 
 
-@pytest.mark.skipif(not (REPOSITORY / DOWNLOADS / "demo.mp4").is_file(), reason="open assets are not fetched")
+# --------------------------------------------------------------------------------
+# Which film, which person, which folder
+
+
+def small_film(path: Path, n: int = 3) -> Path:
+    path.parent.mkdir(exist_ok=True, parents=True)
+    return encode(path, [np.full((H, W, 3), 90, np.uint8)] * n, fps=25)
+
+
+@pytest.fixture
+def briefly(monkeypatch):
+    """Two people in all frames of whatever film, the first of them the larger one."""
+
+    def track_people(frames, *_, **__):
+        n = sum(1 for _ in frames)
+        return [make_track(1, n=n), make_track(2, n=n, size=30.0)]
+
+    no_networks(monkeypatch)
+    monkeypatch.setattr(pipeline, "track_people", track_people)
+
+
+def test_equal_names_do_not_overwrite_each_other(open_dir, tmp_path, briefly):
+    """Films a.mp4, a.mov and another a.mp4, and a folder a; a second run finds its own folder again."""
+    inputs = [small_film(tmp_path / name) for name in ("x/a.mp4", "x/a.mov", "y/a.mp4")]
+    out = tmp_path / "out"
+    folders = []
+    for path in [*inputs, *inputs[::-1]]:
+        written = run_demo(DemoOptions(vid_file=str(path), output_folder=str(out), open_dir=str(open_dir)))
+        folders.append(written[0].parent.name)
+        assert written[0] == out / folders[-1] / f"tcmr_{folders[-1]}_output.mp4"
+    assert folders[:3] == folders[:2:-1]
+    assert folders[:2] == ["a", "a_mov"]
+    assert len(set(folders)) == 3
+    assert len(files_in(out)) == 6
+
+
+def test_the_films_folder_is_not_told(open_dir, tmp_path, briefly):
+    film = small_film(tmp_path / "secret" / "a.mp4")
+    out = run_demo(DemoOptions(vid_file=str(film), output_folder=str(tmp_path), open_dir=str(open_dir)))
+    assert b"secret" not in out[0].read_bytes()
+
+
+@pytest.mark.parametrize("name", ["n" * 240, "ü" * 120, "a\x1b[31m\n", "a:b"])
+def test_any_name_makes_a_folder(open_dir, tmp_path, briefly, name):
+    film = small_film(tmp_path / "x" / "a.mp4").rename(tmp_path / "x" / f"{name}.mp4")
+    written = run_demo(DemoOptions(vid_file=str(film), output_folder=str(tmp_path), open_dir=str(open_dir)))
+    assert all(path.is_file() for path in written)
+    assert all(path.name.isprintable() for path in written)
+
+
+def test_one_person_of_several(open_dir, tmp_path, briefly):
+    """Numbers stay what they are."""
+    video = small_film(tmp_path / "a.mp4")
+    for person, expected in (("2", [2]), ("largest", [1]), ("all", [1, 2])):
+        run_demo(
+            DemoOptions(
+                vid_file=str(video),
+                output_folder=str(tmp_path),
+                open_dir=str(open_dir),
+                save_pkl=True,
+                person=person,
+            )
+        )
+        assert sorted(load_joblib(tmp_path / "a" / "tcmr_output.pkl")) == expected
+    with pytest.raises(UserError, match="--person 7: found were 1, 2"):
+        run_demo(DemoOptions(vid_file=str(video), open_dir=str(open_dir), person="7"))
+
+
+def test_told_frame_rate_is_the_films(open_dir, tmp_path, briefly, monkeypatch):
+    rates = []
+    take = pipeline.reconstruct
+    monkeypatch.setattr(
+        pipeline, "reconstruct", lambda *a, fps, **k: rates.append(fps) or take(*a, fps=fps, **k)
+    )
+    film = small_film(tmp_path / "a.mp4")
+    written = run_demo(
+        DemoOptions(vid_file=str(film), output_folder=str(tmp_path), open_dir=str(open_dir), fps=100)
+    )
+    assert rates == [pytest.approx(100)]
+    for path in written[:2]:
+        times = [float(time) for time, _ in VideoFile(path).timed()]
+        np.testing.assert_allclose(times, np.arange(3) / 100, atol=1e-4)
+
+
+def test_damage_is_told_in_the_summary_and_where_nobody_is(open_dir, tmp_path, briefly, caplog, monkeypatch):
+    film = encode(
+        tmp_path / "a.avi", [np.full((H, W, 3), 90, np.uint8)] * 6, codec="mjpeg", pix_fmt="yuvj420p"
+    )
+    with av.open(str(film)) as container:
+        packet = next(itertools.islice(container.demux(video=0), 3, None))
+        position, content = packet.pos, bytes(packet)
+    data = film.read_bytes()
+    at = data.index(content, position)
+    film.write_bytes(data[:at] + bytes(len(content)) + data[at + len(content) :])
+    options = DemoOptions(vid_file=str(film), output_folder=str(tmp_path), open_dir=str(open_dir))
+    with caplog.at_level(logging.INFO):
+        run_demo(options)
+    (warning,) = (r.getMessage() for r in caplog.records if r.levelname == "WARNING")
+    assert "1 at 0.10 s" in warning
+    assert "the film is damaged, frames lost: 1 at 0.10 s" in caplog.records[-1].getMessage()
+    monkeypatch.setattr(pipeline, "track_people", lambda frames, *_, **__: list(frames)[:0])
+    with pytest.raises(UserError, match=r"nobody was found .* the film is damaged, frames lost"):
+        run_demo(options)
+
+
+def test_nothing_is_announced_that_nobody_asked_for(open_dir, base_data, tmp_path, briefly, caplog):
+    video = small_film(tmp_path / "a.mp4")
+    with caplog.at_level(logging.INFO):
+        run_demo(DemoOptions(vid_file=str(video), output_folder=str(tmp_path), open_dir=str(open_dir)))
+    assert "not present" not in caplog.text
+    assert "SMPL" not in caplog.text
+    options = DemoOptions(
+        vid_file=str(video), output_folder=str(tmp_path), open_dir=str(open_dir), base_data=str(base_data)
+    )
+    with caplog.at_level(logging.INFO):
+        run_demo(options)
+    assert "SMPL_NEUTRAL.pkl is not used: this checkpoint was trained with the open body" in caplog.text
+
+
+def test_people_too_short_for_official_windows(open_dir, tmp_path, monkeypatch, caplog):
+    tracked = [make_track(1, n=16), make_track(2, n=12)]
+    no_networks(monkeypatch)
+    monkeypatch.setattr(pipeline, "track_people", lambda frames, *_, **__: list(frames) and tracked)
+    video = small_film(tmp_path / "a.mp4", 16)
+    options = {"vid_file": str(video), "output_folder": str(tmp_path), "open_dir": str(open_dir)}
+    run_demo(DemoOptions(**options, opts=["COMPAT.STATIC_BORDERS", "True"], save_pkl=True))
+    assert "person 2 is left out: in sight for less than 16 frames" in caplog.text
+    assert sorted(load_joblib(tmp_path / "a" / "tcmr_output.pkl")) == [1]
+    tracked.pop(0)
+    run_demo(DemoOptions(**options, save_pkl=True))
+    assert sorted(load_joblib(tmp_path / "a" / "tcmr_output.pkl")) == [2]
+    with pytest.raises(UserError, match="nobody is in sight for 16 frames"):
+        run_demo(DemoOptions(**options, opts=["COMPAT.STATIC_BORDERS", "True"]))
+
+
+def test_one_image_is_a_result(open_dir, tmp_path, tracked, monkeypatch):
+    monkeypatch.setattr(
+        pipeline, "track_people", lambda frames, *a, **k: [make_track(1, n=len(list(frames)))]
+    )
+    cv2.imwrite(str(tmp_path / "photo.jpg"), np.full((H, W, 3), 128, np.uint8))
+    run_demo(
+        DemoOptions(vid_file=str(tmp_path / "photo.jpg"), output_folder=str(tmp_path), open_dir=str(open_dir))
+    )
+    assert len(list(VideoFile(tmp_path / "photo" / "tcmr_photo_output.mp4"))) == 1
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_from_any_folder(open_dir, tmp_path, relative):
+    """Networks are found where --open_dir says, or where the project lies."""
+    film = small_film(tmp_path / "a.mp4")
+    chosen = os.path.relpath(open_dir, tmp_path) if relative else str(open_dir)
+    run = subprocess.run(
+        [sys.executable, str(REPOSITORY / "demo.py"), "--vid_file", film.name, "--open_dir", chosen],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "nobody was found" in run.stderr
+    assert run.returncode == 2
+    assert not any("TensorFlow" in line for line in run.stderr.splitlines())
+
+
+@pytest.mark.skipif(not (DOWNLOADS / "demo.mp4").is_file(), reason="open assets are not fetched")
 def test_real_video(open_dir, tmp_path, monkeypatch):
     """Detection and tracking included, on a second and a half of the sample video."""
     monkeypatch.chdir(REPOSITORY)

@@ -10,6 +10,7 @@ from lib.utils.landmark_features import (
     LIMB_JOINTS,
     LIMB_LANDMARKS,
     VECTOR_SIZE,
+    landmark_arrays,
     landmark_boxes,
     landmark_vector,
     torso_frame,
@@ -31,10 +32,10 @@ def test_boxes_are_tight_squares(person) -> None:
 
 def test_vector_ignores_image_position_scale_and_world_origin(person) -> None:
     xy, visibility, world = person
-    expected, boxes = landmark_vector(xy, visibility, world)
-    moved, moved_boxes = landmark_vector(2.5 * xy + [100, -40], visibility, world + np.array([0.3, 5, -2]))
+    expected, boxes = landmark_arrays(xy, visibility, world)
+    moved, moved_boxes = landmark_arrays(2.5 * xy + [100, -40], visibility, world + np.array([0.3, 5, -2]))
     assert expected.shape == (5, VECTOR_SIZE)
-    assert expected.dtype == np.float32
+    assert expected.dtype == torch.float32
     np.testing.assert_allclose(moved, expected, atol=1e-5)
     np.testing.assert_allclose(moved_boxes[:, 2], 2.5 * boxes[:, 2], rtol=1e-6)
 
@@ -43,8 +44,7 @@ def test_turning_the_body_changes_only_the_camera_frame_parts(person) -> None:
     xy, visibility, world = person
     turn = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0]
     turn *= np.sign(np.linalg.det(turn))
-    before, _ = landmark_vector(xy, visibility, world)
-    after, _ = landmark_vector(xy, visibility, world @ turn.T)
+    before, after = (landmark_arrays(xy, visibility, seen)[0].numpy() for seen in (world, world @ turn.T))
     np.testing.assert_allclose(after[:, :99], before[:, :99], atol=1e-6)
     np.testing.assert_allclose(after[:, -99:], before[:, -99:], atol=1e-5)
     frames = before[:, 198:204].reshape(5, 3, 2)
@@ -52,12 +52,20 @@ def test_turning_the_body_changes_only_the_camera_frame_parts(person) -> None:
 
 
 def test_torso_frame_is_a_rotation_with_left_and_up(person) -> None:
-    frame = torso_frame(person[2])
+    frame = torso_frame(torch.from_numpy(person[2])).numpy()
     np.testing.assert_allclose(frame @ frame.transpose(0, 2, 1), np.tile(np.eye(3), (5, 1, 1)), atol=1e-6)
     np.testing.assert_allclose(np.linalg.det(frame), 1, atol=1e-6)
-    standing = np.zeros((33, 3))
-    standing[[11, 12, 23, 24]] = [[0.2, -0.5, 0], [-0.2, -0.5, 0], [0.1, 0, 0], [-0.1, 0, 0]]
+    standing = torch.zeros(33, 3)
+    standing[[11, 12, 23, 24]] = torch.tensor([[0.2, -0.5, 0], [-0.2, -0.5, 0], [0.1, 0, 0], [-0.1, 0, 0]])
     np.testing.assert_allclose(torso_frame(standing)[:, :2], [[1, 0], [0, -1], [0, 0]], atol=1e-6)
+
+
+def test_clips_in_batches_give_what_single_frames_give(person) -> None:
+    tensors = [torch.from_numpy(part) for part in person]
+    vectors, boxes = landmark_vector(*(part.expand(3, *part.shape) for part in tensors))
+    one_by_one = [landmark_vector(*frame) for frame in zip(*tensors)]
+    torch.testing.assert_close(vectors, torch.stack([v for v, _ in one_by_one]).expand(3, 5, -1))
+    torch.testing.assert_close(boxes, torch.stack([b for _, b in one_by_one]).expand(3, 5, -1))
 
 
 def test_flip_is_an_involution_and_limb_lists_agree() -> None:
@@ -69,7 +77,7 @@ def test_flip_is_an_involution_and_limb_lists_agree() -> None:
 
 def test_a_wild_landmark_cannot_throw_the_network_far(person) -> None:
     net = LandmarkNet(width=32, feature_size=8, blocks=1)
-    vectors = torch.from_numpy(landmark_vector(*person)[0])
+    vectors, _ = landmark_arrays(*person)
     huge = vectors.clone()
     huge[:, 100] = 1e9
     limited = vectors.clone()

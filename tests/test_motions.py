@@ -9,15 +9,17 @@ from scipy.spatial.transform import Rotation
 
 from lib.data_utils.motions import (
     TEST_PERFORMERS,
+    UNCHANGED,
     VAL_PERFORMERS,
+    Motion,
     MotionSampler,
     load_motions,
-    mirror,
     open_motions,
     procedural_motions,
     resample,
 )
 from lib.utils.errors import UserError
+from tests.simulation_tools import generator
 
 
 def write(folder: Path, name: str, frames: int = 60, fps: float = 30, **change: np.ndarray) -> np.ndarray:
@@ -88,19 +90,30 @@ def test_resample_at_whole_frames_is_the_identity() -> None:
     torch.testing.assert_close(trans, motion.trans)
 
 
-def test_mirroring_twice_is_the_identity_and_swaps_sides() -> None:
-    motion = procedural_motions(1, seed=4, length=8)[0]
-    once = mirror(motion.rotmat, motion.trans)
-    torch.testing.assert_close(mirror(*once)[0], motion.rotmat)
-    left_knee = Rotation.from_matrix(motion.rotmat[:, 4].numpy()).as_rotvec()
-    right_knee = Rotation.from_matrix(once[0][:, 5].numpy()).as_rotvec()
-    np.testing.assert_allclose(right_knee, left_knee * [1, -1, -1], atol=1e-5)
+def test_half_of_the_clips_are_mirrored() -> None:
+    """One still pose: a clip is that pose or its mirror image, sides exchanged, found by axis-angles."""
+    still = procedural_motions(1, seed=4, length=1)[0]
+    trans = torch.tensor([0.3, 1.0, -0.2])
+    motion = Motion("still", "1", still.rotmat.expand(8, -1, -1, -1), trans.expand(8, 3))
+    other = [0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20, 23, 22]
+    turns = Rotation.from_matrix(still.rotmat[0].numpy()).as_rotvec()
+    mirrored = torch.from_numpy(Rotation.from_rotvec(turns[other] * [1, -1, -1]).as_matrix()).float()
+    rotmat, moved = MotionSampler([motion], generator(0), UNCHANGED).sample(200, 3)
+    as_it_is, swapped = (
+        (rotmat - pose).abs().amax((1, 2, 3, 4)) < 1e-4 for pose in (still.rotmat[0], mirrored)
+    )
+    assert (as_it_is ^ swapped).all()
+    assert 70 < swapped.sum() < 130
+    sign = 1 - 2 * swapped[:, None, None].float() * torch.tensor([1.0, 0, 0])
+    torch.testing.assert_close(moved, trans * sign.expand(200, 3, 3))
 
 
 def test_sampler_gives_rotations_and_repeats_with_its_seed() -> None:
     motions = procedural_motions(4, seed=5, length=64)
-    rotmat, trans = MotionSampler(motions, np.random.default_rng(0)).sample(6, 16)
-    again, _ = MotionSampler(motions, np.random.default_rng(0)).sample(6, 16)
+    rotmat, trans = MotionSampler(motions, generator(0)).sample(6, 16)
+    again, _ = MotionSampler(motions, generator(0)).sample(6, 16)
+    other, _ = MotionSampler(motions, generator(1)).sample(6, 16)
+    assert not torch.equal(rotmat, other)
     assert rotmat.shape == (6, 16, 24, 3, 3)
     assert trans.shape == (6, 16, 3)
     torch.testing.assert_close(rotmat, again)
@@ -120,6 +133,6 @@ def test_procedural_motions_move_smoothly() -> None:
 
 def test_a_clip_shorter_than_the_sample_is_slowed_down() -> None:
     motions = procedural_motions(1, seed=7, length=10)
-    rotmat, _ = MotionSampler(motions, np.random.default_rng(0)).sample(3, 32)
+    rotmat, _ = MotionSampler(motions, generator(0)).sample(3, 32)
     assert rotmat.shape[1] == 32
     assert torch.isfinite(rotmat).all()

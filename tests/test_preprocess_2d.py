@@ -460,11 +460,27 @@ def test_amass(tmp_path, caplog):
             names.append(name)
     np.testing.assert_array_equal(database["theta"], expected)
     np.testing.assert_array_equal(database["vid_name"], names)
-    assert "lacks BioMotionLab_NTroje" in caplog.text
+    assert "lacks BMLrub, EKUT" in caplog.text
+    assert "ignored, as they are not in the original's list: Other" in caplog.text
 
     amass.main([*argv[:3], str(tmp_path / "native"), "--fps", "0"])
     native = read(tmp_path / "native" / "amass_db.pt")["fps"]
     assert native.tolist() == [60] * 61 + [120] * 130
+
+
+def test_amass_of_every_release(tmp_path):
+    for name in (*amass.DATASETS, *amass.DATASETS.values()):
+        newer = (
+            {"mocap_framerate": None, "mocap_frame_rate": np.array(120.0)} if name in amass.DATASETS else {}
+        )
+        motion = write_motion(tmp_path / name / "s" / "a_poses.npz", 80)
+        motion = {key: value for key, value in {**motion, **newer}.items() if value is not None}
+        np.savez(tmp_path / name / "s" / "a_poses.npz", **motion)
+        write_motion(tmp_path / name / "s" / "neutral_stagei.npz", 70)
+    amass.main(["--dir", str(tmp_path), "--out", str(tmp_path)])
+    names = read(tmp_path / "amass_db.pt")["vid_name"]
+    folders = {*amass.DATASETS, *amass.DATASETS.values()}
+    assert set(names) == {f"{folder}_s_a_poses" for folder in folders} and len(names) == 20 * len(folders)
 
 
 def test_amass_messages(tmp_path):
@@ -473,6 +489,8 @@ def test_amass_messages(tmp_path):
         amass.main(argv)
     for change, message in (
         ({"poses": np.zeros((70, 72))}, r"a\.npz is no SMPL\+H motion"),
+        ({"poses": np.zeros((70, 165))}, r"a\.npz is a motion of SMPL-X"),
+        ({"mocap_framerate": np.array(np.nan)}, r"a\.npz is no SMPL\+H motion"),
         ({"mocap_framerate": np.zeros(2)}, r"a\.npz is no SMPL\+H motion"),
         ({"poses": np.array([{}], object)}, r"SMPL\+H motion .*a\.npz cannot be read"),
     ):

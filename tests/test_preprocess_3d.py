@@ -426,6 +426,12 @@ def test_mpii3d_goes_on(tmp_path, mpii3d_raw):
     assert_same(read(tmp_path / name), read(tmp_path / "whole" / name))
 
 
+@pytest.mark.parametrize("place", ["video_0", "imageFrames/video_0", "imageSequence/video_0"])
+def test_mpii3d_frames_are_found_where_spin_extracts_them(tmp_path, place):
+    (tmp_path / place).mkdir(parents=True)
+    assert mpii3d._frames(tmp_path, 0) == tmp_path / place
+
+
 def test_mpii3d_messages(tmp_path):
     def fails(message: str, split: str = "train") -> None:
         with pytest.raises(UserError, match=message):
@@ -438,6 +444,9 @@ def test_mpii3d_messages(tmp_path):
     fails(r"S1/Seq1/annot\.mat does not exist")
     scipy.io.savemat(folder / "annot.mat", {"annot2": np.zeros((3, 3))})
     fails("video_0 does not exist: expected the extracted frames of camera 0")
+    (folder / "imageSequence").mkdir()
+    (folder / "imageSequence" / "video_0.avi").touch()
+    fails(r"imageSequence/video_0\.avi has not been extracted: make .*Seq1/video_0 and run `ffmpeg -i ")
     for camera in range(9):
         (folder / f"video_{camera}").mkdir()
     fails(r"annot\.mat lacks annot3")

@@ -104,6 +104,7 @@ def test_published_numbers_belong_to_one_title_and_dataset() -> None:
     [
         ({"part": "walk"}, "'walk' in their name"),
         ({"smoothed": True}, "smoothed"),
+        ({"fitted": True}, "fitted to landmarks"),
         ({"borders": "edge"}, "border frames"),
         ({"seqlen": 8}, "windows have 8 frames, not 16"),
         ({"step": 2}, "one frame in 2"),

@@ -1,51 +1,24 @@
 """The landmark simulator: exact where it must be, and noisy in the measured way."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
-from lib.data_utils.motions import MotionSampler, procedural_motions
-from lib.data_utils.simulate import LandmarkBody, NoiseModel, Simulator
-from lib.models.body import OPEN_DATA, load_body
-from lib.models.smpl import SMPL
+from lib.data_utils.simulate import NOISE_V1, NoiseModel
 from lib.utils.landmark_features import LANDMARK_FLIP, LIMB_JOINTS, LIMB_LANDMARKS, landmark_boxes
+from tests.simulation_tools import SILENT, simulate, upright_clips
 
-ZERO = {field.name: 0.0 for field in fields(NoiseModel)}
-SILENT = NoiseModel(**ZERO | {"slow_frames": 8.0, "flip_off": 1.0})
-
-
-@pytest.fixture(scope="module")
-def body():
-    return load_body(OPEN_DATA)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
 def clips():
-    return MotionSampler(procedural_motions(6, seed=1), np.random.default_rng(0)).sample(24, 16)
+    return upright_clips(24, 16)
 
 
-def simulate(body, clips, noise: NoiseModel, seed: int = 0):
-    generator = torch.Generator().manual_seed(seed)
-    betas = torch.randn(len(clips[0]), 10, generator=torch.Generator().manual_seed(9))
-    return Simulator(body, noise, generator)(*clips, betas)
-
-
-def test_joints_and_landmarks_are_those_of_the_whole_mesh(body) -> None:
-    rotmat = MotionSampler(procedural_motions(2, seed=2), np.random.default_rng(1)).sample(1, 4)[0][0]
-    betas = torch.randn(4, 10, generator=torch.Generator().manual_seed(3))
-    joints, landmarks = LandmarkBody(body)(rotmat, betas)
-    mesh = SMPL(body)(betas, rotmat[:, 1:], rotmat[:, :1], pose2rot=False)
-    torch.testing.assert_close(joints, mesh.joints, atol=1e-5, rtol=0)
-    torch.testing.assert_close(landmarks[:, 0], mesh.vertices[:, 332], atol=1e-5, rtol=0)
-    torch.testing.assert_close(
-        landmarks[:, LIMB_LANDMARKS[4:]], mesh.joints[:, LIMB_JOINTS[4:]], atol=2e-5, rtol=0
-    )
-
-
-def test_without_noise_the_landmarks_are_the_truth(body, clips) -> None:
-    seen = simulate(body, clips, SILENT)
+def test_without_noise_the_landmarks_are_the_truth(open_body, clips) -> None:
+    seen = simulate(open_body, clips, SILENT)
     torch.testing.assert_close(seen.world, seen.true_world, atol=1e-5, rtol=0)
     # the image shows the limb joints where the landmarks are
     torch.testing.assert_close(
@@ -53,16 +26,16 @@ def test_without_noise_the_landmarks_are_the_truth(body, clips) -> None:
     )
 
 
-def test_people_stand_upright_in_the_image(body, clips) -> None:
-    seen = simulate(body, clips, SILENT)
+def test_people_stand_upright_in_the_image(open_body, clips) -> None:
+    seen = simulate(open_body, clips, SILENT)
     head, feet = seen.xy[:, :, 0, 1], seen.xy[:, :, [27, 28], 1].mean(-1)
     assert ((head < feet).float().mean()) > 0.9
     assert (landmark_boxes(seen.xy.numpy())[..., 2] > 20).all()
 
 
-def test_depth_is_worse_than_lateral_and_jitter_as_measured(body, clips) -> None:
-    steady = replace(NoiseModel(), flip_stretch=0, swap=0, yaw_rate=0, freeze=0, clean=1.0)
-    seen = simulate(body, clips, steady)
+def test_depth_is_worse_than_lateral_and_jitter_as_measured(open_body, clips) -> None:
+    steady = replace(NOISE_V1, flip_stretch=0, swap=0, yaw_rate=0, freeze=0, clean=1.0)
+    seen = simulate(open_body, clips, steady)
     error = (seen.world - seen.true_world)[:, :, LIMB_LANDMARKS]
     lateral, depth = error[..., :2].square().mean().sqrt(), error[..., 2].square().mean().sqrt()
     assert 0.02 < lateral < 0.06
@@ -71,18 +44,18 @@ def test_depth_is_worse_than_lateral_and_jitter_as_measured(body, clips) -> None
     assert 0.015 < jitter < 0.08
 
 
-def test_flips_swap_names_and_turn_depth_round(body, clips) -> None:
-    always = replace(SILENT, flip_stretch=1.0, flip_on=1.0, flip_off=0.0)
-    seen = simulate(body, clips, always)
-    clean = simulate(body, clips, SILENT)
+def test_flips_swap_names_and_turn_depth_round(open_body, clips) -> None:
+    always = replace(SILENT, flip_clips=1.0, flip_stretch=1.0, flip_on=1.0, flip_off=0.0)
+    seen = simulate(open_body, clips, always)
+    clean = simulate(open_body, clips, SILENT)
     turned = clean.true_world[:, :, LANDMARK_FLIP] * torch.tensor([1.0, 1.0, -1.0])
     full = ((seen.world - turned).abs().amax((-1, -2)) < 1e-4).float().mean()
     assert 0.3 < full < 0.9  # the rest is caught half-way
     assert not torch.allclose(seen.xy, clean.xy)
 
 
-def test_same_seed_same_simulation(body, clips) -> None:
-    first, second, other = (simulate(body, clips, NoiseModel(), seed) for seed in (4, 4, 5))
+def test_same_seed_same_simulation(open_body, clips) -> None:
+    first, second, other = (simulate(open_body, clips, NoiseModel(), seed) for seed in (4, 4, 5))
     assert torch.equal(first.world, second.world)
     assert torch.equal(first.xy, second.xy)
     assert not torch.equal(first.world, other.world)

@@ -325,6 +325,16 @@ def test_pairs_of_equal_time_stamps(tmp_path):
     np.testing.assert_allclose([float(t) for t, _ in timed], np.arange(60) / 60, atol=0.02)
 
 
+@pytest.mark.parametrize(("suffix", "codec"), [(".avi", "libx264"), (".avi", "mpeg4"), (".mkv", "libx264")])
+def test_frames_that_are_stored_out_of_order(tmp_path, suffix, codec):
+    """.avi knows no presentation times, and those made up for H.264 are wrong."""
+    film = tmp_path / f"a{suffix}"
+    encode(film, numbered(40), fps=25, codec=codec, options={"bf": "3"}, time_base=Fraction(1, 25))
+    timed = list(VideoFile(film).timed())
+    np.testing.assert_allclose([number_of(image) for _, image in timed], np.arange(40), atol=1)
+    np.testing.assert_allclose([float(t) for t, _ in timed], np.arange(40) / 25, atol=2e-3)
+
+
 def test_one_repeated_time_stamp_changes_one_time(tmp_path):
     source = encode(tmp_path / "a.mkv", numbered(40), fps=25, options={"bf": "0"})
     stamps = [40 * i for i in range(40)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,10 @@ class Landmarks:
     """The 33 landmarks of one person.
 
     ``xy`` (33, 2) px; ``z`` (33,) depth about the hips in px; ``visibility`` (33,) and ``score`` (presence of
-    a person) in [0, 1]; ``world`` (33, 3) metres about the middle of the hips, along the camera's axes: x
-    right, y down, z away from the camera. ``next_centre``, ``next_scale_point`` (2,) px: the circle to look
-    in for this person in the next frame.
+    a person) in [0, 1]; ``world`` (33, 3) metres about the middle of the hips: x right, y down, z away along
+    the ray through the middle of the crop, which is all that the network sees. ``axes`` (3, 3) turns it to
+    the camera's axes. ``next_centre``, ``next_scale_point`` (2,) px: the circle to look in for this person in
+    the next frame.
     """
 
     xy: np.ndarray
@@ -58,6 +59,7 @@ class Landmarks:
     world: np.ndarray
     next_centre: np.ndarray
     next_scale_point: np.ndarray
+    axes: np.ndarray = field(default_factory=lambda: np.eye(3))
 
 
 class PersonDetector:
@@ -122,16 +124,15 @@ class LandmarkNetwork:
         xy = refined @ to_image[:, :2].T + to_image[:, 2]
         world = outputs["world"].reshape(N_POINTS, 3)[:N_LANDMARKS].copy()
         world[:, :2] = world[:, :2] @ rotation.T
-        # So far along the axes of the ray through the crop's middle, which is all that the network sees.
         height, width = rgb.shape[:2]
         ray = (np.asarray(centre) - [width / 2, height / 2]) / default_focal(width, height)
-        world = (world @ turn_to_ray(np.array([*ray, 1.0])).T).astype(np.float32)
         return Landmarks(
             xy=xy[:N_LANDMARKS].astype(np.float32),
             z=points[:N_LANDMARKS, 2] * (side / LANDMARK_SIZE),
             visibility=_sigmoid(points[:N_LANDMARKS, 3]),
             score=float(outputs["score"][0, 0]),
             world=world,
+            axes=turn_to_ray(np.array([*ray, 1.0])),
             next_centre=xy[CENTRE],
             next_scale_point=xy[RIM],
         )

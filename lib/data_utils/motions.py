@@ -73,9 +73,10 @@ def _load_motion(path: Path, performer: str) -> Motion:
         fps = float(data["fps"])
     except (TypeError, ValueError) as error:
         raise UserError(f"{path}: not a motion file (npz with poses, trans, fps): {error}") from error
-    if poses.shape[1:] != (72,) or trans.shape != (len(poses), 3) or not 0 < fps < np.inf:
+    if poses.shape[1:] != (72,) or trans.shape != (len(poses), 3) or not 1 <= fps <= 10_000:
         raise UserError(
-            f"{path}: poses {poses.shape}, trans {trans.shape}, fps {fps}; expected (T,72), (T,3), fps>0"
+            f"{path}: poses {poses.shape}, trans {trans.shape}, fps {fps}; expected (T,72), (T,3) and 1"
+            " to 10000 fps"
         )
     if not (np.isfinite(poses).all() and np.isfinite(trans).all()):
         raise UserError(f"{path}: poses or trans hold NaN or infinite numbers")

@@ -1,8 +1,8 @@
 """MPI-INF-3DHP (gvv.mpi-inf.mpg.de/3dhp-dataset) -> mpii3d_train_scale12_db.pt, mpii3d_val_scale12_db.pt.
 
-``train`` reads ``S{1-8}/Seq{1,2}/annot.mat`` and the frames ``S*/Seq*/video_{camera}/*.jpg`` of the eight
-standard cameras; ``val`` is the official test set, ``mpi_inf_3dhp_test_set/TS{1-6}/annot_data.mat`` and
-``imageSequence/img_{frame:06d}.jpg``.
+``train`` reads ``S{1-8}/Seq{1,2}/annot.mat`` and the frames ``S*/Seq*/video_{camera}/*.jpg`` (or, as SPIN
+extracts them, ``S*/Seq*/imageFrames/video_{camera}/*.jpg``) of the eight standard cameras; ``val`` is the
+official test set, ``mpi_inf_3dhp_test_set/TS{1-6}/annot_data.mat`` and ``imageSequence/img_{frame:06d}.jpg``.
 
 Differs from the original: the crop scale is what the file name says (the original cropped the training frames
 with 1.0 into a file called ``scale12``); segments are numbered per camera; absent joints are zero.
@@ -85,7 +85,7 @@ def _train_videos(args: argparse.Namespace) -> list[Video]:
     for folder in folders:
         need_file(folder / "annot.mat", "the sequence's annotations")
         for camera in CAMERAS:
-            need_folder(folder / f"video_{camera}", f"the extracted frames of camera {camera}")
+            _frames(folder, camera)
             name = f"subj{folder.parent.name[1:]}_seq{folder.name[3:]}_vid{camera}"
             videos.append(Video(name, partial(_train_clip, name, folder, camera, args)))
     return videos
@@ -99,8 +99,28 @@ def _train_clip(name: str, folder: Path, camera: int, args: argparse.Namespace) 
             f"{folder / 'annot.mat'}: camera {camera} has {len(joints2d)} frames in annot2 but"
             f" {len(joints3d)} in annot3: get it again"
         )
-    images = list_images(folder / f"video_{camera}")
+    images = list_images(_frames(folder, camera))
     return _clip(name, images, joints2d, joints3d, "mpii3d", IMAGE_SIZE, args)
+
+
+def _frames(folder: Path, camera: int) -> Path:
+    """The folder of a camera's frames: as docs/data.md shows it, or as SPIN extracts them.
+
+    Raises:
+        UserError: there is none; where the video is there, how to extract it.
+    """
+    name = f"video_{camera}"
+    places = [folder / name, *(folder / parent / name for parent in ("imageFrames", "imageSequence"))]
+    for place in places:
+        if place.is_dir():
+            return place
+    videos = [folder / "imageSequence" / f"{name}.avi", folder / f"{name}.avi"]
+    if video := next((path for path in videos if path.is_file()), None):
+        raise UserError(
+            f"{video} has not been extracted: make {places[0]} and run"
+            f" `ffmpeg -i {video} -qscale:v 1 {places[0]}/%06d.jpg`"
+        )
+    return need_folder(places[0], f"the extracted frames of camera {camera}")
 
 
 @lru_cache(maxsize=1)  # one file holds all cameras

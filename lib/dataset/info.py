@@ -21,6 +21,7 @@ import numpy as np
 
 from lib.dataset.database import H5Rows, blocks, read_fields
 from lib.utils.errors import UserError, printable, run_command
+from lib.utils.files import to_array
 
 _SHOWN = 40  # characters of a scalar's value
 
@@ -63,7 +64,9 @@ def describe(path: Path) -> str:
     if len(lengths) > 1:
         lines.append("  fields differ in length: such a file cannot be used")
     if "vid_name" in arrays:
-        lines += [f"  {line}" for line in _video_lines(list_videos(_array(arrays["vid_name"])))]
+        lines += [
+            f"  {line}" for line in _video_lines(list_videos(_array(path, "vid_name", arrays["vid_name"])))
+        ]
     else:
         lines.append(f"  {max(lengths)} rows, without vid_name")
     width = max(map(len, fields))
@@ -107,8 +110,11 @@ def _storage(path: Path, fields: dict[str, Any]) -> str:
     return "joblib" if mapped else "compressed joblib, which cannot be mapped"
 
 
-def _array(values: Any) -> np.ndarray | H5Rows:
-    return values if isinstance(values, H5Rows) else np.asarray(values)
+def _array(path: Path, field: str, values: Any) -> np.ndarray | H5Rows:
+    try:
+        return values if isinstance(values, H5Rows) else to_array(values)
+    except ValueError as error:
+        raise UserError(f"{path}: {field} {error}; make the file anew") from error
 
 
 def _shape(values: Any) -> tuple[int, ...]:

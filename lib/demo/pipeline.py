@@ -33,7 +33,7 @@ from lib.demo.track_files import choose_people, read_boxes, save_boxes, track_bo
 from lib.demo.tracking import MIN_SECONDS, Track, track_people
 from lib.demo.video import FrameSource, ImageFolder, VideoFile, VideoWriter, video_comment
 from lib.demo.viewer import show_video
-from lib.models.body import BASE_DATA, OPEN_DATA, BodyData, load_body, load_gendered_body, smpl_file
+from lib.models.body import BASE_DATA, OPEN_DATA, BodyData, find_smpl, load_body, load_gendered_body
 from lib.models.extractors import (
     Extractor,
     LandmarkExtractor,
@@ -181,7 +181,7 @@ def find_checkpoint(model: str, base_data: str | Path = BASE_DATA, open_dir: str
     if model:
         return Path(model)
     official = Path(base_data) / OFFICIAL_CHECKPOINT
-    if official.is_file() and smpl_file(base_data) is not None:
+    if official.is_file() and find_smpl(base_data) is not None:
         return official
     open_checkpoint = Path(open_dir) / OPEN_CHECKPOINT
     if not open_checkpoint.is_file():
@@ -235,8 +235,8 @@ def load_models(
     cfg.TRAIN.PRETRAINED_REGRESSOR = ""
     # The open body is taken even where SMPL is installed, if the checkpoint was trained with it.
     folder = open_dir if checkpoint.get("body") == "open" else base_data
-    if folder == open_dir and (unused := smpl_file(base_data)) is not None:
-        log.info("%s is not used: the checkpoint was trained with the open body", unused)
+    if folder == open_dir and (unused := find_smpl(base_data)) is not None:
+        log.info("%s is not used: this checkpoint was trained with the open body", unused)
     body = load_body(folder, "neutral", open_dir)
     tcmr = build_model(cfg, body)
     tcmr.load_weights(checkpoint["gen_state_dict"], checkpoint.get("body"), checkpoint_path)

@@ -18,6 +18,7 @@ from lib.data_utils.blazepose import (
     intersection_over_union,
 )
 from lib.utils.landmark_features import LANDMARK_FLIP, landmark_boxes
+from lib.utils.landmark_flips import repair_flips
 
 MIN_PRESENCE = 0.5  # score to go on following somebody
 START_PRESENCE = 0.8  # score to begin: what is no person rarely looks so much like one
@@ -73,7 +74,7 @@ class Track:
 
     ``frame_ids`` (n,) int, 0-based, without gaps; ``bboxes`` (n, 4) float32 cx, cy, side, side px, the tight
     square about the landmarks (x1.0); ``xy`` (n, 33, 2) px; ``visibility`` (n, 33) in [0, 1], 0 in frames
-    that were interpolated; ``world`` (n, 33, 3) m as in ``blazepose.Landmarks``; all float32.
+    that were interpolated; ``world`` (n, 33, 3) m about the hips, in the camera's axes; all float32.
     """
 
     person_id: int
@@ -219,9 +220,8 @@ class _Tracker:
             self.finish()
             self._shot = frame_id
         self._recent.append((frame_id, frame))
-        while len(self._recent) > 1 and (
-            len(self._recent) > self._remember or len(self._recent) * frame.nbytes > REMEMBERED_BYTES
-        ):
+        memory = max(2, min(self._remember, REMEMBERED_BYTES // max(frame.nbytes, 1)))
+        while len(self._recent) > memory:
             self._recent.popleft()
         self._follow(frame_id, frame)
         since = frame_id - self._shot
@@ -233,7 +233,7 @@ class _Tracker:
             # Whoever was lost for a while is older than the persons found meanwhile.
             self._live.sort(key=lambda person: person.frame_ids[0])
         # After half of what is remembered at the latest, so that as much is left for the time before.
-        patience = min(self._settle, len(self._recent) // 2)
+        patience = min(self._settle, memory // 2)
         for person in self._live:
             if person.doubtful_since is not None and frame_id - person.doubtful_since >= patience:
                 self._follow_back(person)
@@ -270,7 +270,8 @@ class _Tracker:
                 if person.doubtful_since is not None:
                     self._follow_back(person)
         self._live = followed
-        self._lost = [p for p in self._lost if frame_id - p.frame_ids[-1] <= self._max_gap + 1]
+        longest = self._max_gap + self._search_every
+        self._lost = [p for p in self._lost if frame_id - p.frame_ids[-1] <= longest]
 
     def _look_for_others(self, frame_id: int, frame: np.ndarray, squares: list[_Square]) -> None:
         for detection in self._detections(frame, squares):
@@ -355,8 +356,8 @@ class _Tracker:
             doubtful = [i for i in seen if i <= min(j for j in seen if j > apart[-1])]
             if _motion(seen, doubtful) <= _motion(back, doubtful):
                 return
-            # Nor is anything right that led to the wrong reading.
-            kept = {i: found for i, found in kept.items() if i > apart[-1] or (sure and i <= sure[-1])}
+            # Nor is anything right that led to the wrong reading, or that followed from it.
+            kept = {i: kept[i] for i in sure}
         person.frame_ids = sorted(kept.keys() | back.keys())
         person.landmarks = [kept[i] if i in kept else back[i] for i in person.frame_ids]
         self._join(person)
@@ -364,12 +365,17 @@ class _Tracker:
     def _join(self, person: _Person) -> None:
         """Put somebody lost a moment before a person begins, at the same place, in front of them."""
         for other in self.everyone:
-            gap = person.frame_ids[0] - other.frame_ids[-1] - 1
-            if other in self._live or not 0 <= gap <= self._max_gap:
+            last = other.frame_ids[-1]
+            if (
+                other in self._live
+                or last < self._shot
+                or not 0 < person.frame_ids[0] - last <= self._max_gap
+            ):
                 continue
             if _is_reunion(other.latest, person.landmarks[0], JOIN_GROWTH):
                 self.everyone.remove(person)
                 self.everyone[self.everyone.index(other)] = person
+                self._lost = [lost for lost in self._lost if lost is not other]
                 person.frame_ids = other.frame_ids + person.frame_ids
                 person.landmarks = other.landmarks + person.landmarks
                 return
@@ -419,19 +425,26 @@ def _is_reunion(before: Landmarks, now: Landmarks, growth: float = REUNION_GROWT
 
 
 def make_track(person_id: int, seen: Sequence[int], landmarks: Sequence[Landmarks]) -> Track:
-    """A track of the landmarks of the frames ``seen``, in order; what is missing between is interpolated."""
+    """A track of the landmarks of the frames ``seen``, in order; what is missing between is interpolated.
+
+    Front-back flips, mirrorings along the viewing ray, are undone before the metric landmarks are turned
+    from the ray's axes to the camera's.
+    """
     ids = np.array(seen)
     frame_ids = np.arange(ids[0], ids[-1] + 1)
     xy = _fill(frame_ids, ids, np.stack([found.xy for found in landmarks]))
+    world = _fill(frame_ids, ids, np.stack([found.world for found in landmarks]))
+    axes = _fill(frame_ids, ids, np.stack([found.axes for found in landmarks]))
     visibility = np.zeros((len(frame_ids), xy.shape[1]), np.float32)
     visibility[ids - ids[0]] = [found.visibility for found in landmarks]
+    xy, visibility, world = repair_flips(xy, visibility, world)
     return Track(
         person_id=person_id,
         frame_ids=frame_ids,
         bboxes=landmark_boxes(xy),
         xy=xy,
         visibility=visibility,
-        world=_fill(frame_ids, ids, np.stack([found.world for found in landmarks])),
+        world=world @ axes.transpose(0, 2, 1),
     )
 
 

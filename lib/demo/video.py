@@ -38,6 +38,8 @@ MAX_BACK = 1
 MAX_GAP = {True: 10, False: 600}
 """Seconds from frame to frame that may be true, by whether the container's clock may jump (as in FFmpeg)."""
 RATE_PACKETS, MIN_DISTINCT, PLAUSIBLE = 64, 0.75, (1, 300)
+ORDER_FRAMES = 8
+"""Frames at the beginning that show whether their time stamps are in order."""
 MAX_FAILURES = 100
 """Failures to read on, one after the other, that end a film."""
 SAME_PLACE, MAX_PLACES = Fraction(1, 4), 5
@@ -91,7 +93,7 @@ class VideoFile(FrameSource):
         """
         self.path = Path(path)
         self.name = self.path.stem
-        self._damaged = False
+        self._damaged = self._by_dts = False
         if self.path.is_dir():
             raise UserError(f"{self.path}: is a folder; give a folder of images with --img_dir")
         if not self.path.is_file():
@@ -105,11 +107,14 @@ class VideoFile(FrameSource):
         self._evenly = fps is not None or not regular
         # Before the first frame is decoded, some containers do not say the shape of a pixel.
         frames = self._frames(warn=False)
-        first = next(frames, None)
-        if first is None:
-            raise UserError(f"{self.path}: no frame of it can be decoded; repair it or give another")
-        frame, aspect, _ = first
+        first = list(islice(frames, ORDER_FRAMES))
         frames.close()
+        if not first:
+            raise UserError(f"{self.path}: no frame of it can be decoded; repair it or give another")
+        # Containers without presentation times: those that FFmpeg makes up can be out of order.
+        presented, decoded = ([f.pts for f, *_ in first], [f.dts for f, *_ in first])
+        self._by_dts = not _increase(presented) and _increase(decoded)
+        frame, aspect, _ = first[0]
         width, height = shown_size(frame, aspect)
         self.info = VideoInfo(width, height, Fraction(fps or rate), count)
 
@@ -186,9 +191,10 @@ class VideoFile(FrameSource):
                     # What the container says holds, until the coded film says something new.
                     now = stream.codec_context.sample_aspect_ratio
                     aspect = stream.sample_aspect_ratio if now == coded else now
-                    stamp = None if frame.pts is None or not frame.time_base else frame.pts * frame.time_base
-                    if damage is not None and stamp is not None:
-                        damage.came(stamp)
+                    ticks = frame.dts if self._by_dts else frame.pts
+                    stamp = None if ticks is None or not frame.time_base else ticks * frame.time_base
+                    if damage is not None and frame.pts is not None and frame.time_base:
+                        damage.came(frame.pts * frame.time_base)
                     yield frame, aspect, stamp
 
 
@@ -265,6 +271,10 @@ class Damage:
         if self._unknown:
             places.append(f"{self._unknown} at unknown times")
         return f"damaged, frames lost: {', '.join(places)} ({self._reason})"
+
+
+def _increase(ticks: list[int | None]) -> bool:
+    return all(a is not None and b is not None and a < b for a, b in pairwise(ticks))
 
 
 def _best_stream(container: av.container.InputContainer) -> av.VideoStream | None:

@@ -70,7 +70,7 @@ def load_body(
 ) -> BodyData:
     """Load the official SMPL body if its files are present, otherwise the open body.
 
-    The file that :func:`smpl_file` finds in ``base_data`` decides. Beside it must then lie
+    What :func:`find_smpl` finds in ``base_data`` decides. In that folder must then lie
     ``J_regressor_extra.npy``, ``J_regressor_h36m.npy`` and ``smpl_mean_params.npz``. The open body has one
     gender. The result is cached; treat its arrays as read-only.
 
@@ -97,46 +97,45 @@ def load_gendered_body(base_data: str | Path, gender: str) -> BodyData:
     return body
 
 
+def find_smpl(base_data: str | Path, gender: str = "neutral") -> Path | None:
+    """The official SMPL file of a gender: ``SMPL_{GENDER}.pkl`` or ``.npz`` in ``base_data``, or by the name
+    that it is downloaded with, there or in the folders that its archives unpack to; None if it is not there.
+    """
+    short = gender if gender == "neutral" else gender[:1]
+    name = re.compile(rf"(smpl_{gender}|basicmodel_{short}_lbs_10_207_0_v\d[\d.]*)\.(pkl|npz)", re.IGNORECASE)
+    for pattern in ("*", "*/*", "smpl/models/*", "*/smpl/models/*", "*/code/models/*"):
+        found = sorted(path for path in Path(base_data).glob(pattern) if name.fullmatch(path.name))
+        # Names of our own first, and of these .pkl.
+        found.sort(key=lambda path: (not path.name.startswith("SMPL_"), path.suffix != ".pkl"))
+        if found:
+            return found[0]
+    return None
+
+
 @functools.lru_cache(maxsize=8)
 def _load_body(base_data: Path, gender: str, open_dir: Path) -> BodyData:
-    official = smpl_file(base_data, gender)
+    official = find_smpl(base_data, gender)
     if official is not None:
         logger.info("body model: official SMPL, %s", official)
-        return _official_body(official, gender)
+        return _official_body(official, gender, base_data)
     path = open_dir / "open_body.npz"
     if not path.is_file():
         raise UserError(
             f"no body model: neither {base_data}/SMPL_{gender.upper()}.pkl nor {path} exists;"
             " restore data/open/open_body.npz from the repository or see data/README.md for SMPL"
         )
-    why = f" (no SMPL_{gender.upper()}.pkl in {base_data})" if base_data != open_dir else ""
-    logger.info("body model: the open body, %s%s", path, why)
+    missing = "" if base_data == open_dir else f" (no SMPL in {base_data})"
+    logger.info("body model: the open body, %s%s", path, missing)
     return _open_body(path)
 
 
-def smpl_file(base_data: str | Path, gender: str = "neutral") -> Path | None:
-    """The official SMPL file of a gender in a folder, None if there is none.
-
-    It is called ``SMPL_NEUTRAL.pkl``, or as it is downloaded: ``basicModel_neutral_lbs_10_207_0_v1.0.0.pkl``.
-    """
-    named = re.compile(rf"smpl_{gender}\.(pkl|npz)", re.IGNORECASE)
-    downloaded = re.compile(rf"basicmodel_({gender}|{gender[0]})_lbs_.*\.pkl", re.IGNORECASE)
-    folder = Path(base_data)
-    files = sorted(path.name for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
-    for pattern in (named, downloaded):
-        found = sorted(filter(pattern.fullmatch, files), key=lambda name: (name.endswith(".npz"), name))
-        if found:
-            return folder / found[0]
-    return None
-
-
-def _official_body(path: Path, gender: str) -> BodyData:
+def _official_body(path: Path, gender: str, base_data: Path) -> BodyData:
     what = "file that official SMPL needs:"
     fields = load_smpl_pickle(path) if path.suffix == ".pkl" else load_arrays(path, what)
-    mean = load_arrays(path.parent / "smpl_mean_params.npz", what, ("pose", "shape", "cam"))
+    mean = load_arrays(base_data / "smpl_mean_params.npz", what, ("pose", "shape", "cam"))
     extra = {f"mean_{name}": value for name, value in mean.items()}
     for name in ("J_regressor_extra", "J_regressor_h36m"):
-        extra[name] = load_arrays(path.parent / f"{name}.npy", what, ("array",))["array"]
+        extra[name] = load_arrays(base_data / f"{name}.npy", what, ("array",))["array"]
     return _body("smpl", gender, path, {**fields, **extra, "flip": None})
 
 

@@ -183,7 +183,8 @@ class LandmarkBody(nn.Module):
 
 def _levels(parents: np.ndarray) -> list[tuple[list[int], list[int], list[int]]]:
     """Joints of equal distance from the root, their parents, and the parents' places one level up."""
-    levels, above = [], [0]
+    levels: list[tuple[list[int], list[int], list[int]]] = []
+    above = [0]
     while True:
         joints = [j for j, parent in enumerate(parents.tolist()) if parent in above and j > 0]
         if not joints:

@@ -513,8 +513,8 @@ class _Track:
         for start in range(0, len(states), _AT_ONCE):
             x = torch.from_numpy(states[None, start : start + _AT_ONCE]).to(self.device)
             block = self.energy(np.array([start]), x.shape[1])
-            rotmat, joints, _, hips = block.pose(x[..., :_TURNS], shared)
-            parts.append([v[0].cpu().numpy() for v in (rotmat, joints, x[..., _TURNS:] - hips)])
+            posed, points, _, hips = block.pose(x[..., :_TURNS], shared)
+            parts.append([v[0].cpu().numpy() for v in (posed, points, x[..., _TURNS:] - hips)])
         rotmat, joints, transl = (np.concatenate(values) for values in zip(*parts))
         focal, cx, cy = lens
         placed = joints + transl[:, None]

@@ -38,7 +38,9 @@ def solve_banded(same: Tensor, following: Tensor, second: Tensor, right: Tensor)
         upper[..., size:, :size] = following[:, 1::2][:, : pairs - 1]
     value = right.view(batch, pairs, 2 * size, columns)
 
-    factors, links, forward = [], [], []
+    factors: list[Tensor] = []
+    links: list[Tensor] = []
+    forward: list[Tensor] = []
     for k in range(pairs):
         block, known = diagonal[:, k], value[:, k]
         if k:

@@ -93,7 +93,10 @@ def _seems(path: Path, what: str) -> str:
 
 
 def load_arrays(
-    path: str | Path, what: str = "data file", names: Sequence[str] | None = None
+    path: str | Path,
+    what: str = "data file",
+    names: Sequence[str] | None = None,
+    optional: Sequence[str] = (),
 ) -> dict[str, np.ndarray]:
     """Arrays of an ``.npz`` file; an ``.npy`` file gives one, named ``array``.
 
@@ -102,6 +105,7 @@ def load_arrays(
     Args:
         what: the file's name in errors.
         names: the arrays to read, all of which must be there; None for every array of the file.
+        optional: further arrays to read where they are there.
 
     Raises:
         UserError: the file is missing or damaged, or lacks one of ``names``.
@@ -120,7 +124,8 @@ def load_arrays(
                     f"{what} {path} lacks {', '.join(missing)} (found {found}); it is not the file that was"
                     " expected"
                 )
-            wanted = {name: members[name] for name in (members if names is None else names)}
+            chosen = members if names is None else [*names, *(name for name in optional if name in members)]
+            wanted = {name: members[name] for name in chosen}
             if sum(entry.file_size for entry in wanted.values()) > unpacked_limit(size):
                 raise ValueError("it unpacks to far more than data of its size can")
             arrays = {}

@@ -460,7 +460,8 @@ class Unpickler(_PythonUnpickler):
             raise Refused(f"it sets the state of {_name(made)}, which no data file needs")
 
     def load_dict(self) -> None:
-        self.append(self._filled({}, self.pop_mark()))
+        items = self.pop_mark()
+        self.append(self._filled({}, items))
 
     def load_setitem(self) -> None:
         value, key = self.stack.pop(), self.stack.pop()
@@ -497,7 +498,8 @@ class Unpickler(_PythonUnpickler):
         self.stack[-1].update(items)
 
     def load_frozenset(self) -> None:
-        self.append(frozenset(_flat_items(self.pop_mark())))
+        items = self.pop_mark()
+        self.append(frozenset(_flat_items(items)))
 
     def load_bytearray8(self) -> None:
         self.append(bytearray(self.read(int.from_bytes(self.read(8), "little"))))

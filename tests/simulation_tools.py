@@ -1,0 +1,32 @@
+"""Noise models and clips for the tests of simulated landmarks."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import torch
+
+from lib.data_utils.motions import UNCHANGED, MotionSampler, procedural_motions
+from lib.data_utils.simulate import NoiseModel, Simulation, Simulator
+from lib.models.body import BodyData
+
+_ZERO = {f.name: (0.0,) * 3 if isinstance(f.default, tuple) else 0.0 for f in fields(NoiseModel)}
+SILENT = NoiseModel(**_ZERO | {"slow_frames": 8.0, "slope_mean": 1.0, "clean": 1.0, "flip_off": 1.0})
+"""No error of any kind."""
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def upright_clips(count: int, length: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """rotmat (B, T, 24, 3, 3), trans (B, T, 3) of people who walk, squat and wave."""
+    motions = procedural_motions(6, seed=1)
+    return MotionSampler(motions, generator(seed), UNCHANGED).sample(count, length)
+
+
+def simulate(
+    body: BodyData, clips: tuple[torch.Tensor, torch.Tensor], noise: NoiseModel, seed: int = 0
+) -> Simulation:
+    betas = torch.randn(len(clips[0]), 10, generator=generator(9))
+    return Simulator(body, noise, generator(seed))(*clips, betas)
