@@ -50,6 +50,7 @@ def test_schema_holds_the_original_keys() -> None:
         "PATHS.PREPROCESSED", "PATHS.OPEN", "COMPAT.STATIC_BORDERS", "COMPAT.TRAIN_WINDOWS",
         "COMPAT.FLOAT16_TARGETS", "COMPAT.VALIDATION", "TRAIN.MOT_DISCR.SEQUENCES",
         "TRAIN.PRECISION", "TRAIN.COMPILE", "TRAIN.ACCUMULATE", "MODEL.PRECISION",
+        "TRAIN.RUN_LENGTH", "LOSS.VELOCITY_W", "DATASET.MOTIONS", "MODEL.FEATURE_SMOOTH",
     }  # fmt: skip
     keys = set(leaves(to_dict(cfg)))
     assert added <= keys
@@ -81,7 +82,7 @@ def test_open_configuration_loads() -> None:
     cfg = load_config(CONFIGS / "open.yaml")
     assert (cfg.MODEL.EXTRACTOR, cfg.TRAIN.DATASETS_3D, cfg.TRAIN.DATASET_EVAL) == (
         "landmarks",
-        ["Open"],
+        ["Simulated"],
         "Open",
     )
 

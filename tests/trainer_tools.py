@@ -71,6 +71,8 @@ def tiny_config(databases: Path, output: Path, *opts: str) -> CfgNode:
             *("TRAIN.PRETRAINED_REGRESSOR", "''", "MODEL.FEATURE_SIZE", str(FEATURES)),
             *("MODEL.TGRU.HIDDEN_SIZE", "6", "MODEL.REGRESSOR.HIDDEN_SIZE", "12", "TRAIN.BATCH_SIZE", "8"),
             *("TRAIN.NUM_ITERS_PER_EPOCH", "7", "TRAIN.END_EPOCH", "3", "TRAIN.WARMUP_ITERS", "4"),
+            *("TRAIN.DATASETS_3D", "['Open']", "TRAIN.RUN_LENGTH", "1", "LOSS.VELOCITY_W", "0.0"),
+            *("MODEL.FEATURE_SMOOTH", "0.0"),
             *("TRAIN.DATASETS_2D", "['PoseTrack']", "DATASET.FILES.posetrack_train", "posetrack.pt"),
             *("DATASET.FILES.posetrack_train", str(databases / "posetrack.pt"), "NUM_WORKERS", "0", *opts),
         ],
