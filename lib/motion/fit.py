@@ -58,13 +58,13 @@ class FitOptions:
         smooth: seconds, width of the Gaussian that TCMR's rotations get before they are the prior.
     """
 
-    pixels: float = 0.01
+    pixels: float = 0.02
     pixel_scale: float = 0.04
     metres: float = 0.1
     metre_scale: float = 0.12
     depth: float = 0.5
     pose: float = 0.4
-    root: float = 20.0
+    root: float = 5.0
     motion: float = 0.025
     calm: float = 15.0
     travel: float = 0.002
