@@ -47,9 +47,11 @@ from lib.models.extractors import (
     load_landmark_net,
 )
 from lib.models.hmr import HMR
+from lib.models.landmark_body import LandmarkBody
 from lib.models.landmark_net import LandmarkNet
 from lib.models.precision import cpu_has_bf16
 from lib.models.tcmr import TCMR
+from lib.motion.fit import weak_to_perspective
 from lib.utils.crops import crop_image, normalise_crop
 from lib.utils.errors import UserError
 from lib.utils.files import load_joblib, save_checkpoint
@@ -487,6 +489,45 @@ def test_plain_rendering_leaves_the_result_alone(open_models, open_body):
 
 
 # --------------------------------------------------------------------------------
+# The fit
+
+
+def test_a_fitted_person_is_seen_where_its_mesh_is_drawn(open_models):
+    (person,) = reconstruct(open_models, [], [make_track(n=26)], width=W, height=H, fps=25)
+    result = person.result
+    assert result["transl"].shape == (26, 3)
+    assert (result["focal_length"] == 1.2 * W).all()
+    assert (result["betas"] == result["betas"][0]).all()
+    placed = result["joints3d"] + result["transl"][:, None]
+    pixels = result["focal_length"][:, None, None] * placed[..., :2] / placed[..., 2:].clip(0.3)
+    np.testing.assert_allclose(pixels + np.array([W, H]) / 2, result["joints2d_img_coord"], atol=0.02)
+    for row in (0, 25):
+        rotmat = [cv2.Rodrigues(turn.astype(np.float64))[0] for turn in result["pose"][row].reshape(24, 3)]
+        regressed = LandmarkBody(open_models.body)(
+            torch.from_numpy(np.stack(rotmat)[None]).float(), torch.from_numpy(result["betas"][:1])
+        )
+        np.testing.assert_allclose(regressed[0][0], result["joints3d"][row], atol=1e-4)
+        drawn = person.cameras[row](result["joints3d"][row])
+        np.testing.assert_allclose(drawn, result["joints2d_img_coord"][row], atol=0.02)
+    np.testing.assert_allclose(
+        weak_to_perspective(result["pred_cam"], result["bboxes"], 1.2 * W, W, H), result["transl"], rtol=1e-3
+    )
+
+
+def test_without_landmarks_everybody_stays_as_tcmr_says(open_models):
+    """None of the arrays of a track whose landmarks are all hidden changes, whatever a neighbour's are."""
+    hidden = make_track(2)
+    hidden.visibility[:] = 0.1
+    fitted, passed = reconstruct(open_models, [], [make_track(1, n=26), hidden], width=W, height=H, fps=25)
+    (usual,) = people_at(open_models, hidden)
+    assert "transl" in fitted.result and "transl" not in passed.result
+    assert list(passed.result) == list(usual.result)
+    for key, value in usual.result.items():
+        np.testing.assert_array_equal(passed.result[key], value, err_msg=key)
+    np.testing.assert_array_equal(passed.meshes[3], usual.meshes[3])
+
+
+# --------------------------------------------------------------------------------
 # The whole command
 
 
@@ -683,6 +724,7 @@ def test_unwritable_output_is_told_before_the_work(video, tmp_path):
 def test_command_line():
     args = command.parse_args(["--vid_file", "a.mp4", "--sideview", "--gender", "male"])
     assert (args.vid_file, args.sideview, args.gender, args.detector) == ("a.mp4", True, "male", "auto")
+    assert [command.parse_args(given).fit for given in ([], ["--fit"], ["--no-fit"])] == [None, True, False]
 
 
 def test_options_kept_for_compatibility_warn(monkeypatch, caplog):

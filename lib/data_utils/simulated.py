@@ -63,7 +63,8 @@ class SimulatedClips:
     @torch.no_grad()
     def __call__(self, step: int, clips: int, length: int) -> Clips:
         """The ``clips`` clips of ``length`` frames of one step."""
-        self._generator.manual_seed((self.seed << 32) + step)
+        # Of larger numbers the CPU's generator takes the lower 32 bits alone.
+        self._generator.manual_seed((2_654_435_761 * self.seed + step) % 2**32)
         rotmat, trans = self._sampler.sample(clips, length)
         betas = self._sampler.shapes(clips)
         parts = [

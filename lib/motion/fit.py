@@ -58,13 +58,13 @@ class FitOptions:
         smooth: seconds, width of the Gaussian that TCMR's rotations get before they are the prior.
     """
 
-    pixels: float = 0.01
+    pixels: float = 0.02
     pixel_scale: float = 0.04
     metres: float = 0.1
     metre_scale: float = 0.12
     depth: float = 0.5
     pose: float = 0.4
-    root: float = 20.0
+    root: float = 5.0
     motion: float = 0.025
     calm: float = 15.0
     travel: float = 0.002
@@ -241,6 +241,8 @@ class Energy:
         chosen, found = self.options, self.errors(x, shared)
         blocks, length = x.shape[:2]
         slopes = self.body.jacobian(found.rotmat.flatten(0, 1), shared.betas[None])[..., _FITTED, :]
+        turns = _turn_slopes(x[..., :_TURNS].unflatten(-1, (-1, 3)).flatten(0, 1))
+        slopes = torch.einsum("nlcji,njik->nlcjk", slopes, turns)
         slopes = slopes.flatten(3).unflatten(0, (blocks, length))  # (B, T, 33, 3, 60)
         slopes = slopes - slopes[:, :, _HIPS].mean(2, keepdim=True)
         slopes = torch.cat([slopes, torch.eye(3).to(x).expand(blocks, length, 33, 3, 3)], -1)
@@ -311,6 +313,18 @@ class _System(NamedTuple):
 
 def _second_difference(values: Tensor) -> Tensor:
     return values[:, 2:] - 2 * values[:, 1:-1] + values[:, :-2]
+
+
+def _turn_slopes(turns: Tensor) -> Tensor:
+    """(*, 3, 3) J of axis-angles (*, 3): adding d to one turns what it turned by J d (the left Jacobian of
+    SO(3))."""
+    x, y, z = turns.unbind(-1)
+    nothing = torch.zeros_like(x)
+    cross = torch.stack([nothing, -z, y, z, nothing, -x, -y, x, nothing], -1).unflatten(-1, (3, 3))
+    square = turns.square().sum(-1)[..., None, None].clamp(min=1e-8)
+    angle = square.sqrt()
+    first, second = (1 - angle.cos()) / square, (angle - angle.sin()) / (square * angle)
+    return torch.eye(3).to(turns) + first * cross + second * (cross @ cross)
 
 
 def _backwards(rotmat: Tensor) -> Tensor:
@@ -431,7 +445,10 @@ def seam_weights(starts: np.ndarray, length: int, frames: int) -> np.ndarray:
         fade = ((place[:shared] + 0.5) / shared * 2 - 0.5).clip(0, 1)
         weights[k + 1, :shared] *= fade
         weights[k, length - shared :] *= 1 - fade
-    return weights
+    total = np.zeros(frames, np.float32)  # more than 1 where three short blocks meet
+    for start, weight in zip(starts, weights):
+        total[start : start + length] += weight
+    return weights / np.stack([total[start : start + length] for start in starts])
 
 
 def weak_to_perspective(
@@ -465,6 +482,7 @@ class _Track:
         rotmat: np.ndarray,
         betas: np.ndarray,
         guess: np.ndarray,
+        side: np.ndarray,
         landmarks: tuple[np.ndarray, np.ndarray, np.ndarray],
         usable: np.ndarray,
         lens: tuple[float, float, float],
@@ -480,10 +498,9 @@ class _Track:
             blurred = torch.from_numpy(gaussian(self.rotmat, options.smooth * fps))
             self.rotmat = rot6d_to_rotmat(rotmat_to_rot6d(blurred)).numpy()
         self.rays = ((xy - np.array([cx, cy])) / focal).astype(np.float32)
-        side = np.maximum(np.ptp(xy, axis=1).max(1), 1)
         self.unit = (0.01 * side / focal).astype(np.float32)[:, None, None]
         self.world = world - world[:, _HIPS].mean(1, keepdims=True)
-        self.weights = np.array(_TRUST, np.float32) * visibility**2 * usable[:, None]
+        self.weights = np.where(usable[:, None], np.array(_TRUST, np.float32) * visibility**2, 0)
         self.rays[~usable], self.unit[~usable], self.world[~usable] = 0, 0.01, 0
         self.guess = np.asarray(guess, np.float32)
         prior = torch.from_numpy(np.median(betas, 0).astype(np.float32)).to(self.device)
@@ -563,7 +580,8 @@ def fit_track(
         return None
     scaled = np.concatenate([boxes[:, :2], CROP_SCALE * boxes[:, 2:]], 1)
     guess = weak_to_perspective(theta[:, :3], scaled, lens[0], width, height)
-    track = _Track(body, rotmat, theta[:, 75:], guess, (xy, visibility, world), usable, lens, fps, options)
+    seen = xy, visibility, world
+    track = _Track(body, rotmat, theta[:, 75:], guess, boxes[:, 2], seen, usable, lens, fps, options)
 
     def count(at_30_fps: int) -> int:
         return min(frames, max(3, round(at_30_fps * fps / 30)))
