@@ -231,6 +231,34 @@ def test_a_wrong_beginning_is_replaced() -> None:
     np.testing.assert_allclose(track.xy, truth, atol=1e-3)
 
 
+@pytest.mark.parametrize("wrong_first", [True, False])
+def test_somebody_found_twice_is_one(wrong_first: bool) -> None:
+    """A look that is led astray slides onto the person within 12 frames; a second look was right at once."""
+    scene = Scene([(400, 200)], speed=1)
+    errors = {frame: max(0.0, 110 - 9 * frame) for frame in range(60)}
+
+    def network(frame: np.ndarray, centre: np.ndarray, scale_point: np.ndarray) -> Landmarks:
+        number = int(frame[0, 0, 0])
+        truth = scene.position(0, number)
+        if centre[1] > truth[1] + 45 or (centre[1] > truth[1] + 12 and 0 < number < 12):
+            return landmarks(truth + np.array([0, errors[number]]))
+        return landmarks(truth)
+
+    def detect(picture: np.ndarray) -> list[Detection]:
+        number = int(picture[0, 0, 0])
+        at = scene.position(0, number)
+        places = [at, at + np.array([0, errors[number]])] if number == 0 else [at]
+        return [
+            Detection(0.9, np.zeros(4), p, p - [0, 110]) for p in (places[::-1] if wrong_first else places)
+        ]
+
+    scene.detect = detect  # type: ignore[method-assign]
+    (track,) = track_people(scene.frames(60), scene, network)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(track.frame_ids, np.arange(60))
+    truth = np.stack([scene.position(0, frame) for frame in range(60)])[:, None] + 100 * SHAPE
+    np.testing.assert_allclose(track.xy, truth, atol=1e-3)
+
+
 def test_a_true_beginning_is_kept() -> None:
     """Read backwards, the network errs below frame 12: that reading moves more and is not taken."""
     scene = Scene([(200, 300)], speed=1)
