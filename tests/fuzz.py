@@ -25,8 +25,8 @@ import torch
 from lib.utils.errors import UserError
 from tests import hostile
 
-_BATCH = 200
-_SECONDS = 10  # of processor time, for a batch of small files
+_BATCH = 50
+_SECONDS = 20  # of processor time, for a batch of small files that are traced
 _LIBRARY = str(Path(__file__).parents[1] / "lib")
 _INTERESTING = (0, 1, 2, 7, 8, 9, 10, 32, 40, 41, 46, 48, 57, 64, 98, 104, 113, 127, 128, 129, 147, 148, 255)
 
