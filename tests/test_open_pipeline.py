@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lib.models.extractors import fingerprint, load_landmark_net
-from lib.utils.files import load_checkpoint, load_joblib
+from lib.utils.files import load_checkpoint, load_joblib, save_checkpoint
 from lib.utils.landmark_features import LIMB_JOINTS, landmark_boxes
 from lib.utils.landmark_flips import repair_flips
 from scripts import compare_open, train_landmark_net
