@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from lib.models.extractors import fingerprint, load_landmark_net
 from lib.utils.files import load_checkpoint, load_joblib, save_checkpoint
 from lib.utils.landmark_features import LIMB_JOINTS, landmark_boxes
 from lib.utils.landmark_flips import repair_flips
@@ -67,6 +68,9 @@ def test_databases_are_consistent(made: Path) -> None:
     for split in ("train", "val", "test"):
         database = load_joblib(made / f"open_{split}_db.pt")
         frames = len(database["vid_name"])
+        net = load_landmark_net(made / "net" / "landmark_net.pth.tar")
+        assert database.pop("extractor") == "landmarks"
+        assert database.pop("fingerprint") == fingerprint(net.state_dict())
         scalars = {key: float(database.pop(key)) for key in ("fps", "image_width", "image_height")}
         assert scalars == {"fps": 30, "image_width": 1000, "image_height": 1000}
         assert {key: value.shape[1:] for key, value in database.items() if key != "landmarks"} == {
@@ -92,6 +96,7 @@ def test_databases_are_consistent(made: Path) -> None:
 def test_shipped_form_is_small_and_keeps_no_paths(made: Path) -> None:
     checkpoint = load_checkpoint(made / "tcmr.pth.tar")
     assert checkpoint["body"] == "open"
+    assert checkpoint["fingerprint"] == load_joblib(made / "open_val_db.pt")["fingerprint"]
     assert not any("smpl" in key for key in checkpoint["gen_state_dict"])
     assert checkpoint["config"]["PATHS"]["PREPROCESSED"] == "data/preprocessed_data"
     assert str(made.parent) not in str(checkpoint["config"])
