@@ -23,7 +23,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 from yacs.config import CfgNode
 
-from lib.core.build import build_model, check_claims
+from lib.core.build import build_model, check_claims, fingerprint_of
 from lib.core.config import choose_device, from_dict, get_cfg_defaults, load_config, merge_opts
 from lib.data_utils.boxes import scale_bboxes
 from lib.demo.export import ObjWriter, save_results
@@ -39,6 +39,7 @@ from lib.models.extractors import (
     LandmarkExtractor,
     PersonTrack,
     StaticFeatures,
+    check_fingerprints,
     get_extractor,
 )
 from lib.models.landmark_body import LandmarkBody
@@ -242,6 +243,12 @@ def load_models(
     tcmr.load_weights(checkpoint["gen_state_dict"], checkpoint.get("body"), checkpoint_path)
     extractor = get_extractor(
         cfg.MODEL.EXTRACTOR, body, base_data=base_data, open_dir=open_dir, device=device, bf16=bf16
+    )
+    check_fingerprints(
+        {
+            str(checkpoint_path): fingerprint_of(checkpoint),
+            f"the {extractor.name} extractor": extractor.fingerprint,
+        }
     )
     if bf16 and not extractor.needs_frames:
         log.warning("--bf16 has no effect: %s features need no large network", extractor.name)
