@@ -37,6 +37,7 @@ def slim(checkpoint: dict[str, Any], half: bool) -> dict[str, Any]:
     defaults = to_dict(get_cfg_defaults())  # where one machine keeps its files is nobody else's business
     kept["config"] = checkpoint["config"] | {key: defaults[key] for key in ("PATHS", "OUTPUT_DIR", "LOGDIR")}
     kept["config"]["TRAIN"] = checkpoint["config"].get("TRAIN", {}) | dict.fromkeys(_TRAIN_PATHS, "")
+    kept["config"]["DATASET"] = checkpoint["config"].get("DATASET", {}) | {"MOTIONS": ""}
     return {"gen_state_dict": weights, **kept}
 
 
