@@ -40,7 +40,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         database = load_joblib(folder / f"open_{split}_db.pt")
         names = database["vid_name"]
         kept = np.isin(names, list(dict.fromkeys(names.tolist()))[:2])
-        rows = {key: value[kept] if np.ndim(value) else value for key, value in database.items()}
+        rows = {key: np.array(value[kept] if np.ndim(value) else value) for key, value in database.items()}
         dump_joblib(rows, folder / f"open_{split}_db.pt")
     options = [
         *(
