@@ -169,7 +169,9 @@ class Energy:
         turns = self.seen.rays.new_zeros(blocks, length, _TURNS)
         landmarks = self.pose(turns, shared)[2]
         weights = self.seen.weights / (100 * self.seen.unit[..., 0]) ** 2
-        return torch.cat([turns, solve_camera(landmarks, self.seen.rays, weights, self.seen.guess)], -1)
+        return _ahead(
+            torch.cat([turns, solve_camera(landmarks, self.seen.rays, weights, self.seen.guess)], -1)
+        )
 
     def pose(self, turns: Tensor, shared: _Shared) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """rotmat (B, T, 24, 3, 3), joints (B, T, 49, 3), landmarks (B, T, 33, 3) about the hips (B, T, 3)."""
@@ -311,6 +313,11 @@ class _System(NamedTuple):
     metre_weights: Tensor  # (B, T, 33, 3)
 
 
+def _ahead(x: Tensor) -> Tensor:
+    """States whose bodies are before the camera, not in it or behind it."""
+    return torch.cat([x[..., :-1], x[..., -1:].clamp(min=2 * NEAREST)], -1)
+
+
 def _second_difference(values: Tensor) -> Tensor:
     return values[:, 2:] - 2 * values[:, 1:-1] + values[:, :-2]
 
@@ -346,7 +353,7 @@ def minimise(energy: Energy, x: Tensor, shared: _Shared, iterations: int) -> Ten
             same = system.same.clone()
             same.diagonal(0, -2, -1).mul_(1 + damping[:, None, None])
             step = solve_banded(same, system.following, system.second, 0.5 * slope[..., None])[..., 0]
-            tried = x - step
+            tried = _ahead(x - step)
             better = energy(tried, shared) < value
             x = torch.where(better[:, None, None], tried, x)
             damping = torch.where(better, damping * 0.2, damping * 10).clamp(1e-5, 1e5)
@@ -378,7 +385,7 @@ def fit_constants(energy: Energy, x: Tensor, shared: _Shared, iterations: int) -
             complement = own - torch.einsum("btik,btil->kl", cross, solved[..., 1:])
             rest = 0.5 * slope_constants - torch.einsum("btik,bti->k", cross, solved[..., 0])
             change = torch.linalg.solve(complement, rest)
-            tried = x - (solved[..., 0] - solved[..., 1:] @ change)
+            tried = _ahead(x - (solved[..., 0] - solved[..., 1:] @ change))
             if energy(tried, _unpack(packed - change)).sum() < value:
                 x, packed, damping = tried, packed - change, damping * 0.2
             else:
