@@ -25,7 +25,7 @@ from lib.core.config import load_config
 from lib.core.run_folder import create_run_folder
 from lib.data_utils.matfile import read_matfile
 from lib.dataset.database import open_database
-from lib.models.body import smpl_file
+from lib.models.body import find_smpl
 from lib.models.weights import load_weights
 from lib.utils import files
 from lib.utils.errors import Terminated, UserError, printable, run_command
@@ -254,7 +254,7 @@ def test_damage_below_a_database_is_named_when_it_is_read(tmp_path: Path) -> Non
 )
 def test_smpl_is_found_under_the_names_it_is_downloaded_with(tmp_path: Path, name: str, gender: str) -> None:
     (tmp_path / name).touch()
-    found = {g: smpl_file(tmp_path, g) for g in ("neutral", "male", "female")}
+    found = {g: find_smpl(tmp_path, g) for g in ("neutral", "male", "female")}
     assert found == {g: tmp_path / name if g == gender else None for g in found}
 
 
