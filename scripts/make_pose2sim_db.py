@@ -56,6 +56,7 @@ NUM_JOINTS = 49
 MIN_TRUST = 0.05  # of a landmark that its network calls invisible
 MAX_ERROR = 0.02  # median reprojection error of a frame's joints in radians: more, and the views disagree
 SMOOTHING = 1.5  # sigma of the targets in frames
+MIN_VIEWS = 3  # two agree on anything, also on what is no person
 MIN_FRAMES = 25  # of a person's consecutive frames with targets
 SAME_PLACE = 0.1  # metres between two people's joints in the same frames: less is one person
 SAME_IMAGE = 0.15  # … between a track and a projected person, in sides of the track's boxes
@@ -226,15 +227,20 @@ def find_people(
 def make_database(which: str, network: str, extractor: Extractor, threads: int) -> dict[str, np.ndarray]:
     """The whole database; ``fps``, the image's size and ``joints_valid`` (49,) hold for all its rows."""
     people, cameras, tracks = find_people(which, [network], threads)
+    videos = [
+        (camera, track, person)
+        for camera, seen in zip(cameras, tracks[network], strict=True)
+        for track in seen
+        if (person := owner_of(track, people, camera)) is not None
+    ]
     parts: list[dict[str, np.ndarray]] = []
-    for camera, seen in zip(cameras, tracks[network], strict=True):
-        for track in seen:
-            person = owner_of(track, people, camera)
-            if person is not None:
-                name = f"pose2sim_{camera.name}"
-                if which == "multi":
-                    name = f"pose2sim_multi_{camera.name}_{track.person_id}"
-                parts.extend(database_rows(track, people[person], camera, extractor, name))
+    for camera, track, person in videos:
+        views = {other.name for other, _, owner in videos if owner == person}
+        if len(views) >= MIN_VIEWS:
+            name = f"pose2sim_{camera.name}"
+            if which == "multi":
+                name = f"pose2sim_multi_{camera.name}_{track.person_id}"
+            parts.extend(database_rows(track, people[person], camera, extractor, name))
     if not parts:
         raise UserError(f"{FOLDERS[which]}: the {network} network follows nobody who has targets")
     database = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
