@@ -326,7 +326,7 @@ def test_terms_of_what_is_seen(still) -> None:
     rays, world = energy.seen.rays.clone(), energy.seen.world.clone()
     rays[0, 2, 15] += 0.004 * torch.tensor([2.4, 3.2]).double()  # 4 % of the box
     energy.seen = energy.seen._replace(rays=rays)
-    check(energy.terms(x, shared), pixels=0.01 * 0.5 * 16 / (1 + 16 / 16))
+    check(energy.terms(x, shared), pixels=energy.options.pixels * 0.5 * 16 / (1 + 16 / 16))
     world[0, 1, 16, 0] += 0.1
     world[0, 3, 16, 2] += 0.4  # 0.2 m after the weight of depth
     energy.seen = energy.seen._replace(rays=still[0].seen.rays, world=world)
@@ -344,7 +344,7 @@ def test_terms_of_turns(still) -> None:
     check(energy.terms(turned, shared), pose=5 * 2 * 0.4 * 0.04)
     turned = x.clone()
     turned[0, :, 1] = 0.1
-    check(energy.terms(turned, shared), pose=5 * 20 * 0.01)
+    check(energy.terms(turned, shared), pose=5 * energy.options.root * 0.01)
     for number, hinge in enumerate(HINGES):
         for angle, free in ((0.8, True), (-0.05, True), (-0.8, False)):
             axis = torch.nn.functional.normalize(flexion_axes(x)[number], dim=0)

@@ -236,9 +236,8 @@ def test_damage_below_a_database_is_named_when_it_is_read(tmp_path: Path) -> Non
         data = file.create_dataset("joints2D", (9, 49, 3), "f4", chunks=(9, 49, 3), compression="gzip")
         data[:] = 1
         data.id.write_direct_chunk((0, 0, 0), b"garbage")
-    rows = open_database(path, ["vid_name", "joints2D"])["joints2D"]
     with pytest.raises(UserError, match=r"x\.h5: joints2D cannot be read .*damaged"):
-        rows[np.array([0])]
+        open_database(path, ["vid_name", "joints2D"])
 
 
 @pytest.mark.parametrize(

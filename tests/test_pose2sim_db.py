@@ -152,14 +152,14 @@ def test_a_video_without_people(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.setattr(script, "PersonDetector", lambda *_: None)
     monkeypatch.setattr(script, "LandmarkNetwork", lambda *_: None)
     monkeypatch.setattr(script, "VideoFile", lambda path: _NoVideo())
-    monkeypatch.setattr(script, "track_people", lambda *_: [])
+    monkeypatch.setattr(script, "track_people", lambda *_, **__: [])
     with pytest.raises(UserError, match=r"cam0\.mp4: no person"):
         script.track_views(tmp_path, ring(), "full", 1)
 
 
 class _NoVideo:
     def __init__(self) -> None:
-        self.info = type("Info", (), {"frames": 0, "fps": 60})
+        self.info = type("Info", (), {"frames": 0, "fps": 60, "width": 1080, "height": 1920})
 
     def __iter__(self):
         return iter(())

@@ -35,8 +35,7 @@ KNOWN_GROWTH = 1.3  # … and their sizes: not worth a closer look
 REUNION_SHIFT = 0.5  # how far a lost person may have gone, in box sides
 REUNION_GROWTH = 1.5
 JOIN_GROWTH = 2.0  # the same, where reading backwards led to the lost person
-GHOST_DOUBT = 0.04  # how much less presence what is no person of its own has than the one it lies on, …
-GHOST_SHARE = 0.6  # … and how much of what is seen of it lies there
+SURE_PRESENCE, SURE_VISIBILITY = 0.96, 0.8  # means over a track; what has less of both is no person
 MIN_SEEN = 0.75  # share of a track's frames that were seen, not interpolated
 
 # Seconds.
@@ -116,29 +115,16 @@ def track_people(
     tracker.finish()
     shortest = min(np.ceil(min_seconds * fps - 1e-6), frame_id + 1)
     kept = [p for p in tracker.everyone if len(p.frame_ids) >= max(shortest, MIN_SEEN * p.duration)]
-    real = [p for p in kept if not any(_is_ghost(p, other) for other in kept if other is not p)]
+    real = [p for p in kept if not _is_no_person(p)]
     return [make_track(i, p.frame_ids, p.landmarks) for i, p in enumerate(real, 1)]
 
 
-def _is_ghost(person: _Person, other: _Person) -> bool:
-    """Whether a track is made of another person and what is about: the network is less sure of it, and for
-    most of the time most of what it sees lies on the other one, or it lies all around them."""
-    sure, surer = (np.mean([found.score for found in p.landmarks]) for p in (person, other))
-    if sure > surer - GHOST_DOUBT:
-        return False
-    shares = []
-    for frame_id, found in zip(person.frame_ids, person.landmarks):
-        there = other.at(frame_id)
-        if there is not None:
-            seen = found.xy[found.visibility > 0.5]
-            shares.append(max(_share_inside(seen, there.xy), _share_inside(there.xy, found.xy)))
-    return 2 * len(shares) > len(person.frame_ids) and float(np.median(shares)) > GHOST_SHARE
-
-
-def _share_inside(points: np.ndarray, others: np.ndarray) -> float:
-    """How many of points (n, 2) lie in the box about other points (m, 2)."""
-    inside = (points >= others.min(axis=0)) & (points <= others.max(axis=0))
-    return float(inside.all(axis=1).mean()) if len(points) else 0.0
+def _is_no_person(person: _Person) -> bool:
+    """Whether a track follows something that only looks like a person: all the time the network is not sure
+    of it and sees no more than parts of it."""
+    score = np.mean([found.score for found in person.landmarks])
+    visibility = np.mean([found.visibility for found in person.landmarks])
+    return bool(score < SURE_PRESENCE and visibility < SURE_VISIBILITY)
 
 
 def same_person(a: Landmarks, b: Landmarks) -> bool:
