@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lib.data_utils.draws import Draws
 from lib.utils.errors import UserError
 from lib.utils.files import load_arrays
 from lib.utils.geometry import (
@@ -155,7 +156,7 @@ UNCHANGED = Augmentation(mixed=0, limbs=0, offset=0, wide=0, seated=0, tilted=0,
 """Clips as they were recorded, only warped in time, reversed and mirrored."""
 
 
-class MotionSampler:
+class MotionSampler(Draws):
     """Draws augmented clips of motions, all on one device.
 
     Clips are balanced over performers, warped in time, reversed and mirrored; bodies are recombined from
@@ -174,8 +175,8 @@ class MotionSampler:
     ) -> None:
         if not motions:
             raise UserError("no motions to sample from: this split is empty; change the held-out performers")
-        self.generator, self.augmentation = generator, augmentation
-        device = self.device = generator.device
+        super().__init__(generator)
+        self.augmentation, device = augmentation, self.device
         lengths = torch.tensor([len(m.rotmat) for m in motions])
         self._lengths = lengths.to(device)
         self._starts = (lengths.cumsum(0) - lengths).to(device)
@@ -201,15 +202,6 @@ class MotionSampler:
         chosen = self.augmentation
         spread = torch.where(self._chance(0.2, clips), chosen.wide_shape, chosen.shape)
         return (self._normal(clips, 10) * spread[:, None]).clamp(-4, 4)
-
-    def _uniform(self, low: float, high: float, *shape: int) -> torch.Tensor:
-        return low + (high - low) * torch.rand(*shape, generator=self.generator, device=self.device)
-
-    def _normal(self, *shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=self.generator, device=self.device)
-
-    def _chance(self, share: float, *shape: int) -> torch.Tensor:
-        return self._uniform(0, 1, *shape) < share
 
     def _clips(self, clips: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
         chosen = torch.multinomial(self._weight, clips, replacement=True, generator=self.generator)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lib.data_utils.draws import Draws
 from lib.models.body import BodyData
 from lib.models.landmark_body import LandmarkBody
 from lib.utils.geometry import axis_angle_to_rotmat
@@ -123,24 +124,16 @@ class Simulation:
     true_world: Tensor  # (B, T, 33, 3) the same without noise
 
 
-class Simulator:
+class Simulator(Draws):
     """Turns clips of motion into observed landmarks; all randomness comes from ``generator``."""
 
     def __init__(self, body: BodyData, noise: NoiseModel, generator: torch.Generator) -> None:
-        self.generator, self.noise, self.device = generator, noise, generator.device
+        super().__init__(generator)
+        self.noise = noise
         self.body = LandmarkBody(body).to(self.device)
         self._flip = torch.tensor(LANDMARK_FLIP, device=self.device)
         self._mix = _chain().to(self.device)
         self._own = self._mix.diagonal()[:, None]
-
-    def _uniform(self, low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(*shape, generator=self.generator, device=self.device)
-
-    def _normal(self, *shape: int) -> Tensor:
-        return torch.randn(*shape, generator=self.generator, device=self.device)
-
-    def _chance(self, share: float, *shape: int) -> Tensor:
-        return torch.rand(*shape, generator=self.generator, device=self.device) < share
 
     def _vector(self, *values: float) -> Tensor:
         return torch.tensor(values, device=self.device)

@@ -46,7 +46,7 @@ from lib.models.landmark_body import LandmarkBody
 from lib.models.predict import Borders, predict_sequence, window_step
 from lib.models.smpl import SMPL
 from lib.models.tcmr import TCMR
-from lib.motion.fit import NEAREST, Fitted, fit_track, perspective_to_weak
+from lib.motion.fit import Fitted, fit_track, perspective_to_weak, see
 from lib.utils.crops import CROP_SCALE, crop_to_image
 from lib.utils.errors import UserError
 from lib.utils.files import atomic_write, load_checkpoint
@@ -264,7 +264,7 @@ def sequence_step(cfg: CfgNode, fps: float) -> int:
     """Frames from one frame of a window to the next, so that windows span the half second that TCMR was
     trained on, whatever the frame rate. The original protocol (COMPAT.STATIC_BORDERS) steps over none.
     """
-    return 1 if cfg.COMPAT.STATIC_BORDERS else window_step(fps)
+    return window_step(fps, "static" if cfg.COMPAT.STATIC_BORDERS else "edge")
 
 
 def reconstruct(
@@ -367,7 +367,9 @@ def _person(
     if plain_camera:
         cameras = list(crop_cam_to_image_cam(np.tile([1.0, 0, 0], (len(theta), 1)), bboxes, width, height))
     elif fitted is not None:
-        cameras = [partial(_see, transl, fitted.focal, (width, height)) for transl in fitted.transl]
+        cameras = [
+            partial(see, transl=transl, focal=fitted.focal, size=(width, height)) for transl in fitted.transl
+        ]
     result = {
         "pred_cam": pred_cam,
         "orig_cam": orig_cam,
@@ -381,12 +383,6 @@ def _person(
         **extra,
     }
     return Person(track.person_id, result, Meshes(smpl, rotmat, betas), cameras)
-
-
-def _see(transl: np.ndarray, focal: float, size: tuple[int, int], points: np.ndarray) -> np.ndarray:
-    """Points (V, 3) metres -> pixels (V, 2) of a perspective camera that sees them moved by ``transl``."""
-    placed = points + transl
-    return focal * placed[:, :2] / placed[:, 2:].clip(NEAREST) + np.array(size) / 2
 
 
 def drawing_order(people: Sequence[Person], frame_id: int) -> list[tuple[int, int]]:

@@ -34,7 +34,7 @@ _TRUST = [0.25] * 11 + [1.0] * 6 + [0.3] * 6 + [1.0] * 6 + [0.6] * 4
 _MOVING = [0, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32]
 # How firmly TCMR's rotation of a joint is kept, relative to the large joints of the limbs.
 _STIFF = [1.0, 1, 1, 2, 1, 1, 2, 1, 1, 2, 2, 2, 2, 2, 1, 1, 1, 1, 3, 3]
-NEAREST = 0.3  # metres: nothing is projected from nearer
+_NEAREST = 0.3  # metres: nothing is projected from nearer
 _LOOSE = 0.1  # rad that knees and elbows may bend backwards
 _CAMERA = 0.5  # of TCMR's camera: per relative change of the distance, squared
 _TURN_PRIOR = [1.0, 0.4, 2.0]  # metric landmarks are turned about the vertical more than about others
@@ -188,7 +188,7 @@ class Energy:
         rotmat, _, landmarks, _ = self.pose(x[..., :_TURNS], shared)
         transl = x[..., _TURNS:]
         placed = landmarks + transl[:, :, None]
-        rays = placed[..., :2] / placed[..., 2:].clamp(min=NEAREST)
+        rays = placed[..., :2] / placed[..., 2:].clamp(min=_NEAREST)
         expected = (self.seen.world @ axis_angle_to_rotmat(shared.turn)) * torch.exp(shared.size)
         moving = landmarks[:, :, _MOVING] + (transl * self._across)[:, :, None]
         return _Errors(
@@ -201,7 +201,7 @@ class Energy:
         )
 
     def terms(self, x: Tensor, shared: _Shared, errors: _Errors | None = None) -> dict[str, Tensor]:
-        """The weighted terms (B,)."""
+        """The weighted terms (B,). ``errors``: those of the state, where they are known."""
         found, chosen, weights = errors or self.errors(x, shared), self.options, self.seen.weights
         pixels, metres = found.pixels.square().sum(-1), found.metres.square().sum(-1)
         away = (x[..., _TURNS:] - self.seen.guess) / self.seen.guess[..., 2:]
@@ -221,9 +221,9 @@ class Energy:
         constant = constant + chosen.shape * (shared.betas - self.prior_betas).square().sum()
         return summed | {"constant": (constant * x.shape[1] * 30 / self.fps).expand(len(x))}
 
-    def __call__(self, x: Tensor, shared: _Shared) -> Tensor:
+    def __call__(self, x: Tensor, shared: _Shared, errors: _Errors | None = None) -> Tensor:
         """(B,)"""
-        return torch.stack(list(self.terms(x, shared).values())).sum(0)
+        return torch.stack(list(self.terms(x, shared, errors).values())).sum(0)
 
     @property
     def _pixel_end(self) -> float:
@@ -237,10 +237,10 @@ class Energy:
     def _calm(self) -> float:
         return (0.1 * self.options.calm) ** 2
 
-    def linearise(self, x: Tensor, shared: _Shared) -> _System:
+    def linearise(self, x: Tensor, shared: _Shared, errors: _Errors | None = None) -> _System:
         """Gauss and Newton's matrix at a state, with the robust terms as weights (half the Hessian, in the
-        unit of the energy)."""
-        chosen, found = self.options, self.errors(x, shared)
+        unit of the energy). ``errors``: those of the state, where they are known."""
+        chosen, found = self.options, errors or self.errors(x, shared)
         blocks, length = x.shape[:2]
         slopes = self.body.jacobian(found.rotmat.flatten(0, 1), shared.betas[None])[..., _FITTED, :]
         turns = _turn_slopes(x[..., :_TURNS].unflatten(-1, (-1, 3)).flatten(0, 1))
@@ -251,7 +251,7 @@ class Energy:
 
         square = found.pixels.square().sum(-1)
         weight = (chosen.pixels * self.seen.weights).sqrt() / (1 + square / self._pixel_end)
-        depth = found.placed[..., 2:, None].clamp(min=NEAREST)
+        depth = found.placed[..., 2:, None].clamp(min=_NEAREST)
         rays = found.placed[..., :2, None] / depth
         pixels = (slopes[..., :2, :] - rays * slopes[..., 2:, :]) / (depth * self.seen.unit[..., None])
         pixels = (weight[..., None, None] * pixels).flatten(2, 3)
@@ -315,7 +315,7 @@ class _System(NamedTuple):
 
 def _ahead(x: Tensor) -> Tensor:
     """States whose bodies are before the camera, not in it or behind it."""
-    return torch.cat([x[..., :-1], x[..., -1:].clamp(min=2 * NEAREST)], -1)
+    return torch.cat([x[..., :-1], x[..., -1:].clamp(min=2 * _NEAREST)], -1)
 
 
 def _second_difference(values: Tensor) -> Tensor:
@@ -342,14 +342,14 @@ def _backwards(rotmat: Tensor) -> Tensor:
 def minimise(energy: Energy, x: Tensor, shared: _Shared, iterations: int) -> Tensor:
     """Levenberg and Marquardt's method; no block's energy ever grows. Returns the state."""
     damping = x.new_full((len(x),), 1e-2)
-    value = None
     for _ in range(iterations):
         x = x.detach().requires_grad_()
         with torch.enable_grad():
-            value = energy(x, shared)
+            errors = energy.errors(x, shared)
+            value = energy(x, shared, errors)
             (slope,) = torch.autograd.grad(value.sum(), x)
         with torch.no_grad():
-            system = energy.linearise(x, shared)
+            system = energy.linearise(x, shared, errors)
             same = system.same.clone()
             same.diagonal(0, -2, -1).mul_(1 + damping[:, None, None])
             step = solve_banded(same, system.following, system.second, 0.5 * slope[..., None])[..., 0]
@@ -372,10 +372,11 @@ def fit_constants(energy: Energy, x: Tensor, shared: _Shared, iterations: int) -
         x = x.detach().requires_grad_()
         packed = packed.detach().requires_grad_()
         with torch.enable_grad():
-            value = energy(x, _unpack(packed)).sum()
+            errors = energy.errors(x, _unpack(packed))
+            value = energy(x, _unpack(packed), errors).sum()
             slope, slope_constants = torch.autograd.grad(value, (x, packed))
         with torch.no_grad():
-            system = energy.linearise(x, _unpack(packed))
+            system = energy.linearise(x, _unpack(packed), errors)
             cross, own = _constant_blocks(energy, system, x, packed)
             same = system.same.clone()
             same.diagonal(0, -2, -1).mul_(1 + damping)
@@ -480,6 +481,13 @@ def perspective_to_weak(
     return np.concatenate([2 * focal / (z * boxes[:, 2:3]), transl[:, :2] - middle], 1).astype(np.float32)
 
 
+def see(points: np.ndarray, transl: np.ndarray, focal: float, size: tuple[float, float]) -> np.ndarray:
+    """Points (*, 3) m -> pixels (*, 2) of a perspective camera that sees them moved by ``transl`` (*, 3) and
+    looks through the middle of an image of ``size`` width, height px."""
+    placed = points + transl
+    return focal * placed[..., :2] / placed[..., 2:].clip(_NEAREST) + np.array(size) / 2
+
+
 class _Track:
     """A track's arrays, and the energy of any of its stretches."""
 
@@ -541,11 +549,8 @@ class _Track:
             parts.append([v[0].cpu().numpy() for v in (posed, points, x[..., _TURNS:] - hips)])
         rotmat, joints, transl = (np.concatenate(values) for values in zip(*parts))
         focal, cx, cy = lens
-        placed = joints + transl[:, None]
-        joints2d = focal * placed[..., :2] / placed[..., 2:].clip(NEAREST) + np.array([cx, cy])
-        return Fitted(
-            rotmat, shared.betas.cpu().numpy(), transl, joints, joints2d.astype(np.float32), energy, focal
-        )
+        joints2d = see(joints, transl[:, None], focal, (2 * cx, 2 * cy)).astype(np.float32)
+        return Fitted(rotmat, shared.betas.cpu().numpy(), transl, joints, joints2d, energy, focal)
 
 
 def fit_track(
