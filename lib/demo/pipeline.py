@@ -6,60 +6,41 @@ import hashlib
 import logging
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache, partial
 from itertools import chain, count
 from pathlib import Path
-from threading import Lock
-from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 from yacs.config import CfgNode
 
-from lib.core.build import build_model, check_claims, fingerprint_of
-from lib.core.config import choose_device, from_dict, get_cfg_defaults, load_config, merge_opts
-from lib.data_utils.boxes import scale_bboxes
+from lib.core.config import choose_device
 from lib.demo.export import ObjWriter, save_results
+from lib.demo.models import Models, find_checkpoint, load_models
 from lib.demo.networks import find_asset, landmark_network, person_detector
-from lib.demo.render import Projection, Renderer, person_colour
+from lib.demo.reconstruct import Stopwatch, progress_bar, reconstruct
+from lib.demo.render import Renderer, person_colour
 from lib.demo.track_files import choose_people, read_boxes, save_boxes, track_boxes
 from lib.demo.tracking import MIN_SECONDS, Track, track_people
 from lib.demo.video import FrameSource, ImageFolder, VideoFile, VideoWriter, video_comment
 from lib.demo.viewer import show_video
-from lib.models.body import BASE_DATA, OPEN_DATA, BodyData, find_smpl, load_body, load_gendered_body
-from lib.models.extractors import (
-    Extractor,
-    LandmarkExtractor,
-    PersonTrack,
-    StaticFeatures,
-    check_fingerprints,
-    get_extractor,
-)
-from lib.models.landmark_body import LandmarkBody
-from lib.models.predict import Borders, predict_sequence, window_step
-from lib.models.smpl import SMPL
-from lib.models.tcmr import TCMR
-from lib.motion.fit import Fitted, fit_track, perspective_to_weak, see
-from lib.utils.crops import CROP_SCALE, crop_to_image
+from lib.models.body import BASE_DATA, OPEN_DATA
+from lib.motion.camera import Camera, weak_to_perspective
+from lib.motion.meshes import Meshes
+from lib.motion.motion import Motion, Placed, Scene
+from lib.motion.scene_file import save_scene
 from lib.utils.errors import UserError
-from lib.utils.files import atomic_write, load_checkpoint
-from lib.utils.geometry import crop_cam_to_image_cam, rotmat_to_axis_angle
-from lib.utils.landmark_flips import repair_flips
+from lib.utils.files import atomic_write
+from lib.utils.geometry import default_focal
 from lib.utils.prefetch import map_ahead, prefetch
 
 log = logging.getLogger(__name__)
 
-OFFICIAL_CHECKPOINT = "tcmr_demo_model.pth.tar"
-OPEN_CHECKPOINT = "tcmr_open.pth.tar"
 _LONGEST_NAME = 200  # bytes
-_MESH_BLOCK = 32
 _DRAWING_THREADS = 2
 _FRAMES_AHEAD = 4
 """Frames that a stage of a pass over the video (decoding, drawing, ...) may be ahead of the next stage."""
@@ -99,307 +80,44 @@ class DemoOptions:
     display: bool = False
 
 
-@dataclass
-class Stopwatch:
-    """Seconds per named stage, in the order in which the stages were first timed."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
-
-
-class Meshes:
-    """The vertices of one person's frames, posed in blocks when they are asked for, so that a long video does
-    not fill the memory: 80 kB per frame and person. Threads may share it."""
-
-    def __init__(self, smpl: SMPL, rotmat: np.ndarray, betas: np.ndarray) -> None:
-        """``rotmat`` (n, 24, 3, 3), ``betas`` (n, 10)."""
-        self._smpl = smpl
-        self._rotmat, self._betas = rotmat, betas
-        # Two blocks, because frames that are drawn at the same time may lie on both sides of a border.
-        self._block = lru_cache(maxsize=2)(self._pose)
-        self._lock = Lock()
-
-    def __len__(self) -> int:
-        return len(self._rotmat)
-
-    def __getitem__(self, row: int) -> np.ndarray:
-        """(V, 3) metres, camera axes."""
-        start = row - row % _MESH_BLOCK
-        with self._lock:
-            return self._block(start)[row - start]
-
-    def all(self) -> np.ndarray:
-        """(n, V, 3)."""
-        return np.concatenate([self._pose(start) for start in range(0, len(self), _MESH_BLOCK)])
-
-    @torch.inference_mode()
-    def _pose(self, start: int) -> np.ndarray:
-        device = self._smpl.v_template.device
-        rotmat, betas = (
-            torch.from_numpy(values[start : start + _MESH_BLOCK]).to(device)
-            for values in (self._rotmat, self._betas)
-        )
-        posed = self._smpl(betas=betas, body_pose=rotmat[:, 1:], global_orient=rotmat[:, :1], pose2rot=False)
-        return posed.vertices.cpu().numpy()
-
-
 @dataclass(frozen=True, eq=False)
-class Person:
-    """One person's reconstruction: ``result`` is what ``--save_pkl`` writes, without the vertices."""
+class Figure:
+    """A person to be drawn: the motion, its meshes in the camera's frame, and a colour."""
 
-    person_id: int
-    result: dict[str, Any]
+    motion: Motion
     meshes: Meshes
-    cameras: Sequence[np.ndarray | Projection]  # n, what each frame's mesh is drawn with
-
-    def full_result(self) -> dict[str, Any]:
-        """``result`` with ``verts`` (n, 6890, 3), metres."""
-        return {**self.result, "verts": self.meshes.all()}
+    colour: tuple[float, float, float]
 
 
-@dataclass(frozen=True, eq=False)
-class Models:
-    """A TCMR with what it needs around it."""
-
-    tcmr: TCMR
-    cfg: CfgNode
-    extractor: Extractor
-    body: BodyData
-
-
-def find_checkpoint(model: str, base_data: str | Path = BASE_DATA, open_dir: str | Path = OPEN_DATA) -> Path:
-    """The checkpoint of ``--model``, or the official one if it and SMPL are there, else the open one.
-
-    Raises UserError, telling how to get one, if there is none.
-    """
-    if model:
-        return Path(model)
-    official = Path(base_data) / OFFICIAL_CHECKPOINT
-    if official.is_file() and find_smpl(base_data) is not None:
-        return official
-    open_checkpoint = Path(open_dir) / OPEN_CHECKPOINT
-    if not open_checkpoint.is_file():
-        raise UserError(
-            f"no TCMR checkpoint: neither {official} with SMPL beside it nor {open_checkpoint} is there; see "
-            "data/README.md for both, or give a checkpoint with --model"
-        )
-    return open_checkpoint
-
-
-def official_config() -> CfgNode:
-    """The architecture of the official demo checkpoint, which carries no configuration."""
-    cfg = get_cfg_defaults()
-    cfg.DATASET.SEQLEN = 16
-    cfg.MODEL.TGRU.NUM_LAYERS = 2
-    cfg.MODEL.TGRU.HIDDEN_SIZE = 1024
-    return cfg
-
-
-def load_models(
-    checkpoint_path: str | Path,
-    *,
-    base_data: str | Path = BASE_DATA,
-    open_dir: str | Path = OPEN_DATA,
-    gender: str = "neutral",
-    device: torch.device | str = "cpu",
-    bf16: bool = False,
-    cfg_file: str = "",
-    opts: Sequence[str] = (),
-) -> Models:
-    """Everything that turns tracked people into meshes.
-
-    The checkpoint says which body and which features it was trained with. ``gender`` only changes the body
-    that meshes and joints are made with, ``bf16`` how SPIN's features are computed.
-    ``cfg_file`` takes the place of the configuration in the checkpoint, ``opts`` overrides single keys.
-
-    Raises:
-        UserError: a file is missing or does not fit.
-    """
-    checkpoint = load_checkpoint(checkpoint_path)
-    if "gen_state_dict" not in checkpoint:
-        raise UserError(
-            f"{checkpoint_path} is no TCMR checkpoint: it has no 'gen_state_dict'; choose another --model"
-        )
-    if cfg_file:
-        cfg = load_config(cfg_file)
-    else:
-        cfg = from_dict(checkpoint["config"]) if "config" in checkpoint else official_config()
-        check_claims(cfg, checkpoint["gen_state_dict"], checkpoint_path)
-    merge_opts(cfg, opts)
-    cfg.TRAIN.PRETRAINED_REGRESSOR = ""
-    # The open body is taken even where SMPL is installed, if the checkpoint was trained with it.
-    folder = open_dir if checkpoint.get("body") == "open" else base_data
-    if folder == open_dir and (unused := find_smpl(base_data)) is not None:
-        log.info("%s is not used: this checkpoint was trained with the open body", unused)
-    body = load_body(folder, "neutral", open_dir)
-    tcmr = build_model(cfg, body)
-    tcmr.load_weights(checkpoint["gen_state_dict"], checkpoint.get("body"), checkpoint_path)
-    extractor = get_extractor(
-        cfg.MODEL.EXTRACTOR, body, base_data=base_data, open_dir=open_dir, device=device, bf16=bf16
-    )
-    check_fingerprints(
-        {
-            str(checkpoint_path): fingerprint_of(checkpoint),
-            f"the {extractor.name} extractor": extractor.fingerprint,
-        }
-    )
-    if bf16 and not extractor.needs_frames:
-        log.warning("--bf16 has no effect: %s features need no large network", extractor.name)
-    if gender != "neutral":
-        if body.kind == "open":
-            log.warning("--gender %s: the open body has one shape for all; it is used", gender)
-        else:
-            tcmr.regressor.smpl = SMPL(load_gendered_body(base_data, gender))
-    return Models(tcmr.to(device).eval(), cfg, extractor, body)
-
-
-def sequence_step(cfg: CfgNode, fps: float) -> int:
-    """Frames from one frame of a window to the next, so that windows span the half second that TCMR was
-    trained on, whatever the frame rate. The original protocol (COMPAT.STATIC_BORDERS) steps over none.
-    """
-    return window_step(fps, "static" if cfg.COMPAT.STATIC_BORDERS else "edge")
-
-
-def reconstruct(
-    models: Models,
-    frames: Iterable[np.ndarray],
-    tracks: Sequence[PersonTrack],
-    *,
-    width: int,
-    height: int,
-    fps: float,
-    plain_camera: bool = False,
-    fit: bool | None = None,
-    stopwatch: Stopwatch | None = None,
-) -> list[Person]:
-    """Bodies of tracked people.
-
-    Args:
-        models: see :func:`load_models`.
-        frames: all RGB frames of the video; untouched if the extractor needs none.
-        tracks: at least 16 frames each.
-        width, height, fps: of the video.
-        plain_camera: draw everybody with the crop camera (1, 0, 0); results keep the predicted one.
-        fit: move the bodies onto the tracks' landmarks (:mod:`lib.motion.fit`); None: if the features are
-            landmarks, too.
-        stopwatch: gets the seconds of ``features``, ``TCMR`` and ``fit``.
-
-    Returns:
-        one person per track, in order. ``result`` holds, for n frames: pred_cam (n, 3), orig_cam (n, 4), pose
-        (n, 72) axis-angle, betas (n, 10), joints3d (n, 49, 3) metres, joints2d None, joints2d_img_coord
-        (n, 49, 2) px, bboxes (n, 4) cx, cy, w, h px after x1.2, frame_ids (n,). A fitted person has, too,
-        transl (n, 3) and focal_length (n,): a perspective camera sees a vertex or joint p at p + transl;
-        then pred_cam and orig_cam are its nearest weak perspective.
-    """
-    stopwatch = stopwatch or Stopwatch()
-    total = sum(len(track.frame_ids) for track in tracks)
-    with stopwatch("features"), _bar(total, "features") as bar:
-        features = models.extractor(frames, tracks, bar.update)
-    borders: Borders = "static" if models.cfg.COMPAT.STATIC_BORDERS else "edge"
-    step = sequence_step(models.cfg, fps)
-    predictions = []
-    with stopwatch("TCMR"), _bar(total, "TCMR") as bar:
-        for static in features:
-            predictions.append(
-                predict_sequence(
-                    models.tcmr,
-                    static.values,
-                    return_verts=False,
-                    borders=borders,
-                    step=step,
-                    precision=models.cfg.MODEL.PRECISION,
-                    progress=bar.update,
-                )
+def figures(scene: Scene, models: Models, *, plain: bool = False) -> list[Figure]:
+    """Everybody in a scene; ``plain``: where the crop camera (1, 0, 0) would see them."""
+    found, camera = [], scene.camera
+    for index, motion in enumerate(scene.people):
+        placed = motion.camera
+        if plain:
+            cam = np.tile(np.array([1, 0, 0], np.float32), (len(motion), 1))
+            placed = Placed(
+                placed.rotmat,
+                weak_to_perspective(cam, motion.boxes, camera.focal, camera.width, camera.height),
             )
-    fitted: list[Fitted | None] = [None] * len(tracks)
-    if models.extractor.name == LandmarkExtractor.name if fit is None else fit:
-        with stopwatch("fit"), _bar(total, "fit") as bar:
-            body = LandmarkBody(models.body).to(models.tcmr.regressor.init_cam.device)
-            fitted = [
-                fit_track(
-                    body,
-                    output["rotmat"],
-                    output["theta"],
-                    static.bboxes,
-                    repair_flips(track.xy, track.visibility, track.world),
-                    width=width,
-                    height=height,
-                    fps=fps,
-                    progress=bar.update,
-                )
-                for track, static, output in zip(tracks, features, predictions)
-            ]
-    return [
-        _person(models.tcmr.regressor.smpl, *parts, width, height, plain_camera)
-        for parts in zip(tracks, features, predictions, fitted)
-    ]
+        meshes = Meshes(models.tcmr.regressor.smpl, placed, motion.betas)
+        found.append(Figure(motion, meshes, person_colour(index)))
+    return found
 
 
-def _person(
-    smpl: SMPL,
-    track: PersonTrack,
-    static: StaticFeatures,
-    output: dict[str, np.ndarray],
-    fitted: Fitted | None,
-    width: int,
-    height: int,
-    plain_camera: bool,
-) -> Person:
-    theta, rotmat, joints3d = output["theta"], output["rotmat"], output["kp_3d"]
-    bboxes = scale_bboxes(static.bboxes, CROP_SCALE)
-    pred_cam, pose, betas = theta[:, :3].copy(), theta[:, 3:75].copy(), theta[:, 75:].copy()
-    joints2d, extra = crop_to_image(output["kp_2d"], static.bboxes), {}
-    if fitted is not None:
-        rotmat, joints3d, joints2d = fitted.rotmat, fitted.joints3d, fitted.joints2d
-        pose = rotmat_to_axis_angle(torch.from_numpy(rotmat)).flatten(1).numpy()
-        betas = np.tile(fitted.betas, (len(rotmat), 1))
-        pred_cam = perspective_to_weak(fitted.transl, bboxes, fitted.focal, width, height)
-        extra = {"transl": fitted.transl, "focal_length": np.full(len(rotmat), fitted.focal, np.float32)}
-    orig_cam = crop_cam_to_image_cam(pred_cam, bboxes, width, height)
-    cameras: Sequence[np.ndarray | Projection] = list(orig_cam)
-    if plain_camera:
-        cameras = list(crop_cam_to_image_cam(np.tile([1.0, 0, 0], (len(theta), 1)), bboxes, width, height))
-    elif fitted is not None:
-        cameras = [
-            partial(see, transl=transl, focal=fitted.focal, size=(width, height)) for transl in fitted.transl
-        ]
-    result = {
-        "pred_cam": pred_cam,
-        "orig_cam": orig_cam,
-        "pose": pose,
-        "betas": betas,
-        "joints3d": joints3d,
-        "joints2d": None,
-        "joints2d_img_coord": joints2d,
-        "bboxes": bboxes,
-        "frame_ids": np.asarray(track.frame_ids),
-        **extra,
-    }
-    return Person(track.person_id, result, Meshes(smpl, rotmat, betas), cameras)
-
-
-def drawing_order(people: Sequence[Person], frame_id: int) -> list[tuple[int, int]]:
-    """``(index into people, row)`` of everybody in a frame, far to near: by increasing sy of ``orig_cam``."""
-    rows = []
-    for index, person in enumerate(people):
-        row = int(np.searchsorted(person.result["frame_ids"], frame_id))
-        if row < len(person.result["frame_ids"]) and person.result["frame_ids"][row] == frame_id:
-            rows.append((index, row))
-    return sorted(rows, key=lambda entry: people[entry[0]].result["orig_cam"][entry[1], 1])
+def drawing_order(people: Sequence[Motion], frame_id: int) -> list[tuple[int, int]]:
+    """``(index into people, row)`` of everybody in a frame, far to near."""
+    rows = [(index, motion.row(frame_id)) for index, motion in enumerate(people)]
+    present = [(index, row) for index, row in rows if row is not None]
+    return sorted(present, key=lambda entry: -people[entry[0]].camera.transl[entry[1], 2])
 
 
 def draw_frame(
     renderer: Renderer,
     frame: np.ndarray,
     frame_id: int,
-    people: Sequence[Person],
+    people: Sequence[Figure],
+    camera: Camera,
     *,
     wireframe: bool = False,
     sideview: bool = False,
@@ -408,12 +126,11 @@ def draw_frame(
     """The frame (H, W, 3) with everybody drawn in, and with ``sideview`` a side view to its right."""
     image = np.zeros_like(frame) if render_plain else frame
     side = np.zeros_like(frame)
-    for index, row in drawing_order(people, frame_id):
-        person = people[index]
-        verts, camera, colour = person.meshes[row], person.cameras[row], person_colour(index)
-        image = renderer.render(image, verts, camera, colour, wireframe=wireframe)
+    for index, row in drawing_order([figure.motion for figure in people], frame_id):
+        verts, colour = people[index].meshes[row], people[index].colour
+        image = renderer.render(image, verts, camera.project, colour, wireframe=wireframe)
         if sideview:
-            side = renderer.render(side, verts, camera, colour, wireframe=wireframe, side_view=True)
+            side = renderer.render(side, verts, camera.project, colour, wireframe=wireframe, side_view=True)
     return np.concatenate([image, side], axis=1) if sideview else image
 
 
@@ -422,7 +139,8 @@ def run_demo(options: DemoOptions) -> list[Path]:
 
     They go to ``{output_folder}/{name}`` (:func:`result_folder`): ``tcmr_{name}_output.mp4`` with the frame
     times of the input, ``tcmr_{name}_input.mp4`` (a copy if the input is an .mp4, else encoded),
-    ``tcmr_output.pkl`` with ``save_pkl``, ``meshes/`` with ``save_obj``, ``tracks.txt`` with ``save_tracks``.
+    ``tcmr_output.npz`` (:func:`lib.motion.scene_file.load_scene`), ``tcmr_output.pkl`` with ``save_pkl``,
+    ``meshes/`` with ``save_obj``, ``tracks.txt`` with ``save_tracks``.
     Each appears only when it is complete.
 
     Raises:
@@ -457,7 +175,7 @@ def run_demo(options: DemoOptions) -> list[Path]:
     with (
         stopwatch("tracking"),
         logging_redirect_tqdm(),
-        _bar(info.frames, "tracking") as bar,
+        progress_bar(info.frames, "tracking") as bar,
         prefetch(source.timed(), _FRAMES_AHEAD) as timed,
     ):
         frames, fps = _noting_times(timed, moments, bar.update), float(info.fps)
@@ -470,28 +188,30 @@ def run_demo(options: DemoOptions) -> list[Path]:
     if not tracks:
         raise UserError(_nobody(source, n_frames, options))
     tracks = _long_enough(choose_people(tracks, options.person), models.cfg)
-    people = reconstruct(
+    scene = reconstruct(
         models,
         source,
         tracks,
-        width=info.width,
-        height=info.height,
+        camera=Camera(info.width, info.height, default_focal(info.width, info.height), "default"),
         fps=measured_fps(moments, info.fps),
-        plain_camera=options.render_plain,
+        n_frames=n_frames,
+        name=source.name,
         fit=options.fit,
         stopwatch=stopwatch,
     )
     files: list[Path] = []
-    with stopwatch("rendering"), _bar(n_frames, "rendering") as bar:
-        files += write_videos(source, people, models, folder, options, bar.update)
+    with stopwatch("rendering"), progress_bar(n_frames, "rendering") as bar:
+        files += write_videos(source, scene, models, folder, options, bar.update)
     if options.save_tracks:
         files.append(folder / "tracks.txt")
         save_boxes(tracks, files[-1])
-    if options.save_pkl:
-        with stopwatch("saving"):
+    with stopwatch("saving"):
+        files.append(folder / "tcmr_output.npz")
+        save_scene(scene, files[-1])
+        if options.save_pkl:
             files.append(folder / "tcmr_output.pkl")
-            save_results({person.person_id: person.full_result() for person in people}, files[-1])
-    log.info("%s", summary(people, n_frames, stopwatch, files, source.damage))
+            save_results(scene, models.tcmr.regressor.smpl, files[-1])
+    log.info("%s", summary(scene, stopwatch, files, source.damage))
     if options.display:
         files.append(show_video(files[0]))
     return files
@@ -579,14 +299,13 @@ def _long_enough(tracks: list[Track], cfg: CfgNode) -> list[Track]:
     return kept
 
 
-def summary(
-    people: Sequence[Person], n_frames: int, stopwatch: Stopwatch, files: Sequence[Path], damage: str = ""
-) -> str:
+def summary(scene: Scene, stopwatch: Stopwatch, files: Sequence[Path], damage: str = "") -> str:
     """People, what is damaged, time per stage and files written, as lines of text."""
+    people, n_frames = scene.people, scene.n_frames
     lines = ["", f"{len(people)} {'person' if len(people) == 1 else 'people'} in {n_frames} frames"]
-    for person in people:
-        ids = person.result["frame_ids"]
-        lines.append(f"  person {person.person_id}: frames {ids[0]} to {ids[-1]} ({len(ids)})")
+    for motion in people:
+        frames = motion.frames
+        lines.append(f"  person {motion.person_id}: frames {frames[0]} to {frames[-1]} ({len(frames)})")
     lines += [f"the film is {damage}"] if damage else []
     seconds = stopwatch.seconds
     total = sum(seconds.values())
@@ -613,7 +332,7 @@ def _check_writable(folder: Path) -> None:
 
 def write_videos(
     source: FrameSource,
-    people: Sequence[Person],
+    scene: Scene,
     models: Models,
     folder: Path,
     options: DemoOptions,
@@ -625,7 +344,7 @@ def write_videos(
     """
     output = folder / f"tcmr_{folder.name}_output.mp4"
     input_copy = folder / f"tcmr_{folder.name}_input.mp4"
-    info = source.info
+    info, people = source.info, figures(scene, models, plain=options.render_plain)
     renderer = Renderer(models.body.faces, info.width, info.height, len(models.body.v_template))
     copied = isinstance(source, VideoFile) and source.path.suffix.lower() == ".mp4" and options.fps is None
     original = source.path if copied else None
@@ -647,6 +366,7 @@ def write_videos(
                 frame,
                 frame_id,
                 people,
+                scene.camera,
                 wireframe=options.wireframe,
                 sideview=options.sideview,
                 render_plain=options.render_plain,
@@ -662,17 +382,13 @@ def write_videos(
             if input_writer is not None:
                 input_writer.write(frame, moment)
             if objects is not None:
-                for index, row in drawing_order(people, frame_id):
-                    objects.write(people[index].person_id, frame_id, people[index].meshes[row])
+                for index, row in drawing_order(scene.people, frame_id):
+                    objects.write(scene.people[index].person_id, frame_id, people[index].meshes[row])
             progress(1)
     if original:
         with atomic_write(input_copy) as temporary:
             shutil.copyfile(original, temporary)
     return written
-
-
-def _bar(total: int | None, stage: str) -> tqdm:
-    return tqdm(total=total, desc=f"{stage:<10}", unit="frame")
 
 
 def _noting_times(

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from lib.models.landmark_body import LandmarkBody
+from lib.motion.camera import NEAREST, see, weak_to_perspective
 from lib.motion.gauss_newton import solve_banded
 from lib.utils.crops import CROP_SCALE
 from lib.utils.geometry import axis_angle_to_rotmat, default_focal, rot6d_to_rotmat, rotmat_to_rot6d
@@ -34,7 +35,6 @@ _TRUST = [0.25] * 11 + [1.0] * 6 + [0.3] * 6 + [1.0] * 6 + [0.6] * 4
 _MOVING = [0, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32]
 # How firmly TCMR's rotation of a joint is kept, relative to the large joints of the limbs.
 _STIFF = [1.0, 1, 1, 2, 1, 1, 2, 1, 1, 2, 2, 2, 2, 2, 1, 1, 1, 1, 3, 3]
-_NEAREST = 0.3  # metres: nothing is projected from nearer
 _LOOSE = 0.1  # rad that knees and elbows may bend backwards
 _CAMERA = 0.5  # of TCMR's camera: per relative change of the distance, squared
 _TURN_PRIOR = [1.0, 0.4, 2.0]  # metric landmarks are turned about the vertical more than about others
@@ -188,7 +188,7 @@ class Energy:
         rotmat, _, landmarks, _ = self.pose(x[..., :_TURNS], shared)
         transl = x[..., _TURNS:]
         placed = landmarks + transl[:, :, None]
-        rays = placed[..., :2] / placed[..., 2:].clamp(min=_NEAREST)
+        rays = placed[..., :2] / placed[..., 2:].clamp(min=NEAREST)
         expected = (self.seen.world @ axis_angle_to_rotmat(shared.turn)) * torch.exp(shared.size)
         moving = landmarks[:, :, _MOVING] + (transl * self._across)[:, :, None]
         return _Errors(
@@ -251,7 +251,7 @@ class Energy:
 
         square = found.pixels.square().sum(-1)
         weight = (chosen.pixels * self.seen.weights).sqrt() / (1 + square / self._pixel_end)
-        depth = found.placed[..., 2:, None].clamp(min=_NEAREST)
+        depth = found.placed[..., 2:, None].clamp(min=NEAREST)
         rays = found.placed[..., :2, None] / depth
         pixels = (slopes[..., :2, :] - rays * slopes[..., 2:, :]) / (depth * self.seen.unit[..., None])
         pixels = (weight[..., None, None] * pixels).flatten(2, 3)
@@ -315,7 +315,7 @@ class _System(NamedTuple):
 
 def _ahead(x: Tensor) -> Tensor:
     """States whose bodies are before the camera, not in it or behind it."""
-    return torch.cat([x[..., :-1], x[..., -1:].clamp(min=2 * _NEAREST)], -1)
+    return torch.cat([x[..., :-1], x[..., -1:].clamp(min=2 * NEAREST)], -1)
 
 
 def _second_difference(values: Tensor) -> Tensor:
@@ -457,35 +457,6 @@ def seam_weights(starts: np.ndarray, length: int, frames: int) -> np.ndarray:
     for start, weight in zip(starts, weights):
         total[start : start + length] += weight
     return weights / np.stack([total[start : start + length] for start in starts])
-
-
-def weak_to_perspective(
-    cam: np.ndarray, boxes: np.ndarray, focal: float, width: int, height: int
-) -> np.ndarray:
-    """Crop cameras (T, 3) s, tx, ty -> translations (T, 3) m: a vertex is seen at vertex + translation by a
-    perspective camera that looks through the image's middle.
-
-    ``boxes`` (T, 4) cx, cy, w, h px, scaled as they were cropped; ``focal``, ``width``, ``height`` px.
-    """
-    z = 2 * focal / (cam[:, 0] * boxes[:, 2]).clip(1e-3)
-    middle = (boxes[:, :2] - np.array([width, height]) / 2) * (z / focal)[:, None]
-    return np.concatenate([cam[:, 1:] + middle, z[:, None]], 1).astype(np.float32)
-
-
-def perspective_to_weak(
-    transl: np.ndarray, boxes: np.ndarray, focal: float, width: int, height: int
-) -> np.ndarray:
-    """Inverse of :func:`weak_to_perspective`: (T, 3) metres -> (T, 3) s, tx, ty."""
-    z = transl[:, 2:]
-    middle = (boxes[:, :2] - np.array([width, height]) / 2) * (z / focal)
-    return np.concatenate([2 * focal / (z * boxes[:, 2:3]), transl[:, :2] - middle], 1).astype(np.float32)
-
-
-def see(points: np.ndarray, transl: np.ndarray, focal: float, size: tuple[float, float]) -> np.ndarray:
-    """Points (*, 3) m -> pixels (*, 2) of a perspective camera that sees them moved by ``transl`` (*, 3) and
-    looks through the middle of an image of ``size`` width, height px."""
-    placed = points + transl
-    return focal * placed[..., :2] / placed[..., 2:].clip(_NEAREST) + np.array(size) / 2
 
 
 class _Track:

@@ -1,0 +1,74 @@
+"""From what networks say frame by frame to a motion: one shape, a camera in metres, a size that is calm."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from lib.models.smpl import SMPL
+from lib.motion.camera import Camera, weak_to_perspective
+from lib.motion.fit import Fitted, solve_camera
+from lib.motion.meshes import Meshes
+from lib.motion.motion import Motion, Placed
+from lib.utils.smoothing import gaussian
+
+_SIZE_SMOOTH = 0.15  # seconds, width of the Gaussian over the distance
+_BOX_SMOOTH = 0.1
+
+
+def lift(
+    smpl: SMPL,
+    theta: np.ndarray,
+    rotmat: np.ndarray,
+    joints2d: np.ndarray,
+    boxes: np.ndarray,
+    camera: Camera,
+    fps: float,
+) -> Fitted:
+    """Per-frame predictions of T consecutive frames as a track with one shape, seen in perspective.
+
+    The shape is the median of the frames'. The distance follows from where the joints should be seen,
+    smoothed over time, so that size does not breathe; the joints then decide the rest of the translation.
+
+    Args:
+        smpl: the body.
+        theta: (T, 85) crop camera, pose, betas; rotmat (T, 24, 3, 3).
+        joints2d: (T, 49, 2) px, where the crop camera sees the joints.
+        boxes: (T, 4) cx, cy, w, h px, as they were cropped.
+        camera: of the video.
+    """
+    betas = np.median(theta[:, 75:], 0).astype(np.float32)
+    still = Placed(rotmat, np.zeros((len(rotmat), 3), np.float32))
+    joints = Meshes(smpl, still, betas).joints()
+    guess = weak_to_perspective(theta[:, :3], boxes, camera.focal, camera.width, camera.height)
+    rays = (joints2d - np.array([camera.width, camera.height]) / 2) / camera.focal
+    points, seen, start = (torch.from_numpy(v.astype(np.float32)) for v in (joints, rays, guess))
+    weights = torch.ones(points.shape[:-1])
+    depth = solve_camera(points, seen, weights, start)[:, 2].clamp(min=0.5).numpy()
+    calm = torch.from_numpy(np.exp(gaussian(np.log(depth), _SIZE_SMOOTH * fps)))[:, None]
+    transl = solve_camera(points, seen, weights, start, depth=calm).numpy()
+    seen2d = camera.project(joints + transl[:, None]).astype(np.float32)
+    return Fitted(rotmat, betas, transl, joints, seen2d, (0.0, 0.0), camera.focal)
+
+
+def make_motion(
+    person_id: int, frames: np.ndarray, track: Fitted, boxes: np.ndarray, attention: np.ndarray, fps: float
+) -> Motion:
+    """The motion of a fitted or lifted track, not yet in a world.
+
+    Args:
+        frames: (T,). boxes: (T, 4) px, as they were cropped. attention: (T, 3), TCMR's.
+    """
+    placed = Placed(track.rotmat.astype(np.float32), track.transl.astype(np.float32))
+    return Motion(
+        person_id=person_id,
+        frames=np.asarray(frames),
+        betas=track.betas,
+        camera=placed,
+        world=placed,
+        contacts=np.zeros((len(frames), 4), bool),
+        boxes=gaussian(boxes, _BOX_SMOOTH * fps).astype(np.float32),
+        joints3d=track.joints3d,
+        joints2d=track.joints2d,
+        attention=attention,
+    )

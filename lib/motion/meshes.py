@@ -1,0 +1,70 @@
+"""The bodies of a motion: meshes and joints, posed in blocks when they are asked for."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from threading import Lock
+
+import numpy as np
+import torch
+
+from lib.models.smpl import SMPL
+from lib.motion.motion import Placed
+
+_BLOCK = 32
+
+
+class Meshes:
+    """The vertices of one person's frames, posed when they are asked for, so that a long video does not fill
+    the memory: 80 kB per frame and person. Threads may share it.
+
+    Args:
+        smpl: the body, on the device to use.
+        placed: T poses. betas: (10,), or (T, 10) for a shape per frame.
+    """
+
+    def __init__(self, smpl: SMPL, placed: Placed, betas: np.ndarray) -> None:
+        self._smpl, self._placed = smpl, placed
+        self._betas = np.broadcast_to(betas, (len(placed.rotmat), 10))
+        # Two blocks, because frames that are drawn at the same time may lie on both sides of a border.
+        self._block = lru_cache(maxsize=2)(self._pose)
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return len(self._betas)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        """(V, 3) metres, in the frame of reference of ``placed``."""
+        start = row - row % _BLOCK
+        with self._lock:
+            return self._block(start)[row - start]
+
+    def all(self) -> np.ndarray:
+        """(T, V, 3)."""
+        return np.concatenate([self._pose(start) for start in range(0, len(self), _BLOCK)])
+
+    @torch.inference_mode()
+    def joints(self) -> np.ndarray:
+        """SPIN's 49 joints (T, 49, 3), metres, in the frame of reference of ``placed``."""
+        device = self._smpl.v_template.device
+        betas, rotmat = (
+            torch.from_numpy(np.array(values, np.float32)).to(device)
+            for values in (self._betas, self._placed.rotmat)
+        )
+        return self._smpl.joints(betas, rotmat).cpu().numpy() + self._placed.transl[:, None]
+
+    @torch.inference_mode()
+    def _pose(self, start: int) -> np.ndarray:
+        device, rows = self._smpl.v_template.device, slice(start, start + _BLOCK)
+        rotmat, betas, transl = (
+            torch.from_numpy(np.array(values[rows], np.float32)).to(device)
+            for values in (self._placed.rotmat, self._betas, self._placed.transl)
+        )
+        posed = self._smpl(
+            betas=betas,
+            body_pose=rotmat[:, 1:],
+            global_orient=rotmat[:, :1],
+            transl=transl,
+            pose2rot=False,
+        )
+        return posed.vertices.cpu().numpy()

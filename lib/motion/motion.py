@@ -1,0 +1,168 @@
+"""What a video came to: the motion of each person, and the scene that they share.
+
+Axes, in metres. Camera: x right, y down, z away. World: y up, right-handed, floor at y = 0. Body: SMPL's rest
+pose, a T-pose with y up, facing +z, the person's left at +x; its pelvis is not at the origin.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lib.models.body import BodyData
+from lib.motion.camera import Camera
+
+FEET = ("left heel", "left toe", "right heel", "right toe")
+"""The columns of contacts."""
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """Poses of T frames in one frame of reference, the camera's or the world's.
+
+    A vertex lies at ``skinned vertex + transl``: the root rotation turns about the pelvis.
+
+    Attributes:
+        rotmat: (T, 24, 3, 3) float32, each joint's rotation against its parent's, the root's against the
+            frame of reference.
+        transl: (T, 3) float32 metres.
+    """
+
+    rotmat: np.ndarray
+    transl: np.ndarray
+
+    def __post_init__(self) -> None:
+        n = len(self.rotmat)
+        _check("rotmat", self.rotmat, (n, 24, 3, 3))
+        _check("transl", self.transl, (n, 3))
+
+    def moved(self, rotation: np.ndarray, offset: np.ndarray, pelvis: np.ndarray) -> Placed:
+        """The whole body moved rigidly: ``x -> rotation x + offset``.
+
+        Args:
+            rotation: (3, 3) or (T, 3, 3). offset: (3,) or (T, 3) metres.
+            pelvis: (3,) joint 0 of the rest pose, which the root turns about.
+        """
+        rotmat = self.rotmat.copy()
+        rotmat[:, 0] = rotation @ self.rotmat[:, 0]
+        transl = ((pelvis + self.transl)[:, None] @ np.swapaxes(rotation, -1, -2))[:, 0] - pelvis + offset
+        return Placed(rotmat, transl.astype(np.float32))
+
+
+@dataclass(frozen=True, eq=False)
+class Motion:
+    """One person over T consecutive frames.
+
+    Attributes:
+        person_id: from 1.
+        frames: (T,) int, numbers of the video's frames, from 0, without gaps.
+        betas: (10,) float32, one shape for the whole track.
+        camera: as the camera sees the person.
+        world: as the person moves on the floor; the feet may be locked here.
+        contacts: (T, 4) bool, which of :data:`FEET` rest on the floor.
+        boxes: (T, 4) float32 cx, cy, w, h px, smoothed, 1.2 times as large as the person.
+        joints3d: (T, 49, 3) float32 metres, camera axes, without ``camera.transl``.
+        joints2d: (T, 49, 2) float32 px, ``joints3d + camera.transl`` seen by the camera.
+        attention: (T, 3) float32, the weights of past, current and future in TCMR's fusion.
+    """
+
+    person_id: int
+    frames: np.ndarray
+    betas: np.ndarray
+    camera: Placed
+    world: Placed
+    contacts: np.ndarray
+    boxes: np.ndarray
+    joints3d: np.ndarray
+    joints2d: np.ndarray
+    attention: np.ndarray
+
+    def __post_init__(self) -> None:
+        n = len(self.frames)
+        _check("frames", self.frames, (n,))
+        if n == 0 or not np.array_equal(self.frames, self.frames[0] + np.arange(n)):
+            raise ValueError("frames: expected consecutive numbers of one frame or more")
+        for name in ("camera", "world"):
+            _check(f"{name}.rotmat", getattr(self, name).rotmat, (n, 24, 3, 3))
+        shapes = {"betas": (10,), "contacts": (n, 4), "boxes": (n, 4), "attention": (n, 3)}
+        for name, shape in (shapes | {"joints3d": (n, 49, 3), "joints2d": (n, 49, 2)}).items():
+            _check(name, getattr(self, name), shape)
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def row(self, frame: int) -> int | None:
+        """Where a frame of the video is in the arrays; None if the person is not in it."""
+        row = frame - int(self.frames[0])
+        return row if 0 <= row < len(self.frames) else None
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """Everybody in a video.
+
+    Attributes:
+        name: of the video.
+        people: one motion per person.
+        camera: that of the video.
+        fps: frames per second of all motions.
+        n_frames: of the video.
+        body: ``smpl`` or ``open``, which the shapes belong to; gender: that of the official body.
+        world_rotation, world_offset: (3, 3) and (3,): a point x of the camera's frame is
+            ``world_rotation x + world_offset`` in the world.
+        camera_moves: whether the camera moves; then each world path is only the person's own, told from the
+            feet, and people do not stand where they stand to each other.
+        feet_locked: whether feet in contact were made to stand still in ``world``.
+    """
+
+    name: str
+    people: tuple[Motion, ...]
+    camera: Camera
+    fps: float
+    n_frames: int
+    body: str
+    gender: str
+    world_rotation: np.ndarray
+    world_offset: np.ndarray
+    camera_moves: bool = False
+    feet_locked: bool = False
+
+    def __post_init__(self) -> None:
+        _check("world_rotation", self.world_rotation, (3, 3))
+        _check("world_offset", self.world_offset, (3,))
+        if not (np.isfinite(self.fps) and self.fps > 0):
+            raise ValueError(f"fps is {self.fps}, expected more than 0")
+
+
+def rest_joints(body: BodyData, betas: np.ndarray) -> np.ndarray:
+    """(24, 3) metres: the joints of the rest pose of a shape (10,)."""
+    return (body.J_regressor @ (body.v_template + body.shapedirs @ betas)).astype(np.float32)
+
+
+def joint_chain(rotmat: np.ndarray, rest: np.ndarray, parents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Forward kinematics.
+
+    Args:
+        rotmat: (*, 24, 3, 3) local rotations.
+        rest: (24, 3) joints of the rest pose, see :func:`rest_joints`.
+        parents: (24,) kinematic tree, -1 at the root.
+
+    Returns:
+        rotations (*, 24, 3, 3) and positions (*, 24, 3) against the frame of reference, before any
+        translation: joint 0 stays where it is in the rest pose.
+    """
+    rotations, positions = rotmat.copy(), np.broadcast_to(rest, (*rotmat.shape[:-2], 3)).copy()
+    for joint, parent in enumerate(parents.tolist()):
+        if parent >= 0:
+            rotations[..., joint, :, :] = rotations[..., parent, :, :] @ rotmat[..., joint, :, :]
+            bone = rotations[..., parent, :, :] @ (rest[joint] - rest[parent])
+            positions[..., joint, :] = positions[..., parent, :] + bone
+    return rotations, positions
+
+
+def _check(name: str, values: np.ndarray, shape: tuple[int, ...]) -> None:
+    if values.shape != shape:
+        raise ValueError(f"{name} has shape {values.shape}, expected {shape}")
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} holds values that are not finite")
