@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from lib.demo.render import flip_to_gl
 from lib.models.smpl import SMPL
 from lib.motion.camera import perspective_to_weak
 from lib.motion.meshes import Meshes
@@ -71,10 +70,10 @@ class ObjWriter:
         return self
 
     def write(self, person: int, frame: int, verts: np.ndarray) -> None:
-        """Write vertices (V, 3) in metres, camera axes, as (X, -Y, -Z): y up, facing the viewer."""
+        """Write vertices (V, 3) in metres, in the world."""
         path = self._temporary / f"{person:04d}" / f"{frame:06d}.obj"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(_rows("v", "%.6f", flip_to_gl(verts)) + self._faces)
+        path.write_text(_rows("v", "%.6f", verts) + self._faces)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
