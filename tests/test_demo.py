@@ -554,7 +554,7 @@ def test_the_view_from_above_is_in_scale(open_models):
     assert right - left == pytest.approx(2 * W / 4, abs=1.5)
 
 
-def test_plain_rendering_is_black_and_the_crop_camera(open_models):
+def test_plain_rendering_leaves_the_result_alone(open_models):
     """(1, 0, 0): a metre is half a box, and the body's origin is in the box's middle."""
     scene = scene_of(open_models, make_track())
     image = drawer(open_models, scene, plain=True)(np.full((H, W, 3), 90, np.uint8), 0)
@@ -576,8 +576,10 @@ def test_a_fitted_person_is_seen_where_its_mesh_is_drawn(open_models):
     scene = scene_of(open_models, make_track(n=26), fit=None)
     (motion,) = scene.people
     placed = motion.joints3d + motion.camera.transl[:, None]
-    seen = placed @ scene.camera.K.T
-    np.testing.assert_allclose(seen[..., :2] / seen[..., 2:], motion.joints2d, atol=0.02)
+    ahead = placed[..., 2] > 0.3  # the landmarks are nobody's: parts may come too near
+    seen = (placed @ scene.camera.K.T)[ahead]
+    assert ahead.mean() > 0.9
+    np.testing.assert_allclose(seen[:, :2] / seen[:, 2:], motion.joints2d[ahead], atol=0.02)
     meshes = Meshes(open_models.tcmr.regressor.smpl, motion.camera, motion.betas)
     np.testing.assert_allclose(meshes.joints(), placed, atol=1e-4)
     verts = meshes[0] @ scene.camera.K.T
