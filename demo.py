@@ -102,6 +102,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="move the bodies onto the landmarks of the track; default: with the open features, which are "
         "landmarks, too",
     )
+    model.add_argument(
+        "--smooth",
+        default=defaults.smooth,
+        metavar="SECONDS",
+        help="width of the Gaussian over poses and paths, without delay; or torso=0.15,legs=0.1,arms=0.05 "
+        "for groups of limbs, or slerp=0.3 for the paper's filter (%(default)s: the fit is smooth already)",
+    )
     model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (%(default)s)")
     model.add_argument(
         "--bf16",

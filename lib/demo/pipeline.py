@@ -33,6 +33,7 @@ from lib.models.body import BASE_DATA, OPEN_DATA
 from lib.motion.camera import Camera
 from lib.motion.motion import Scene
 from lib.motion.scene_file import save_scene
+from lib.motion.smooth import parse_smoothing
 from lib.utils.errors import UserError
 from lib.utils.files import atomic_write
 from lib.utils.geometry import default_focal
@@ -70,6 +71,7 @@ class DemoOptions:
     device: str = "auto"
     bf16: bool = False
     fit: bool | None = None
+    smooth: str = "0"
     cfg: str = ""
     opts: Sequence[str] = ()
     wireframe: bool = False
@@ -143,6 +145,7 @@ def run_demo(options: DemoOptions) -> list[Path]:
         n_frames=n_frames,
         name=source.name,
         fit=options.fit,
+        smoothing=parse_smoothing(options.smooth),
         stopwatch=stopwatch,
     )
     files: list[Path] = []
@@ -165,6 +168,7 @@ def run_demo(options: DemoOptions) -> list[Path]:
 
 def check_options(options: DemoOptions) -> None:
     """UserError if the value of an option makes no sense."""
+    parse_smoothing(options.smooth)
     if options.vid_file and options.img_dir:
         raise UserError("both --vid_file and --img_dir are given; expected one of them")
     if options.fps is not None and not 0 < options.fps < 1e5:
