@@ -160,21 +160,15 @@ def sample_bodies(rng: np.random.Generator) -> Bodies:
     for name in ("cupsize", "firmness"):
         phenotypes[name] = torch.as_tensor(np.clip(rng.normal(0.5, 0.15, SHAPE_SAMPLES), 0, 1))
 
-    verts, heads, flatter = [], [], []
+    verts, heads = [], []
     for start in range(0, SHAPE_SAMPLES, 50):
         chunk = {name: value[start : start + 50] for name, value in phenotypes.items()}
         rest = torch.eye(4).double().repeat(len(chunk["age"]), model.bone_count, 1, 1)
         with torch.no_grad():
             out = model(pose_parameters=rest, phenotype_kwargs=chunk)
-            flat = chunk | {name: torch.zeros_like(chunk[name]) for name in ("cupsize", "firmness")}
-            other = model(pose_parameters=rest, phenotype_kwargs=flat)["rest_vertices"]
         verts.append(out["rest_vertices"].numpy())
         heads.append(out["rest_bone_heads"].numpy())
-        flatter.append((other - out["rest_vertices"]).mean(0).numpy())
     to_y_up = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0.0]])  # from z up, facing -y
-    chest = np.mean(flatter, 0) @ to_y_up.T
-    log.info("chest: %s", np.abs(chest).max(0))
-    np.save("/tmp/chest.npy", np.concatenate([chest, np.concatenate(verts).mean(0) @ to_y_up.T], 1))
     all_verts = np.concatenate(verts) @ to_y_up.T
     all_heads = np.concatenate(heads) @ to_y_up.T
     head = {bone: all_heads[:, i] for i, bone in enumerate(model.bone_labels)}

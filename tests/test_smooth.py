@@ -50,7 +50,7 @@ def test_what_can_be_asked_for(text: str, torso: float, legs: float, arms: float
     ],
 )
 def test_anything_else_is_one_line(text: str) -> None:
-    with pytest.raises(UserError, match="--smooth .*expected seconds"):
+    with pytest.raises(UserError, match=r"--smooth .*expected seconds"):
         parse_smoothing(text)
 
 
