@@ -28,6 +28,7 @@ from lib.models.tcmr import TCMR
 from lib.utils.errors import UserError
 from lib.utils.files import dump_joblib, load_joblib
 from lib.utils.keypoints import H36M_TO_J14
+from lib.utils.smoothing import slerp_filter
 from tests.golden_tools import GOLDEN, fill_by_recipe, load_golden, write_base_data
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -320,6 +321,83 @@ def test_aligned_vertices_leave_the_published_metric_alone(model: TCMR, smpl_bod
     naive = naive_errors(model, smpl_body, smpl_body.J_regressor_h36m, database, part)
     for key in ("mpvpe", "mpvpe_root_aligned"):
         np.testing.assert_allclose(getattr(both.sequences[0], key) * 1000, naive[key], atol=0.01)
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+def test_long_sequences_equal_the_naive_way(
+    model: TCMR, smpl_body: BodyData, base_data: Path, tmp_path: Path, smooth: bool
+) -> None:
+    """More frames than are predicted, posed and compared at once; the person is a man, then a woman."""
+    count = 300
+    random = np.random.default_rng(0)
+
+    def grow(database: dict[str, np.ndarray]) -> None:
+        rows = np.arange(count) % len(database["valid"])
+        database.update({key: values[rows] for key, values in database.items()})
+        database["vid_name"] = np.full(count, "long")
+        database["valid"][:] = 1
+        for name, scale in (("features", 1.0), ("pose", 0.3), ("shape", 1.0)):
+            noise = random.normal(0, scale, database[name].shape)
+            database[name] = noise.cumsum(axis=0).astype(np.float32) / np.sqrt(1 + np.arange(count))[:, None]
+            database[name] = database[name].astype(np.float32)
+        database["gender"] = np.where(np.arange(count) < 140, "m", "f")
+
+    folder = changed_database(tmp_path, "3dpw_test_db.pt", grow)
+    bodies = load_body(base_data, "male"), load_body(base_data, "female")
+    (found,) = measure(
+        model, smpl_body, "3dpw", smooth, folder, bodies=bodies, root_align_verts=True
+    ).sequences
+
+    database = load_joblib(folder / "3dpw_test_db.pt")
+    output = predict_sequence(model, database["features"], batch_size=count)
+    verts, betas = output["verts"], torch.from_numpy(output["theta"][:, 75:])
+    if smooth:
+        rotmat = torch.from_numpy(slerp_filter(output["rotmat"])).float()
+        verts = SMPL(smpl_body)(betas, rotmat[:, 1:], rotmat[:, :1], pose2rot=False).vertices.numpy()
+    pose, shape = (torch.tensor(database[key]) for key in ("pose", "shape"))
+    man, woman = (SMPL(body)(shape, pose[:, 3:], pose[:, :3]).vertices.numpy() for body in bodies)
+    true = np.where((database["gender"] == "m")[:, None, None], man, woman)
+    j14 = smpl_body.J_regressor_h36m[H36M_TO_J14]
+    joints, true_joints = j14 @ verts, j14 @ true
+    root, true_root = (j[:, [2, 3]].mean(axis=1, keepdims=True) for j in (joints, true_joints))
+    joints, true_joints = joints - root, true_joints - true_root
+    distances = {
+        "mpjpe": joints - true_joints,
+        "mpvpe": verts - true,
+        "mpvpe_root_aligned": (verts - root) - (true - true_root),
+        "accel": np.diff(joints, 2, axis=0),
+        "accel_err": np.diff(joints - true_joints, 2, axis=0),
+    }
+    for key, difference in distances.items():
+        expected = np.linalg.norm(difference, axis=-1).mean(axis=-1)
+        np.testing.assert_allclose(getattr(found, key), expected, rtol=1e-4, atol=1e-6, err_msg=key)
+
+
+def test_what_restores_the_originals_validation_does_not_reach_evaluation() -> None:
+    """Its cut of sequences, its invalid frames and its rounded targets."""
+    keys = ("COMPAT.VALIDATION", "COMPAT.FLOAT16_TARGETS")
+    as_original = config("3dpw", *(word for key in keys for word in (key, "True")))
+    plain, with_keys, validation = (
+        list(EvaluationSet(get_spec("3dpw"), "test", cfg, validation=validation))
+        for cfg, validation in ((config("3dpw"), False), (as_original, False), (as_original, True))
+    )
+    for ours, same in zip(plain, with_keys, strict=True):
+        for name in ("features", "joints", "pose", "shape", "counted", "removed"):
+            np.testing.assert_array_equal(getattr(ours, name), getattr(same, name), err_msg=name)
+    lengths, all_lengths = ([len(s.features) for s in some] for some in (plain, validation))
+    assert lengths != all_lengths and all(length % 16 == 0 for length in all_lengths)
+    joints = np.concatenate([s.joints for s in plain])
+    assert np.abs(joints - joints.astype(np.float16)).max() > 0
+    rounded = np.concatenate([s.joints for s in validation])
+    np.testing.assert_array_equal(rounded, rounded.astype(np.float16))
+
+
+def test_accelerations_of_frames_that_count_see_those_that_do_not(model: TCMR, smpl_body: BodyData) -> None:
+    for found in measure(model, smpl_body, "mpii3d").sequences:
+        inner = [i for i in range(1, len(found.pred) - 1) if found.counted[i]]
+        for joints, values in ((found.pred, found.accel), (found.pred - found.target, found.accel_err)):
+            second = [joints[i - 1] - 2 * joints[i] + joints[i + 1] for i in inner]
+            np.testing.assert_allclose(values, np.linalg.norm(second, axis=-1).mean(axis=-1))
 
 
 def test_gendered_truth_explains_what_it_needs(model: TCMR, smpl_body: BodyData, tmp_path: Path) -> None:
