@@ -181,6 +181,31 @@ def test_side_view_shows_the_side(ball):
     assert side[3] - side[1] == pytest.approx(front[3] - front[1], abs=2)
 
 
+def test_side_view_is_from_the_left_of_who_faces_the_camera(ball, renderer):
+    """What is farther away lies to the right, as in the original's turn by 270 degrees."""
+    verts = ball[0] * np.float32([0.5, 0.7, 0.3]) + np.float32([0.1, 0, 0.4])
+    x, y, z = verts.T
+    side = extent(renderer.render(black(), verts, CAMERA, side_view=True))
+    assert side == extent(renderer.render(black(), np.stack([z, y, -x], axis=1), CAMERA))
+    assert side[0] + side[2] > W + 50
+
+
+def test_edges_a_hand_behind_the_surface_are_hidden():
+    """A small triangle behind a large one."""
+    large = np.array([[-1, 0.8, 0], [1, 0.8, 0], [0, -0.9, 0]], np.float32)
+    verts = np.concatenate([large, 0.4 * large + np.float32([0, 0.1, 0.1])])
+    faces = np.array([[0, 1, 2], [3, 4, 5]])
+    front, both = (
+        Renderer(faces[:n], W, H, 3 * n).render(black(), verts[: 3 * n], CAMERA, wireframe=True)
+        for n in (1, 2)
+    )
+    assert front.any()
+    np.testing.assert_array_equal(both, front)
+    verts[3:, 2] = -0.1
+    nearer = Renderer(faces, W, H, 6).render(black(), verts, CAMERA, wireframe=True)
+    assert nearer.any(axis=2).sum() > 1.2 * front.any(axis=2).sum()
+
+
 def test_light_comes_from_above(ball, renderer):
     image = renderer.render(black(), ball[0], CAMERA).sum(axis=2).astype(int)
     top, bottom = project_vertices(np.array([[0, -0.5, 0], [0, 0.5, 0]], np.float32), CAMERA, W, H).astype(
