@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
-import copy
 import importlib
 import multiprocessing
 import os
@@ -40,29 +39,12 @@ MODULES = {  # and what pytest is given
     "lib/data_utils/simulate.py": ["tests/test_simulate.py", "tests/test_noise.py"],
 }
 _EXTERNAL = ("torch", "cv2", "scipy.ndimage", "hypothesis", "tensorboard", "h5py", "smplx", "pytest")
-_OPERATORS: dict[type, tuple[type, ...]] = {
-    ast.Lt: (ast.LtE, ast.Gt),
-    ast.LtE: (ast.Lt, ast.Gt),
-    ast.Gt: (ast.GtE, ast.Lt),
-    ast.GtE: (ast.Gt, ast.Lt),
-    ast.Eq: (ast.NotEq,),
-    ast.NotEq: (ast.Eq,),
-    ast.Is: (ast.IsNot,),
-    ast.IsNot: (ast.Is,),
-    ast.In: (ast.NotIn,),
-    ast.NotIn: (ast.In,),
-    ast.Add: (ast.Sub,),
-    ast.Sub: (ast.Add,),
-    ast.Mult: (ast.Div,),
-    ast.Div: (ast.Mult,),
-    ast.FloorDiv: (ast.Mult,),
-    ast.Mod: (ast.Mult,),
-    ast.Pow: (ast.Mult,),
-    ast.BitAnd: (ast.BitOr,),
-    ast.BitOr: (ast.BitAnd,),
-    ast.And: (ast.Or,),
-    ast.Or: (ast.And,),
-}
+_SWAPS = {
+    "Lt": "LtE Gt", "LtE": "Lt Gt", "Gt": "GtE Lt", "GtE": "Gt Lt", "Eq": "NotEq", "NotEq": "Eq",
+    "Is": "IsNot", "IsNot": "Is", "In": "NotIn", "NotIn": "In", "And": "Or", "Or": "And",
+    "Add": "Sub", "Sub": "Add", "Mult": "Div", "Div": "Mult", "FloorDiv": "Mult", "Mod": "Mult",
+    "Pow": "Mult", "BitAnd": "BitOr", "BitOr": "BitAnd",
+}  # fmt: skip
 _NAMES = {"min": "max", "any": "all", "minimum": "maximum", "amin": "amax", "ceil": "floor"}
 _NAMES |= {theirs: ours for ours, theirs in _NAMES.items()}
 
@@ -110,8 +92,12 @@ def _places(node: ast.AST) -> Iterator[tuple[dict | list, str | int]]:
 
 def _replacements(node: ast.AST) -> Iterator[ast.AST]:
     def changed(**fields: object) -> ast.AST:
-        return ast.copy_location(type(node)(**{**vars(copy.copy(node)), **fields}), node)
+        return ast.copy_location(type(node)(**{**vars(node), **fields}), node)
 
+    def swapped(operator: ast.AST) -> list[ast.AST]:
+        return [getattr(ast, name)() for name in _SWAPS.get(type(operator).__name__, "").split()]
+
+    nothing = ast.copy_location(ast.Pass(), node)
     match node:
         case ast.Constant(value=bool(value)):
             yield changed(value=not value)
@@ -119,30 +105,30 @@ def _replacements(node: ast.AST) -> Iterator[ast.AST]:
             yield from (changed(value=value + 1), changed(value=value - 1))
         case ast.Constant(value=float(value)):
             yield from (changed(value=value * 2 or 1.0), changed(value=value / 2 or -1.0))
-        case ast.Compare(ops=[op]):
-            yield from (changed(ops=[new()]) for new in _OPERATORS[type(op)])
-        case ast.BinOp(op=op) | ast.BoolOp(op=op) | ast.AugAssign(op=op):
-            yield from (changed(op=new()) for new in _OPERATORS.get(type(op), ()))
-            if isinstance(node, ast.AugAssign):
-                yield ast.copy_location(ast.Pass(), node)
+        case ast.Compare(ops=[operator]):
+            yield from (changed(ops=[new]) for new in swapped(operator))
+        case ast.BinOp(op=operator) | ast.BoolOp(op=operator):
+            yield from (changed(op=new) for new in swapped(operator))
+        case ast.AugAssign(op=operator):
+            yield from (*(changed(op=new) for new in swapped(operator)), nothing)
         case ast.UnaryOp(operand=operand):
             yield operand
         case ast.IfExp(body=body, orelse=orelse):
             yield from (body, orelse)
         case ast.If() | ast.While():
             yield from (changed(test=ast.Constant(value)) for value in (True, False))
-        case ast.Slice(lower=lower, upper=upper) if lower or upper:
-            yield from (changed(**{side: None}) for side in ("lower", "upper") if vars(node)[side])
+        case ast.Slice():
+            yield from (changed(**{side: None}) for side in ("lower", "upper") if getattr(node, side))
         case ast.Name(id=name) if name in _NAMES:
             yield changed(id=_NAMES[name])
         case ast.Attribute(attr=name) if name in _NAMES:
             yield changed(attr=_NAMES[name])
         case ast.Expr(value=ast.Call()):
-            yield ast.copy_location(ast.Pass(), node)
+            yield nothing
         case ast.Assign(targets=[target], value=value):
             again = {name.id for name in ast.walk(value) if isinstance(name, ast.Name)}
             if isinstance(target, (ast.Subscript, ast.Attribute)) or getattr(target, "id", "") in again:
-                yield ast.copy_location(ast.Pass(), node)
+                yield nothing
         case ast.Continue():
             yield ast.copy_location(ast.Break(), node)
         case ast.Break():
@@ -191,52 +177,54 @@ def passes(folder: Path, module: str, limit: float) -> bool:
     return child.exitcode == 0
 
 
+class Copies:
+    """Temporary copies of the repository, each for one mutant at a time."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self._free: SimpleQueue[Path] = SimpleQueue()
+        for number in range(count):
+            copy_repository(folder / str(number))
+            self._free.put(folder / str(number))
+
+    def kills(self, mutant: Mutant, limit: float) -> bool:
+        """Whether a test of its module fails, or all together take longer than ``limit`` seconds."""
+        folder = self._free.get()
+        path = folder / mutant.module
+        original = path.read_bytes()
+        path.write_text(mutant.source, encoding="utf-8")
+        try:
+            return not passes(folder, mutant.module, limit)
+        finally:
+            path.write_bytes(original)
+            self._free.put(folder)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--module", action="append", choices=MODULES, help="only this; may be repeated")
-    parser.add_argument("--count", type=int, default=40, help="mutants of each module, drawn by --seed")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--count", type=int, default=40, help="mutants of each module (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="decides which (%(default)s)")
+    parser.add_argument("--jobs", type=int, default=1, help="at the same time (%(default)s)")
     args = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     for name in _EXTERNAL:  # once, for all children
         importlib.import_module(name)
-    sys.modules["torch"].set_num_threads(1)
-    failed = 0
     with tempfile.TemporaryDirectory(prefix="mutants_") as temporary, ThreadPoolExecutor(args.jobs) as pool:
-        copies: SimpleQueue[Path] = SimpleQueue()
-        for job in range(args.jobs):
-            copies.put(folder := Path(temporary, str(job)))
-            copy_repository(folder)
+        copies = Copies(Path(temporary), args.jobs)
         for module in args.module or MODULES:
             started = time.monotonic()
-            if not passes(folder, module, 3600):
-                raise SystemExit(
-                    f"the tests of {module} fail without a fault:\n{(folder / 'tests.log').read_text()}"
-                )
+            if copies.kills(Mutant(module, 0, "", "", (ROOT / module).read_text(encoding="utf-8")), 3600):
+                raise SystemExit(f"the tests of {module} fail without a fault")
             limit = 30 + 4 * (time.monotonic() - started)
-            chosen = mutants(module)
-            total = len(chosen)
-            chosen = random.Random(args.seed).sample(chosen, min(args.count, total))
-
-            def killed(mutant: Mutant, limit: float = limit) -> bool:
-                folder = copies.get()
-                path = folder / mutant.module
-                path.write_text(mutant.source, encoding="utf-8")
-                try:
-                    return not passes(folder, mutant.module, limit)
-                finally:
-                    shutil.copy2(ROOT / mutant.module, path)
-                    copies.put(folder)
-
-            results = []
-            for mutant, dead in zip(chosen, pool.map(killed, chosen)):
-                results.append(dead)
+            everything = mutants(module)
+            chosen = random.Random(args.seed).sample(everything, min(args.count, len(everything)))
+            killed = 0
+            results = pool.map(lambda mutant, limit=limit: copies.kills(mutant, limit), chosen)
+            for mutant, dead in zip(chosen, results):
+                killed += dead
                 if not dead:
                     print(f"survived {mutant}", flush=True)
-            print(f"{module}: {sum(results)} of {len(results)} killed ({total} exist)", flush=True)
-            failed += len(results) - sum(results)
-    print(f"{failed} survived")
+            print(f"{module}: {killed} of {len(chosen)} killed, {len(everything)} exist", flush=True)
 
 
 if __name__ == "__main__":
