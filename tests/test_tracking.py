@@ -360,6 +360,18 @@ def test_people_beside_each_other_are_all_found(apart: int) -> None:
     np.testing.assert_allclose(sorted(middles), [x for x, _ in starts], atol=0.1)
 
 
+def test_who_was_found_leads_to_their_neighbours() -> None:
+    """At once: one image shows six people in a row, of whom the detector sees one from afar."""
+    scene = Scene([(400.0 + 70 * k, 200.0) for k in range(6)], speed=0, radius=40.0, short_sighted=True)
+
+    def detect(picture: np.ndarray) -> list[Detection]:
+        found = Scene.detect(scene, picture)
+        return found if max(picture.shape) < 5 * 40 else found[:1] if picture.shape[1] == 1300 else []
+
+    scene.detect = detect  # type: ignore[method-assign]
+    assert spans(scene.track(1)) == [(0, 0)] * 6
+
+
 # --------------------------------------------------------------------------------
 # Cuts
 
