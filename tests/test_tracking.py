@@ -362,7 +362,7 @@ def test_people_beside_each_other_are_all_found(apart: int) -> None:
 
 def test_who_was_found_leads_to_their_neighbours() -> None:
     """At once: one image shows six people in a row, of whom the detector sees one from afar."""
-    scene = Scene([(400.0 + 70 * k, 200.0) for k in range(6)], speed=0, radius=40.0, short_sighted=True)
+    scene = Scene([(400.0 + 50 * k, 200.0) for k in range(6)], speed=0, radius=40.0, short_sighted=True)
 
     def detect(picture: np.ndarray) -> list[Detection]:
         found = Scene.detect(scene, picture)
