@@ -391,6 +391,13 @@ def test_people_are_cut_off_by_the_border(observe) -> None:
     low = torch.where(outside, -torch.inf, shown[..., 1]).amax((1, 2))
     high = torch.where(outside, shown[..., 1], torch.inf).amin(-1).amin(-1)
     assert 0.6 < float((low <= high).float().mean()) < 0.95
+    # Else from either side: whatever is hidden lies beyond.
+    from_sides = []
+    for x in (shown[..., 0], -shown[..., 0]):
+        first = torch.where(outside, x, torch.inf).amin((1, 2))
+        from_sides.append((low > high) & (first >= torch.where(outside, -torch.inf, x).amax((1, 2))))
+    assert from_sides[0].sum() > 10 and from_sides[1].sum() > 10
+    assert (from_sides[0] ^ from_sides[1] == (low > high)).all()
     assert rms(errors_2d(seen)[hidden]) / rms(errors_2d(seen)[~hidden]) > 2
 
 
