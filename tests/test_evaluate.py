@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 import evaluate as command
+from lib.core import evaluator
 from lib.core.config import load_config
 from lib.core.evaluator import EvaluationSet, evaluate
 from lib.core.plots import write_plots
@@ -28,6 +30,7 @@ from lib.models.tcmr import TCMR
 from lib.utils.errors import UserError
 from lib.utils.files import dump_joblib, load_joblib
 from lib.utils.keypoints import H36M_TO_J14
+from lib.utils.landmark_flips import repair_flips
 from lib.utils.smoothing import slerp_filter
 from tests.golden_tools import GOLDEN, fill_by_recipe, load_golden, write_base_data
 
@@ -371,6 +374,52 @@ def test_long_sequences_equal_the_naive_way(
     for key, difference in distances.items():
         expected = np.linalg.norm(difference, axis=-1).mean(axis=-1)
         np.testing.assert_allclose(getattr(found, key), expected, rtol=1e-4, atol=1e-6, err_msg=key)
+
+
+def test_the_fit_gets_what_was_seen_and_its_bodies_are_measured(
+    model: TCMR, smpl_body: BodyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part, random = "downtown_walk_00_6", np.random.default_rng(0)
+
+    def add(database: dict[str, np.ndarray]) -> None:
+        seen = random.uniform(0, 1, (len(database["valid"]), 33, 6)).astype(np.float32)
+        seen[..., 2] = 0.9
+        database.update(
+            landmarks=seen, fps=np.array(50), image_width=np.array(640), image_height=np.array(360)
+        )
+
+    folder = changed_database(tmp_path, "3dpw_test_db.pt", add)
+    cfg = config("3dpw", "PATHS.PREPROCESSED", str(folder))
+    data = EvaluationSet(get_spec("3dpw"), "test", cfg, name_part=part, landmarks=True)
+    database = load_joblib(folder / "3dpw_test_db.pt")
+    rows = np.flatnonzero((database["vid_name"] == part) & (database["valid"] != 0))
+    output = predict_sequence(model, database["features"][rows])
+    rotmat = output["rotmat"][::-1].copy()
+    betas = random.normal(size=10).astype(np.float32)
+    given = []
+
+    def fit_track(body, rotmats, theta, boxes, landmarks, **camera) -> SimpleNamespace | None:
+        given.append(camera)
+        np.testing.assert_allclose(rotmats, output["rotmat"], atol=1e-5)
+        np.testing.assert_allclose(theta, output["theta"], atol=1e-4)
+        np.testing.assert_array_equal(boxes, database["bbox"][rows])
+        seen = database["landmarks"][rows]
+        for ours, true in zip(
+            landmarks, repair_flips(seen[..., :2], seen[..., 2], seen[..., 3:]), strict=True
+        ):
+            np.testing.assert_array_equal(ours, true)
+        return SimpleNamespace(rotmat=rotmat, betas=betas) if len(given) == 1 else None
+
+    monkeypatch.setattr(evaluator, "fit_track", fit_track)
+    fitted, without = (evaluate(model, data, smpl_body, fit=True) for _ in range(2))
+    assert given == [{"width": 640, "height": 360, "fps": 50.0}] * 2
+    rotation, shape = torch.from_numpy(rotmat), torch.from_numpy(betas).expand(len(rows), 10)
+    moved = SMPL(smpl_body)(shape, rotation[:, 1:], rotation[:, :1], pose2rot=False).vertices.numpy()
+    for evaluation, verts in ((fitted, moved), (without, output["verts"])):
+        joints = smpl_body.J_regressor_h36m[H36M_TO_J14] @ verts
+        expected = joints - joints[:, [2, 3]].mean(axis=1, keepdims=True)
+        np.testing.assert_allclose(evaluation.sequences[0].pred, expected, atol=1e-5)
+        assert evaluation.protocol.fitted
 
 
 def test_what_restores_the_originals_validation_does_not_reach_evaluation() -> None:
