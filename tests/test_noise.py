@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
 
 from lib.data_utils.motions import procedural_motions
-from lib.data_utils.simulate import LIMBS, NOISE_V2, Simulation, Simulator
+from lib.data_utils.simulate import LIMBS, NOISE_V1, NOISE_V2, Simulation, Simulator
 from lib.utils.geometry import axis_angle_to_rotmat, quat_to_axis_angle, rotmat_to_quat
 from lib.utils.landmark_features import LANDMARK_FLIP
 from lib.utils.landmark_flips import find_flips
@@ -209,6 +209,33 @@ def test_definition_moves_landmarks_along_bones(open_body) -> None:
         assert float(ratio.std()) == pytest.approx(0.1, rel=0.1)
         mirrored = (moved[:, 0, end + 1] - moved[:, 0, start + 1]).norm(dim=-1) / other.norm(dim=-1)
         torch.testing.assert_close(mirrored, ratio, atol=1e-3, rtol=0)
+    trunk = world[0, 0, SHOULDERS].mean(0) - world[0, 0, [23, 24]].mean(0)
+    for left in (11, 23):  # hips and shoulders are wider by twice the share, and move along the trunk
+        width = (moved[:, 0, left] - moved[:, 0, left + 1]).norm(dim=-1)
+        true = (world[:, 0, left] - world[:, 0, left + 1]).norm(dim=-1)
+        assert float((width / true).std()) == pytest.approx(0.2, rel=0.1)
+        along = offset[:, 0, [left, left + 1]].mean(1) @ trunk / trunk.square().sum()
+        assert float(along.std()) == pytest.approx(0.1, rel=0.1)
+
+
+def test_the_shipped_weights_were_trained_with_these_numbers() -> None:
+    """To change one is to measure and train anew."""
+    lateral = {"white_2d": 0.0035, "slow_2d": 0.009, "bias_2d": 0.006, "slow_frames": 14.0}
+    lateral |= {"white_3d": 0.005, "slow_3d": 0.021, "bias_3d": 0.026, "definition": 0.05, "scale": 0.04}
+    depth = {"depth_white": 2.3, "depth_slow": 2.6, "depth_bias": 2.8, "deep": 0.04}
+    depth |= {"slope_mean": 0.82, "slope_bias": 0.15, "slope_slow": 0.2}
+    turns = {"turn_bias": (7.0, 6.0, 2.0), "turn_slow": (4.0, 4.5, 1.5), "yaw_rate": 0.008}
+    rates = {"clean": 0.2, "drop": 0.3, "faint": 1.0, "swap": 0.06, "freeze": 0.01, "cut": 0.1}
+    flips = {"flip_clips": 0.5, "flip_stretch": 0.008, "flip_on": 0.22, "flip_off": 0.4}
+    assert asdict(NOISE_V2) == lateral | depth | turns | rates | flips
+    lateral |= {"bias_2d": 0.010, "white_3d": 0.004, "slow_3d": 0.0125, "bias_3d": 0.0135}
+    lateral |= {"slow_frames": 8.0, "scale": 0.05}
+    depth = {"depth_white": 2.5, "depth_slow": 3.1, "depth_bias": 3.1, "deep": 0.0}
+    depth |= {"slope_mean": 1.0, "slope_bias": 0.0, "slope_slow": 0.0}
+    turns |= {"turn_bias": (6.5, 5.0, 2.0), "turn_slow": (2.6, 2.0, 0.8)}
+    rates |= {"faint": 0.0, "cut": 0.0}
+    flips |= {"flip_clips": 1.0, "flip_stretch": 0.006}
+    assert asdict(NOISE_V1) == lateral | depth | turns | rates | flips
 
 
 def test_some_parts_of_the_body_are_found_better(observe) -> None:

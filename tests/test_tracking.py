@@ -415,11 +415,16 @@ def test_what_is_no_cut() -> None:
     dim = (textured(0) * 0.5).astype(np.uint8)
     blurred = cv2.GaussianBlur(textured(0), (0, 0), 30)
     panned = [(wide[:, 12 * i : 12 * i + 1300], 1) for i in range(40)]
+    dark = (
+        np.random.default_rng(0).integers(0, 5, (20, 18, 32, 3)).astype(np.uint8)
+    )  # noise of a black screen
+    grains = [cv2.resize(noise, (1300, 400), interpolation=cv2.INTER_NEAREST) for noise in dark]
     faded = [((panned[-1][0] * (1 - i / 15)).astype(np.uint8), 1) for i in range(16)]
     for parts in (
         [(textured(0), 30), (dim, 30), (np.minimum(textured(0).astype(int) + 60, 255).astype(np.uint8), 30)],
         [(textured(0), 30), (blurred, 30), (textured(0), 30)],
         [*panned, *faded, (np.zeros_like(dim), 30)],
+        [(textured(0), 30), *[(grain, 1) for grain in grains], (textured(0), 30)],
     ):
         scene = Standing([(500, 200)], speed=0)
         assert len(track_people(shots(*parts), scene, scene)) == 1  # type: ignore[arg-type]
