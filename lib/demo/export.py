@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lib.demo.render import flip_to_gl
-from lib.utils.files import dump_joblib
+from lib.utils.files import dump_joblib, temporary_beside
 
 
 def save_results(results: Mapping[int, Mapping[str, Any]], path: str | Path) -> None:
@@ -28,7 +27,7 @@ class ObjWriter:
     def __init__(self, folder: str | Path, faces: np.ndarray) -> None:
         """``faces`` (F, 3) vertex numbers from 0; .obj counts from 1."""
         self.folder = Path(folder)
-        self._temporary = self.folder.with_name(f".{self.folder.name}.{os.getpid()}.tmp")
+        self._temporary = temporary_beside(self.folder)
         self._faces = _rows("f", "%d", np.asarray(faces, np.int64) + 1)
 
     def __enter__(self) -> ObjWriter:
@@ -44,8 +43,7 @@ class ObjWriter:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
-                if self.folder.exists():
-                    shutil.rmtree(self.folder)
+                shutil.rmtree(self.folder, ignore_errors=True)
                 self._temporary.rename(self.folder)
         finally:
             shutil.rmtree(self._temporary, ignore_errors=True)
