@@ -29,7 +29,7 @@ import tarfile
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
@@ -246,9 +246,9 @@ def _store(source: IO[bytes], target: Path, sha256: str, origin: str) -> None:
 
 
 def _extract(archive: Path, files: Iterable[File], folder: Path) -> None:
-    with ExitStack() as stack:
-        with _reading(archive.name):
-            opened: zipfile.ZipFile | tarfile.TarFile = stack.enter_context(_open(archive))
+    with _reading(archive.name):
+        opened = _open(archive)
+    with opened:
         read = opened.open if isinstance(opened, zipfile.ZipFile) else opened.extractfile
         for file in files:
             origin = f"{file.member} in {archive.name}"
