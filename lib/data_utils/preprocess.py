@@ -33,7 +33,7 @@ from lib.data_utils.raw import interpreting, read_image
 from lib.models.body import BASE_DATA, load_body
 from lib.models.extractors import SpinExtractor, get_extractor
 from lib.utils.crops import CROP_SIZE, crop_image
-from lib.utils.errors import UserError
+from lib.utils.errors import UserError, fault
 from lib.utils.files import atomic_write, dump_joblib, load_joblib, only_process
 from lib.utils.prefetch import map_ahead
 
@@ -437,7 +437,8 @@ class Job:
         logging.basicConfig(level=logging.INFO, format="%(message)s")
         if not self.args.dir.is_dir():
             raise UserError(
-                f"--dir {self.args.dir} does not exist: expected the raw dataset (docs/data.md shows how)"
+                f"--dir {self.args.dir} {fault(self.args.dir)}: expected the raw dataset (docs/data.md shows "
+                "how)"
             )
 
     def database(self, *name: str, suffix: str = ".pt") -> Path:
