@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from lib.data_utils.open_assets import DOWNLOADS
 from lib.demo import models as demo_models
 from lib.demo import pipeline
 from lib.demo.drawing import VIEWS, Drawer, figures
-from lib.demo.export import save_results
+from lib.demo.export import ObjWriter, save_results
 from lib.demo.models import Models, find_checkpoint, load_models, official_config
 from lib.demo.pipeline import DemoOptions, measured_fps, run_demo
 from lib.demo.reconstruct import predict_track, reconstruct, sequence_step
@@ -55,7 +56,7 @@ from lib.motion.motion import Placed
 from lib.motion.scene_file import load_scene
 from lib.utils.crops import crop_image, normalise_crop
 from lib.utils.errors import UserError
-from lib.utils.files import load_joblib, save_checkpoint
+from lib.utils.files import load_joblib, only_process, save_checkpoint
 from lib.utils.geometry import crop_cam_to_image_cam
 from lib.utils.landmark_features import landmark_arrays
 from lib.utils.landmark_flips import repair_flips
@@ -868,6 +869,47 @@ def test_equal_names_do_not_overwrite_each_other(open_dir, tmp_path, briefly):
     assert folders[:2] == ["a", "a_mov"]
     assert len(set(folders)) == 3
     assert len(files_in(out)) == 9
+
+
+def test_runs_at_the_same_time_do_not_share_a_folder(open_dir, tmp_path, briefly):
+    film, other = small_film(tmp_path / "x/a.mp4"), small_film(tmp_path / "y/a.mp4")
+    options = DemoOptions(vid_file=str(film), output_folder=str(tmp_path / "out"), open_dir=str(open_dir))
+    with only_process(tmp_path / "out" / "a"):
+        (written, *_) = run_demo(options)
+        (written_too, *_) = run_demo(replace(options, vid_file=str(other)))
+    assert (written.parent.name, written_too.parent.name) == ("a_mp4", "a_2")
+    assert not (tmp_path / "out" / "a").exists()  # nothing was written there
+    assert {path.name for path in written.parent.iterdir()} == {"tcmr_a_mp4_input.mp4", written.name}
+
+
+@pytest.mark.parametrize("name", ["tcmr_a_output.mp4", "tcmr_output.pkl", "tracks.txt", "meshes"])
+def test_what_lies_in_the_place_of_a_result_is_told_before_the_work(open_dir, tmp_path, name):
+    film, place = small_film(tmp_path / "a.mp4"), tmp_path / "out" / "a" / name
+    place.parent.mkdir(parents=True)
+    place.touch() if name == "meshes" else place.mkdir()
+    options = DemoOptions(
+        vid_file=str(film),
+        output_folder=str(tmp_path / "out"),
+        save_obj=True,
+        save_pkl=True,
+        save_tracks=True,
+    )
+    with pytest.raises(UserError, match=rf"{name} is .*move it away"):
+        run_demo(options)
+
+
+def test_meshes_take_the_place_of_older_ones_and_of_what_a_killed_run_left(tmp_path):
+    code = (
+        "import os, signal, sys; import numpy as np; from lib.demo.export import ObjWriter\n"
+        "with ObjWriter(sys.argv[1], np.array([[0, 1, 2]])) as writer:\n"
+        "    writer.write(1, 0, np.eye(3)); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "meshes")], cwd=REPOSITORY, check=False)
+    assert len(list(tmp_path.iterdir())) == 1
+    for person in (1, 2):
+        with ObjWriter(tmp_path / "meshes", np.array([[0, 1, 2]])) as writer:
+            writer.write(person, 0, np.eye(3))
+    assert files_in(tmp_path) == [f"meshes/{person:04d}/000000.obj"]
 
 
 def test_the_films_folder_is_not_told(open_dir, tmp_path, briefly):

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from datetime import datetime, tzinfo
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from torch.optim import SGD
 
 import evaluate as evaluate_command
 import train as train_command
-from lib.core import distributed
+from lib.core import distributed, run_folder
 from lib.core import trainer as trainer_module
 from lib.core.build import build_model, load_model
 from lib.core.config import dump_yaml, load_config
@@ -276,6 +277,7 @@ def test_auto_finds_the_newest_run_of_the_experiment(tmp_path: Path) -> None:
     cfg = tiny_config(tmp_path, tmp_path)
     assert last_checkpoint(cfg) == ""
     names = ["01-02-2026_10-00-00_open", "03-01-2026_10-00-00_open", "04-02-2026_10-00-00_my_open", "_open"]
+    names.append("03-01-2026_10-00-00_open_1")  # of another experiment
     for age, name in enumerate(names):
         (tmp_path / name).mkdir()
         (tmp_path / name / "checkpoint.pth.tar").touch()
@@ -379,6 +381,24 @@ def test_processes_differ_in_dropout_and_have_the_weights_of_the_first(
     again, *others = losses.values()
     assert again[0] == again[1]
     assert len({again[0], *(loss for some in others for loss in some)}) == 5
+
+
+def test_auto_finds_runs_that_began_in_the_same_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stopped(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Stopped:
+            return cls(2026, 2, 1, 10, tzinfo=tz)
+
+    monkeypatch.setattr(run_folder, "datetime", Stopped)
+    for name in ("open", "open_1", "open_1", "open", "1_open", "-1_open"):
+        cfg = tiny_config(tmp_path, tmp_path, "EXP_NAME", name)
+        for _ in range(3):
+            checkpoint = create_run_folder(cfg) / "checkpoint.pth.tar"
+            checkpoint.touch()
+            os.utime(checkpoint, (len(list(tmp_path.iterdir())),) * 2)
+            assert last_checkpoint(cfg) == str(checkpoint)
 
 
 @pytest.mark.parametrize("schedule", ["plateau", "cosine"])

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from lib.dataset.finite import check_numbers
-from lib.utils.errors import UserError, shown
+from lib.utils.errors import UserError, fault, shown
 from lib.utils.files import load_joblib, to_array
 from lib.utils.hdf5 import check_data_set, check_links, h5_errors
 
@@ -163,7 +163,7 @@ def read_fields(path: Path, numbers: bool = True) -> dict[str, Any]:
     """
     if not path.is_file():
         raise UserError(
-            f"database {path} does not exist: make or download it (data/README.md says how), "
+            f"database {path} {fault(path)}: make or download it (data/README.md says how), "
             "or name another file in DATASET.FILES"
         )
     content = _read_h5(path) if path.suffix == ".h5" else load_joblib(path, numbers=numbers)

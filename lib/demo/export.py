@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from lib.models.smpl import SMPL
 from lib.motion.camera import perspective_to_weak
 from lib.motion.meshes import Meshes
 from lib.motion.motion import Motion, Placed, Scene
-from lib.utils.files import dump_joblib
+from lib.utils.files import dump_joblib, temporary_beside
 from lib.utils.geometry import crop_cam_to_image_cam, rotmat_to_axis_angle
 
 
@@ -62,7 +61,7 @@ class ObjWriter:
     def __init__(self, folder: str | Path, faces: np.ndarray) -> None:
         """``faces`` (F, 3) vertex numbers from 0; .obj counts from 1."""
         self.folder = Path(folder)
-        self._temporary = self.folder.with_name(f".{self.folder.name}.{os.getpid()}.tmp")
+        self._temporary = temporary_beside(self.folder)
         self._faces = _rows("f", "%d", np.asarray(faces, np.int64) + 1)
 
     def __enter__(self) -> ObjWriter:
@@ -78,8 +77,7 @@ class ObjWriter:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
-                if self.folder.exists():
-                    shutil.rmtree(self.folder)
+                shutil.rmtree(self.folder, ignore_errors=True)
                 self._temporary.rename(self.folder)
         finally:
             shutil.rmtree(self._temporary, ignore_errors=True)

@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, count
@@ -35,12 +35,14 @@ from lib.motion.motion import Scene
 from lib.motion.scene_file import save_scene
 from lib.motion.smooth import parse_smoothing
 from lib.utils.errors import UserError
-from lib.utils.files import atomic_write
+from lib.utils.files import atomic_write, only_process
 from lib.utils.geometry import default_focal
 from lib.utils.prefetch import map_ahead, prefetch
 
 log = logging.getLogger(__name__)
 
+RESULTS, MESHES, TRACKS = "tcmr_output.pkl", "meshes", "tracks.txt"
+SCENE = "tcmr_output.npz"
 _LONGEST_NAME = 200  # bytes
 _DRAWING_THREADS = 2
 _FRAMES_AHEAD = 4
@@ -99,8 +101,7 @@ def run_demo(options: DemoOptions) -> list[Path]:
     boxes = read_boxes(options.tracks) if options.tracks else None
     source = open_source(options)
     info = source.info
-    folder = result_folder(options.output_folder, source)
-    _check_writable(folder)
+    _check_writable(result_folder(options.output_folder, source), options)
     log.info("%s: %dx%d, %.2f frames per second", source.name, info.width, info.height, float(info.fps))
     with stopwatch("loading"):
         device = choose_device(options.device, "cuda" if torch.cuda.is_available() else "cpu")
@@ -149,17 +150,18 @@ def run_demo(options: DemoOptions) -> list[Path]:
         stopwatch=stopwatch,
     )
     files: list[Path] = []
-    with stopwatch("rendering"), progress_bar(n_frames, "rendering") as bar:
-        files += write_videos(source, scene, models, folder, options, bar.update)
-    if options.save_tracks:
-        files.append(folder / "tracks.txt")
-        save_boxes(tracks, files[-1])
-    with stopwatch("saving"):
-        files.append(folder / "tcmr_output.npz")
-        save_scene(scene, files[-1])
-        if options.save_pkl:
-            files.append(folder / "tcmr_output.pkl")
-            save_results(scene, models.tcmr.regressor.smpl, files[-1])
+    with _own_folder(options, source) as folder:
+        with stopwatch("rendering"), progress_bar(n_frames, "rendering") as bar:
+            files += write_videos(source, scene, models, folder, options, bar.update)
+        if options.save_tracks:
+            files.append(folder / TRACKS)
+            save_boxes(tracks, files[-1])
+        with stopwatch("saving"):
+            files.append(folder / SCENE)
+            save_scene(scene, files[-1])
+            if options.save_pkl:
+                files.append(folder / RESULTS)
+                save_results(scene, models.tcmr.regressor.smpl, files[-1])
     log.info("%s", summary(scene, stopwatch, files, source.damage))
     if options.display:
         files.append(show_video(files[0]))
@@ -196,12 +198,26 @@ def result_folder(output_folder: str | Path, source: FrameSource) -> Path:
     suffix, or of the image folder. Where the results of another input lie there, the name gets the suffix or
     a number on top; the same input finds its own folder again.
     """
+    return next(_possible_folders(output_folder, source))
+
+
+@contextmanager
+def _own_folder(options: DemoOptions, source: FrameSource) -> Iterator[Path]:
+    """The first possible folder in which no other run is writing, held while the block runs."""
+    for folder in _possible_folders(options.output_folder, source):
+        with only_process(folder) as alone:
+            if alone and _made_from(folder) in ("", _mark(source)):  # none finished there meanwhile
+                yield folder
+                return
+
+
+def _possible_folders(output_folder: str | Path, source: FrameSource) -> Iterator[Path]:
     # 255 bytes is the most that file systems take, and names of files are made of this one.
     stem = printable_name(source.name).encode()[:_LONGEST_NAME].decode(errors="ignore") or "images"
     suffix = printable_name(source.path.suffix[1:]) if isinstance(source, VideoFile) else ""
     names = chain([stem], [f"{stem}_{suffix}"] if suffix else [], (f"{stem}_{i}" for i in count(2)))
     folders = (Path(output_folder) / name for name in names)
-    return next(folder for folder in folders if _made_from(folder) in ("", _mark(source)))
+    return (folder for folder in folders if _made_from(folder) in ("", _mark(source)))
 
 
 def printable_name(name: str) -> str:
@@ -274,11 +290,18 @@ def measured_fps(moments: Sequence[Fraction], stated: Fraction) -> float:
     return float((len(moments) - 1) / moments[-1]) if len(moments) > 1 else float(stated)
 
 
-def _check_writable(folder: Path) -> None:
+def _check_writable(folder: Path, options: DemoOptions) -> None:
     """Tell the user before the work, not after it, that results cannot be written; creates nothing."""
     parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise UserError(f"--output_folder: cannot write to {parent}; expected a folder that you may write to")
+    videos = [f"tcmr_{folder.name}_{kind}.mp4" for kind in ("output", "input")]
+    for name in (*videos, SCENE, *([TRACKS] * options.save_tracks), *([RESULTS] * options.save_pkl)):
+        if (folder / name).is_dir():
+            raise UserError(f"{folder / name} is a folder, and a result has that name: move it away")
+    meshes = folder / MESHES
+    if options.save_obj and (meshes.is_symlink() or (meshes.exists() and not meshes.is_dir())):
+        raise UserError(f"{meshes} is no folder, as --save_obj makes one there: move it away")
 
 
 def write_videos(
@@ -313,7 +336,7 @@ def write_videos(
         input_writer = None if original else stack.enter_context(VideoWriter(input_copy, info.fps))
         objects = None
         if options.save_obj:
-            objects = stack.enter_context(ObjWriter(folder / "meshes", models.body.faces))
+            objects = stack.enter_context(ObjWriter(folder / MESHES, models.body.faces))
             written.append(objects.folder)
 
         def draw(

@@ -15,6 +15,12 @@ from pathlib import Path
 
 from lib.utils.errors import UserError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_LOCK = ".lock"
 _MACHINE = f"{zlib.crc32(platform.node().encode()):08x}"
 _UNWRITABLE = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM,
@@ -96,6 +102,49 @@ def _remove(entry: Path) -> None:
     else:
         with contextlib.suppress(OSError):
             entry.unlink()
+
+
+@contextmanager
+def only_process(folder: Path) -> Iterator[bool]:
+    """Hold ``folder`` for this process while the block runs; gives False if another process holds it.
+
+    The folder is made where it is missing, and removed afterwards if it is empty. What a killed process held
+    is free again. Where the system or the disk knows no locks, every process is told True.
+
+    Raises:
+        UserError: the folder cannot be made.
+    """
+    lock = folder / _LOCK
+    held = _take(lock)
+    try:
+        yield held is not None
+    finally:
+        if held is not None:
+            lock.unlink(missing_ok=True)
+            os.close(held)
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def _take(lock: Path) -> int | None:
+    """A descriptor of the locked file, None if another process has it."""
+    while True:
+        with _writing(lock.parent, lock.parent):
+            lock.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # its holder removed it meanwhile, and the folder
+            with _writing(lock.parent, lock):
+                file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                if fcntl is not None:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(file)
+                return None
+            except OSError:
+                return file
+            if lock.exists() and os.path.samestat(lock.stat(), os.fstat(file)):
+                return file
+            os.close(file)
 
 
 def check_writable(path: str | Path, option: str) -> None:
