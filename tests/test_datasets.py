@@ -225,6 +225,7 @@ def test_mistakes_are_explained(tmp_path: Path) -> None:
         ({"features": np.zeros((20, 256), np.float32)}, r"\(256,\), expected \(2048,\)"),
         ({"joints2D": np.ones((20, 14, 3))}, r"joints2D have shape \(14, 3\), expected \(49, 3\)"),
         ({"vid_name": np.arange(20).astype(str)}, "no window"),
+        ({"vid_name": np.array(["a", None] * 10, object)}, "vid_name holds other things than names"),
     ):
         make_posetrack(tmp_path, **changes)
         with pytest.raises(UserError, match=message):

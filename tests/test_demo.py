@@ -797,7 +797,7 @@ def test_wrong_inputs_are_user_errors(tmp_path):
         run_demo(DemoOptions(vid_file="a.mp4", min_seconds=float("nan")))
     with pytest.raises(UserError, match="--person tallest"):
         run_demo(DemoOptions(vid_file="a.mp4", person="tallest"))
-    with pytest.raises(UserError, match=r"--tracks .*x\.txt: no such file"):
+    with pytest.raises(UserError, match=r"--tracks .*x\.txt does not exist"):
         run_demo(DemoOptions(vid_file="a.mp4", tracks=str(tmp_path / "x.txt")))
 
 

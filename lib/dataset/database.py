@@ -199,6 +199,8 @@ def _plain(path: Path, field: str, values: Any) -> Any:
         array = to_array(values)
     except ValueError as error:
         raise UserError(f"database {path}: {field} {error}; make the file anew") from error
+    if field == "vid_name" and array.dtype.kind == "O" and {*map(type, array.flat)} not in ({str}, {bytes}):
+        raise UserError(f"database {path}: {field} holds other things than names; make the file anew")
     if field == "vid_name" and array.ndim and (bad := _unprintable(array)):
         raise UserError(f"database {path}: the name {shown(bad)} in {field} has characters that no name has")
     return array

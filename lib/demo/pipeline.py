@@ -34,7 +34,7 @@ from lib.motion.camera import Camera
 from lib.motion.motion import Scene
 from lib.motion.scene_file import save_scene
 from lib.motion.smooth import parse_smoothing
-from lib.utils.errors import UserError
+from lib.utils.errors import UserError, fault
 from lib.utils.files import atomic_write, only_process
 from lib.utils.geometry import default_focal
 from lib.utils.prefetch import map_ahead, prefetch
@@ -297,11 +297,11 @@ def _check_writable(folder: Path, options: DemoOptions) -> None:
         raise UserError(f"--output_folder: cannot write to {parent}; expected a folder that you may write to")
     videos = [f"tcmr_{folder.name}_{kind}.mp4" for kind in ("output", "input")]
     for name in (*videos, SCENE, *([TRACKS] * options.save_tracks), *([RESULTS] * options.save_pkl)):
-        if (folder / name).is_dir():
-            raise UserError(f"{folder / name} is a folder, and a result has that name: move it away")
+        if (folder / name).exists() and not (folder / name).is_file():
+            raise UserError(f"{folder / name} {fault(folder / name)}, expected a file: move it away")
     meshes = folder / MESHES
     if options.save_obj and (meshes.is_symlink() or (meshes.exists() and not meshes.is_dir())):
-        raise UserError(f"{meshes} is no folder, as --save_obj makes one there: move it away")
+        raise UserError(f"{meshes} is a link or no folder: move it away, as --save_obj makes a folder there")
 
 
 def write_videos(

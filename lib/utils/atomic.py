@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lib.utils.errors import UserError
+from lib.utils.errors import UserError, fault
 
 try:
     import fcntl
@@ -34,14 +34,15 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
     The temporary file keeps the suffix (some writers choose the format by it), is flushed to disk before it
     is renamed, and is removed on an error: a reader sees the old file or the whole new one. What killed runs
-    left behind there is removed. Folders are created.
+    left behind there is removed. Folders are created. Of a link, the file that it points to is written.
 
     Raises:
-        UserError: ``path`` is a folder, no file can be made beside it, or the disk is full.
+        UserError: ``path`` is a folder or a device, no file can be made beside it, or the disk is full.
     """
     path = Path(path)
-    if path.is_dir():
-        raise UserError(f"cannot write {path}: it is a folder, expected the name of a file")
+    if path.exists() and not path.is_file():  # /dev/null is not to be replaced
+        raise UserError(f"cannot write {path}: it {fault(path)}, expected the name of a file")
+    path = path.resolve() if path.is_symlink() else path
     with _writing(path, path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = temporary_beside(path)
@@ -154,6 +155,8 @@ def check_writable(path: str | Path, option: str) -> None:
         UserError: ``path`` cannot be made; ``option`` asked for it.
     """
     path = Path(path).absolute()
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UserError(f"{option}: cannot write {path}: it {fault(path)}")
     parent = next(folder for folder in path.parents if folder.exists())
     if not parent.is_dir() or not os.access(path if path.exists() else parent, os.W_OK):
         raise UserError(f"{option}: cannot write {path}; expected a place that you may write to")
