@@ -19,7 +19,6 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from yacs.config import CfgNode
 
 from lib.core.config import choose_device
-from lib.demo.export import ObjWriter, save_results
 from lib.demo.models import Models, find_checkpoint, load_models
 from lib.demo.networks import find_asset, landmark_network, person_detector
 from lib.demo.reconstruct import Stopwatch, progress_bar, reconstruct
@@ -30,6 +29,7 @@ from lib.demo.video import FrameSource, ImageFolder, VideoFile, VideoWriter, vid
 from lib.demo.viewer import show_video
 from lib.models.body import BASE_DATA, OPEN_DATA
 from lib.motion.camera import Camera, weak_to_perspective
+from lib.motion.exporters import check_formats, export_scene
 from lib.motion.meshes import Meshes
 from lib.motion.motion import Motion, Placed, Scene
 from lib.motion.scene_file import save_scene
@@ -75,8 +75,7 @@ class DemoOptions:
     wireframe: bool = False
     sideview: bool = False
     render_plain: bool = False
-    save_pkl: bool = False
-    save_obj: bool = False
+    export: Sequence[str] = ()
     display: bool = False
 
 
@@ -139,8 +138,8 @@ def run_demo(options: DemoOptions) -> list[Path]:
 
     They go to ``{output_folder}/{name}`` (:func:`result_folder`): ``tcmr_{name}_output.mp4`` with the frame
     times of the input, ``tcmr_{name}_input.mp4`` (a copy if the input is an .mp4, else encoded),
-    ``tcmr_output.npz`` (:func:`lib.motion.scene_file.load_scene`), ``tcmr_output.pkl`` with ``save_pkl``,
-    ``meshes/`` with ``save_obj``, ``tracks.txt`` with ``save_tracks``.
+    ``tcmr_output.npz`` (:func:`lib.motion.scene_file.load_scene`), what ``export`` asks for
+    (:data:`lib.motion.exporters.EXPORTERS`), ``tracks.txt`` with ``save_tracks``.
     Each appears only when it is complete.
 
     Raises:
@@ -208,9 +207,7 @@ def run_demo(options: DemoOptions) -> list[Path]:
     with stopwatch("saving"):
         files.append(folder / "tcmr_output.npz")
         save_scene(scene, files[-1])
-        if options.save_pkl:
-            files.append(folder / "tcmr_output.pkl")
-            save_results(scene, models.tcmr.regressor.smpl, files[-1])
+        files += export_scene(scene, models.body, folder, options.export)
     log.info("%s", summary(scene, stopwatch, files, source.damage))
     if options.display:
         files.append(show_video(files[0]))
@@ -221,6 +218,7 @@ def check_options(options: DemoOptions) -> None:
     """UserError if the value of an option makes no sense."""
     if options.vid_file and options.img_dir:
         raise UserError("both --vid_file and --img_dir are given; expected one of them")
+    check_formats(options.export, "--export")
     if options.fps is not None and not 0 < options.fps < 1e5:
         raise UserError(f"--fps {options.fps}: expected a number of frames per second")
     if not (np.isfinite(options.min_seconds) and options.min_seconds >= 0):
@@ -338,7 +336,7 @@ def write_videos(
     options: DemoOptions,
     progress: Callable[[int], object],
 ) -> list[Path]:
-    """Draw all frames; returns the output video, the input video and, with ``save_obj``, the meshes.
+    """Draw all frames; returns the output video and the input video.
 
     Decoding, drawing and encoding run side by side.
     """
@@ -348,14 +346,9 @@ def write_videos(
     renderer = Renderer(models.body.faces, info.width, info.height, len(models.body.v_template))
     copied = isinstance(source, VideoFile) and source.path.suffix.lower() == ".mp4" and options.fps is None
     original = source.path if copied else None
-    written = [output, input_copy]
     with ExitStack() as stack:
         writer = stack.enter_context(VideoWriter(output, info.fps, _mark(source)))
         input_writer = None if original else stack.enter_context(VideoWriter(input_copy, info.fps))
-        objects = None
-        if options.save_obj:
-            objects = stack.enter_context(ObjWriter(folder / "meshes", models.body.faces))
-            written.append(objects.folder)
 
         def draw(
             numbered: tuple[int, tuple[Fraction, np.ndarray]],
@@ -377,18 +370,15 @@ def write_videos(
         drawn = stack.enter_context(
             map_ahead(draw, enumerate(timed), workers=_DRAWING_THREADS, ahead=_FRAMES_AHEAD)
         )
-        for frame_id, (moment, frame, image) in enumerate(drawn):
+        for moment, frame, image in drawn:
             writer.write(image, moment)
             if input_writer is not None:
                 input_writer.write(frame, moment)
-            if objects is not None:
-                for index, row in drawing_order(scene.people, frame_id):
-                    objects.write(scene.people[index].person_id, frame_id, people[index].meshes[row])
             progress(1)
     if original:
         with atomic_write(input_copy) as temporary:
             shutil.copyfile(original, temporary)
-    return written
+    return [output, input_copy]
 
 
 def _noting_times(
