@@ -13,6 +13,7 @@ import os
 from collections.abc import Sequence
 from fractions import Fraction
 
+from lib.demo.drawing import VIEWS
 from lib.demo.networks import DETECTORS, HEAVY_THREADS
 from lib.demo.pipeline import DemoOptions, run_demo
 from lib.motion.exporters import EXPORTERS
@@ -126,7 +127,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
     drawing = parser.add_argument_group("rendering")
     drawing.add_argument("--wireframe", action="store_true", help="draw the meshes' visible edges")
-    drawing.add_argument("--sideview", action="store_true", help="append a view from the side")
+    drawing.add_argument(
+        "--view",
+        default="",
+        choices=VIEWS,
+        help="append a view: side, everybody turned where they stand; top, the world from above; follow, the "
+        "world beside the person who is longest in sight",
+    )
+    drawing.add_argument(
+        "--sideview", dest="view", action="store_const", const="side", help="same as --view side"
+    )
     drawing.add_argument("--render_plain", action="store_true", help="black background, fixed camera")
 
     old = parser.add_argument_group("accepted for compatibility, without effect")
@@ -146,6 +156,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options = vars(args)
+    options["export"] = tuple(args.export)
     for name, reason in IGNORED.items():
         if options.pop(name) is not None:
             logging.warning("--%s has no effect: %s", name, reason)

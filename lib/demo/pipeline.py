@@ -19,19 +19,19 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from yacs.config import CfgNode
 
 from lib.core.config import choose_device
+from lib.demo.drawing import Drawer, View, figures
 from lib.demo.models import Models, find_checkpoint, load_models
 from lib.demo.networks import find_asset, landmark_network, person_detector
 from lib.demo.reconstruct import Stopwatch, progress_bar, reconstruct
-from lib.demo.render import Renderer, person_colour
+from lib.demo.render import Renderer, colour_name
 from lib.demo.track_files import choose_people, read_boxes, save_boxes, track_boxes
 from lib.demo.tracking import MIN_SECONDS, Track, track_people
 from lib.demo.video import FrameSource, ImageFolder, VideoFile, VideoWriter, video_comment
 from lib.demo.viewer import show_video
 from lib.models.body import BASE_DATA, OPEN_DATA
-from lib.motion.camera import Camera, weak_to_perspective
+from lib.motion.camera import Camera
 from lib.motion.exporters import check_formats, export_scene
-from lib.motion.meshes import Meshes
-from lib.motion.motion import Motion, Placed, Scene
+from lib.motion.motion import Scene
 from lib.motion.scene_file import save_scene
 from lib.utils.errors import UserError
 from lib.utils.files import atomic_write
@@ -73,64 +73,10 @@ class DemoOptions:
     cfg: str = ""
     opts: Sequence[str] = ()
     wireframe: bool = False
-    sideview: bool = False
+    view: View = ""
     render_plain: bool = False
     export: Sequence[str] = ()
     display: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class Figure:
-    """A person to be drawn: the motion, its meshes in the camera's frame, and a colour."""
-
-    motion: Motion
-    meshes: Meshes
-    colour: tuple[float, float, float]
-
-
-def figures(scene: Scene, models: Models, *, plain: bool = False) -> list[Figure]:
-    """Everybody in a scene; ``plain``: where the crop camera (1, 0, 0) would see them."""
-    found, camera = [], scene.camera
-    for index, motion in enumerate(scene.people):
-        placed = motion.camera
-        if plain:
-            cam = np.tile(np.array([1, 0, 0], np.float32), (len(motion), 1))
-            placed = Placed(
-                placed.rotmat,
-                weak_to_perspective(cam, motion.boxes, camera.focal, camera.width, camera.height),
-            )
-        meshes = Meshes(models.tcmr.regressor.smpl, placed, motion.betas)
-        found.append(Figure(motion, meshes, person_colour(index)))
-    return found
-
-
-def drawing_order(people: Sequence[Motion], frame_id: int) -> list[tuple[int, int]]:
-    """``(index into people, row)`` of everybody in a frame, far to near."""
-    rows = [(index, motion.row(frame_id)) for index, motion in enumerate(people)]
-    present = [(index, row) for index, row in rows if row is not None]
-    return sorted(present, key=lambda entry: -people[entry[0]].camera.transl[entry[1], 2])
-
-
-def draw_frame(
-    renderer: Renderer,
-    frame: np.ndarray,
-    frame_id: int,
-    people: Sequence[Figure],
-    camera: Camera,
-    *,
-    wireframe: bool = False,
-    sideview: bool = False,
-    render_plain: bool = False,
-) -> np.ndarray:
-    """The frame (H, W, 3) with everybody drawn in, and with ``sideview`` a side view to its right."""
-    image = np.zeros_like(frame) if render_plain else frame
-    side = np.zeros_like(frame)
-    for index, row in drawing_order([figure.motion for figure in people], frame_id):
-        verts, colour = people[index].meshes[row], people[index].colour
-        image = renderer.render(image, verts, camera.project, colour, wireframe=wireframe)
-        if sideview:
-            side = renderer.render(side, verts, camera.project, colour, wireframe=wireframe, side_view=True)
-    return np.concatenate([image, side], axis=1) if sideview else image
 
 
 def run_demo(options: DemoOptions) -> list[Path]:
@@ -301,9 +247,10 @@ def summary(scene: Scene, stopwatch: Stopwatch, files: Sequence[Path], damage: s
     """People, what is damaged, time per stage and files written, as lines of text."""
     people, n_frames = scene.people, scene.n_frames
     lines = ["", f"{len(people)} {'person' if len(people) == 1 else 'people'} in {n_frames} frames"]
-    for motion in people:
-        frames = motion.frames
-        lines.append(f"  person {motion.person_id}: frames {frames[0]} to {frames[-1]} ({len(frames)})")
+    for index, motion in enumerate(people):
+        first, last = motion.frames[[0, -1]]
+        colour = colour_name(index)
+        lines.append(f"  person {motion.person_id}: frames {first} to {last} ({len(motion)}), drawn {colour}")
     lines += [f"the film is {damage}"] if damage else []
     seconds = stopwatch.seconds
     total = sum(seconds.values())
@@ -342,8 +289,16 @@ def write_videos(
     """
     output = folder / f"tcmr_{folder.name}_output.mp4"
     input_copy = folder / f"tcmr_{folder.name}_input.mp4"
-    info, people = source.info, figures(scene, models, plain=options.render_plain)
-    renderer = Renderer(models.body.faces, info.width, info.height, len(models.body.v_template))
+    info = source.info
+    people = figures(scene, models.tcmr.regressor.smpl, models.body, plain=options.render_plain)
+    drawer = Drawer(
+        scene,
+        people,
+        Renderer(models.body.faces, info.width, info.height, len(models.body.v_template)),
+        view=options.view,
+        wireframe=options.wireframe,
+        plain=options.render_plain,
+    )
     copied = isinstance(source, VideoFile) and source.path.suffix.lower() == ".mp4" and options.fps is None
     original = source.path if copied else None
     with ExitStack() as stack:
@@ -354,17 +309,7 @@ def write_videos(
             numbered: tuple[int, tuple[Fraction, np.ndarray]],
         ) -> tuple[Fraction, np.ndarray, np.ndarray]:
             frame_id, (moment, frame) = numbered
-            image = draw_frame(
-                renderer,
-                frame,
-                frame_id,
-                people,
-                scene.camera,
-                wireframe=options.wireframe,
-                sideview=options.sideview,
-                render_plain=options.render_plain,
-            )
-            return moment, frame, image
+            return moment, frame, drawer(frame, frame_id)
 
         timed = stack.enter_context(prefetch(source.timed(), _FRAMES_AHEAD))
         drawn = stack.enter_context(
