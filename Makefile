@@ -4,13 +4,30 @@ VENV := .venv
 PY := $(VENV)/bin/python
 VIDEO ?= data/open/downloads/demo.mp4
 
-.PHONY: demo test lint fuzz soak mutants assets clean
+EXPORTED := output/exported
+
+.PHONY: demo test test-blender test-gltf lint fuzz soak mutants assets clean
 
 demo: $(VENV)/.installed assets
 	$(PY) demo.py --vid_file $(VIDEO)
 
 test: $(VENV)/.installed-dev assets
 	$(PY) -m pytest
+
+# What Blender, or three.js and Khronos' validator, make of exported files. SCENES: tcmr_output.npz of your own.
+# bpy, which is Blender, has wheels for Python 3.11 (up to Blender 5.0) and 3.13 (from 5.1 on).
+BLENDER_PYTHON ?= $(PYTHON)
+
+test-blender: $(VENV)/.installed-dev .venv-blender/.installed
+	rm -rf $(EXPORTED)
+	$(PY) -m tests.export_tools $(EXPORTED) $(SCENES)
+	.venv-blender/bin/python tests/blender_check.py $(EXPORTED)
+
+test-gltf: $(VENV)/.installed-dev
+	rm -rf $(EXPORTED)
+	$(PY) -m tests.export_tools $(EXPORTED) $(SCENES)
+	npm install --prefix tests/gltf --no-package-lock --silent
+	node tests/gltf/check.mjs $(EXPORTED)
 
 lint: $(VENV)/.installed-dev
 	$(PY) -m ruff check .
@@ -41,5 +58,10 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	$(PY) -m pip install --disable-pip-version-check --quiet -r requirements-dev.txt
 	touch $@
 
+.venv-blender/.installed: requirements-blender.txt
+	test -x .venv-blender/bin/python || $(BLENDER_PYTHON) -m venv .venv-blender
+	.venv-blender/bin/python -m pip install --disable-pip-version-check --quiet -r requirements-blender.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-blender tests/gltf/node_modules
