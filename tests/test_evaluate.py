@@ -194,6 +194,9 @@ def test_high_frame_rates_are_predicted_as_in_the_demo(
         expected = expected - expected[:, [2, 3]].mean(axis=1, keepdims=True)
         np.testing.assert_allclose(evaluation.sequences[0].pred, expected, atol=1e-5)
         assert evaluation.protocol.step == step
+    changed_database(tmp_path, "3dpw_test_db.pt", lambda database: database.update(fps=np.arange(1, 167)))
+    several = measure(model, smpl_body, "3dpw", folder=folder, part=part, static_borders=False)
+    assert several.protocol.step == 1
 
 
 @pytest.mark.parametrize("field", ["joints3D", "pose", "shape", "features", "valid"])
