@@ -418,6 +418,8 @@ def test_people_are_cut_off_by_the_border(observe) -> None:
     low = torch.where(outside, -torch.inf, shown[..., 1]).amax((1, 2))
     high = torch.where(outside, shown[..., 1], torch.inf).amin(-1).amin(-1)
     assert 0.6 < float((low <= high).float().mean()) < 0.95
+    y = shown[low <= high][..., 1]
+    assert y[outside[low <= high]].min() > (y.amin() + y.amax()) / 2  # half of the person at most
     # Else from either side: whatever is hidden lies beyond.
     from_sides = []
     for x in (shown[..., 0], -shown[..., 0]):
