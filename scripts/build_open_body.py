@@ -63,7 +63,7 @@ SUPPORT_PASSES = 4  # how far pose directions reach beyond the vertices that two
 # Where the chest is smoothed: ellipses about |x|, y, in front of z, and their half axes; metres.
 CHEST = np.array([0.095, 0.108, 0.06])
 CHEST_SIZE = np.array([0.095, 0.09])
-KEEPERS = 75  # vertices around a joint that keep it in place where the chest took part in it
+KEEPERS = 150  # vertices around a joint that keep it in place where the chest took part in it
 PELVIS = np.array([0.0, -0.22, 0.03])
 MIRROR = np.array([-1.0, 1.0, 1.0])
 
