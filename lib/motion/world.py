@@ -24,6 +24,7 @@ Up = Literal["floor", "camera"]
 _PITCH, _PITCH_SPREAD, _ROLL_SPREAD = 0.1, 0.15, 0.05
 _UPRIGHT_SPREAD = 0.12  # rad, of the mean axis of one standing person against gravity
 _HEAD, _ANKLES = 15, [7, 8]
+_ALONG, _ALONG_LATER = 0.3, 0.6  # of the speed along the line of sight, before and after it is corrected
 _STRIDE = 0.5  # seconds within which some foot is on the floor, before and after
 _STANDING = 0.03  # metres above the lowest sole, of others that stand
 _LASTS = 0.5  # seconds for which errors of a pose last: of so many frames one counts
@@ -110,7 +111,9 @@ def _paths(
         contacts = []
         for person, path in zip(people, paths):
             feet = person.feet + path[:, None]
-            contacts.append(find_contacts(feet, feet @ floor.up + floor.height, fps) & person.in_sight)
+            contacts.append(
+                find_contacts(feet, feet @ floor.up + floor.height, fps, _ALONG_LATER) & person.in_sight
+            )
     return floor, paths, contacts
 
 
@@ -121,7 +124,7 @@ def _first_contacts(people: Sequence[_Seen], level: bool, fps: float) -> list[np
     for person in people:
         heights = person.feet @ up
         around = minimum_filter1d(heights.min(1), 2 * round(_STRIDE * fps) + 1, mode="nearest")
-        contacts.append(find_contacts(person.feet, heights - around[:, None], fps) & person.in_sight)
+        contacts.append(find_contacts(person.feet, heights - around[:, None], fps, _ALONG) & person.in_sight)
     return contacts
 
 
