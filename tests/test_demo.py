@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from lib.demo.reconstruct import predict_track, reconstruct, sequence_step
 from lib.demo.render import Renderer, person_colour
 from lib.demo.tracking import Track, landmark_boxes
 from lib.demo.video import VideoFile, VideoWriter
+from lib.models.body import load_body
 from lib.models.extractors import (
     LandmarkExtractor,
     SpinExtractor,
@@ -55,7 +57,7 @@ from lib.motion.motion import Placed
 from lib.motion.scene_file import load_scene
 from lib.utils.crops import crop_image, normalise_crop
 from lib.utils.errors import UserError
-from lib.utils.files import load_joblib, save_checkpoint
+from lib.utils.files import load_joblib, only_process, save_checkpoint
 from lib.utils.geometry import crop_cam_to_image_cam
 from lib.utils.landmark_features import landmark_arrays
 from lib.utils.landmark_flips import repair_flips
@@ -118,7 +120,7 @@ def video(tmp_path_factory) -> Path:
 
 
 def no_networks(monkeypatch):
-    monkeypatch.setattr(pipeline, "landmark_network", lambda detector, open_dir: None)
+    monkeypatch.setattr(pipeline, "landmark_network", lambda *_: None)
     monkeypatch.setattr(pipeline, "person_detector", lambda detector, open_dir, device: object())
 
 
@@ -533,8 +535,14 @@ def test_the_side_view_turns_people_where_they_stand(open_models):
     scene = scene_of(open_models, make_track(centre=(40.0, 60.0)))
     image = drawer(open_models, scene, view="side")(BLACK, 0)
     front, side = image[:, :W], image[:, W:]
-    columns = [np.flatnonzero(half.any((0, 2))).mean() for half in (front, side)]
-    assert columns[1] == pytest.approx(columns[0], abs=12)
+    (motion,) = scene.people
+    verts = Meshes(open_models.tcmr.regressor.smpl, motion.camera, motion.betas)[0]
+    x, y, z = (verts - motion.camera.transl[0]).T  # what is farther away comes to the right
+    turned = np.stack([z, y, -x], axis=1) + motion.camera.transl[0]
+    expected = Renderer(open_models.body.faces, W, H).render(
+        BLACK, [(turned, person_colour(0))], scene.camera.project
+    )
+    np.testing.assert_allclose(side.astype(int), expected, atol=2)
     assert (front != side).any()
 
 
@@ -648,8 +656,9 @@ def test_all_files(video, open_dir, tmp_path, tracked):
     lines = (folder / "meshes/0002/000007.obj").read_text().splitlines()
     verts = np.array([line.split()[1:] for line in lines if line.startswith("v ")], float)
     faces = np.array([line.split()[1:] for line in lines if line.startswith("f ")], int)
-    seen = results[2]["verts"][2] + results[2]["trans"][2]
-    np.testing.assert_allclose(verts, seen @ scene.world_rotation.T + scene.world_offset, atol=1e-4)
+    motion = scene.people[1]
+    world = Meshes(SMPL(load_body(tmp_path, open_dir=open_dir)), motion.world, motion.betas)
+    np.testing.assert_allclose(verts, world[2], atol=1e-5)
     assert faces.shape == (13776, 3)
     assert (faces.min(), faces.max()) == (1, 6890)
 
@@ -784,7 +793,7 @@ def test_wrong_inputs_are_user_errors(tmp_path):
         run_demo(DemoOptions(vid_file="a.mp4", min_seconds=float("nan")))
     with pytest.raises(UserError, match="--person tallest"):
         run_demo(DemoOptions(vid_file="a.mp4", person="tallest"))
-    with pytest.raises(UserError, match=r"--tracks .*x\.txt: no such file"):
+    with pytest.raises(UserError, match=r"--tracks .*x\.txt does not exist"):
         run_demo(DemoOptions(vid_file="a.mp4", tracks=str(tmp_path / "x.txt")))
 
 
@@ -858,6 +867,28 @@ def test_equal_names_do_not_overwrite_each_other(open_dir, tmp_path, briefly):
     assert folders[:2] == ["a", "a_mov"]
     assert len(set(folders)) == 3
     assert len(files_in(out)) == 9
+
+
+def test_runs_at_the_same_time_do_not_share_a_folder(open_dir, tmp_path, briefly):
+    film, other = small_film(tmp_path / "x/a.mp4"), small_film(tmp_path / "y/a.mp4")
+    options = DemoOptions(vid_file=str(film), output_folder=str(tmp_path / "out"), open_dir=str(open_dir))
+    with only_process(tmp_path / "out" / "a"):
+        (written, *_) = run_demo(options)
+        (written_too, *_) = run_demo(replace(options, vid_file=str(other)))
+    assert (written.parent.name, written_too.parent.name) == ("a_mp4", "a_2")
+    assert not (tmp_path / "out" / "a").exists()  # nothing was written there
+    names = {"tcmr_a_mp4_input.mp4", "tcmr_output.npz", written.name}
+    assert {path.name for path in written.parent.iterdir()} == names
+
+
+@pytest.mark.parametrize("name", ["tcmr_a_output.mp4", "tcmr_output.npz", "tracks.txt"])
+def test_what_lies_in_the_place_of_a_result_is_told_before_the_work(open_dir, tmp_path, name):
+    film, place = small_film(tmp_path / "a.mp4"), tmp_path / "out" / "a" / name
+    place.parent.mkdir(parents=True)
+    place.mkdir()
+    options = DemoOptions(vid_file=str(film), output_folder=str(tmp_path / "out"), save_tracks=True)
+    with pytest.raises(UserError, match=rf"{name} is .*move it away"):
+        run_demo(options)
 
 
 def test_the_films_folder_is_not_told(open_dir, tmp_path, briefly):

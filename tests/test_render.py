@@ -194,6 +194,22 @@ def test_side_view_is_a_turn_by_270_degrees_in_graphics_axes():
     np.testing.assert_allclose(rotate_about_y(verts, 270.0), expected, atol=1e-6)
 
 
+def test_edges_a_hand_behind_the_surface_are_hidden():
+    """A small triangle behind a large one."""
+    large = np.array([[-1, 0.8, 0], [1, 0.8, 0], [0, -0.9, 0]], np.float32)
+    verts = np.concatenate([large, 0.4 * large + np.float32([0, 0.1, 0.1])])
+    faces = np.array([[0, 1, 2], [3, 4, 5]])
+    front, both = (
+        draw(Renderer(faces[:n], W, H, 3 * n), black(), verts[: 3 * n], CAMERA, wireframe=True)
+        for n in (1, 2)
+    )
+    assert front.any()
+    np.testing.assert_array_equal(both, front)
+    verts[3:, 2] = -0.1
+    nearer = draw(Renderer(faces, W, H, 6), black(), verts, CAMERA, wireframe=True)
+    assert nearer.any(axis=2).sum() > 1.2 * front.any(axis=2).sum()
+
+
 def test_light_comes_from_above(ball, renderer):
     image = draw(renderer, black(), ball[0], CAMERA).sum(axis=2).astype(int)
     top, bottom = project_vertices(np.array([[0, -0.5, 0], [0, 0.5, 0]], np.float32), CAMERA, W, H).astype(

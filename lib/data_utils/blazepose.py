@@ -17,7 +17,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from lib.utils.errors import UserError
+from lib.data_utils.open_assets import MODULE, check_pinned
+from lib.utils.errors import UserError, shown
 from lib.utils.geometry import default_focal, turn_to_ray
 from lib.utils.paths import module_command
 
@@ -106,8 +107,10 @@ class PersonDetector:
 class LandmarkNetwork:
     """Locates the 33 landmarks of the person inside a circle ("full" and "heavy" networks)."""
 
-    def __init__(self, path: str | Path, threads: int = 2):
-        """``threads``: CPU threads. Raises UserError if the file or the interpreter cannot be used."""
+    def __init__(self, path: str | Path, threads: int = 2, focal: float | None = None):
+        """``threads``: CPU threads; ``focal``: of the camera, px, by default :func:`default_focal`. Raises
+        UserError if the file or the interpreter cannot be used."""
+        self._focal = focal
         shapes = {"points": (1, 195), "score": (1, 1), "world": (1, 117), "heatmaps": (1, 64, 64, 39)}
         self._network = _Network(path, threads, shapes)
 
@@ -125,7 +128,7 @@ class LandmarkNetwork:
         world = outputs["world"].reshape(N_POINTS, 3)[:N_LANDMARKS].copy()
         world[:, :2] = world[:, :2] @ rotation.T
         height, width = rgb.shape[:2]
-        ray = (np.asarray(centre) - [width / 2, height / 2]) / default_focal(width, height)
+        ray = (np.asarray(centre) - [width / 2, height / 2]) / (self._focal or default_focal(width, height))
         return Landmarks(
             xy=xy[:N_LANDMARKS].astype(np.float32),
             z=points[:N_LANDMARKS, 2] * (side / LANDMARK_SIZE),
@@ -249,15 +252,16 @@ class _Network:
                 "run `pip install -r requirements.txt`"
             ) from error
         if not Path(path).is_file():
-            raise UserError(
-                f"{path}: no such network; `{module_command('lib.data_utils.open_assets')}` fetches it"
-            )
+            raise UserError(f"{path}: no such network; `{module_command(MODULE)}` fetches it")
+        check_pinned(path)
         try:
             with _silent_stderr():
                 self._interpreter: Any = Interpreter(model_path=str(path), num_threads=threads)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise UserError(f"{path} is not a TensorFlow Lite network ({error}); fetch it again") from error
+            raise UserError(
+                f"{path} is not a TensorFlow Lite network ({shown(error)}); fetch it again"
+            ) from error
         self._input = self._interpreter.get_input_details()[0]["index"]
         # The names (Identity, Identity_1, …) depend on the export; the shapes are the network's own.
         found = {tuple(d["shape"].tolist()): d["index"] for d in self._interpreter.get_output_details()}

@@ -6,8 +6,8 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, count
@@ -19,7 +19,9 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from yacs.config import CfgNode
 
 from lib.core.config import choose_device
+from lib.demo.camera_watch import CameraWatch
 from lib.demo.drawing import Drawer, View, figures
+from lib.demo.focal import film_camera
 from lib.demo.models import Models, find_checkpoint, load_models
 from lib.demo.networks import find_asset, landmark_network, person_detector
 from lib.demo.reconstruct import Stopwatch, progress_bar, reconstruct
@@ -29,17 +31,19 @@ from lib.demo.tracking import MIN_SECONDS, Track, track_people
 from lib.demo.video import FrameSource, ImageFolder, VideoFile, VideoWriter, video_comment
 from lib.demo.viewer import show_video
 from lib.models.body import BASE_DATA, OPEN_DATA
-from lib.motion.camera import Camera
 from lib.motion.exporters import check_formats, export_scene
+from lib.motion.height import SHORTEST, TALLEST
 from lib.motion.motion import Scene
 from lib.motion.scene_file import save_scene
-from lib.utils.errors import UserError
-from lib.utils.files import atomic_write
-from lib.utils.geometry import default_focal
+from lib.motion.smooth import parse_smoothing
+from lib.motion.world import Up
+from lib.utils.errors import UserError, fault
+from lib.utils.files import atomic_write, only_process
 from lib.utils.prefetch import map_ahead, prefetch
 
 log = logging.getLogger(__name__)
 
+SCENE, TRACKS = "tcmr_output.npz", "tracks.txt"
 _LONGEST_NAME = 200  # bytes
 _DRAWING_THREADS = 2
 _FRAMES_AHEAD = 4
@@ -70,6 +74,11 @@ class DemoOptions:
     device: str = "auto"
     bf16: bool = False
     fit: bool | None = None
+    smooth: str = "0"
+    focal: float | None = None
+    height: str = ""
+    up: Up = "floor"
+    lock_feet: bool = True
     cfg: str = ""
     opts: Sequence[str] = ()
     wireframe: bool = False
@@ -94,14 +103,15 @@ def run_demo(options: DemoOptions) -> list[Path]:
     stopwatch = Stopwatch()
     check_options(options)
     boxes = read_boxes(options.tracks) if options.tracks else None
+    heights = parse_heights(options.height)
     source = open_source(options)
     info = source.info
-    folder = result_folder(options.output_folder, source)
-    _check_writable(folder)
+    _check_writable(result_folder(options.output_folder, source), options)
     log.info("%s: %dx%d, %.2f frames per second", source.name, info.width, info.height, float(info.fps))
+    camera = film_camera(source, options.focal)
     with stopwatch("loading"):
         device = choose_device(options.device, "cuda" if torch.cuda.is_available() else "cpu")
-        network = landmark_network(options.detector, options.open_dir)
+        network = landmark_network(options.detector, options.open_dir, camera.focal)
         detector = None if boxes else person_detector(options.detector, options.open_dir, device)
         checkpoint = find_checkpoint(options.model, options.base_data, options.open_dir)
         models = load_models(
@@ -117,13 +127,14 @@ def run_demo(options: DemoOptions) -> list[Path]:
     log.info("model: %s (%s features, %s body)", checkpoint, models.extractor.name, models.body.kind)
 
     moments: list[Fraction] = []
+    watch = CameraWatch(float(info.fps))
     with (
         stopwatch("tracking"),
         logging_redirect_tqdm(),
         progress_bar(info.frames, "tracking") as bar,
         prefetch(source.timed(), _FRAMES_AHEAD) as timed,
     ):
-        frames, fps = _noting_times(timed, moments, bar.update), float(info.fps)
+        frames, fps = watch.watching(_noting_times(timed, moments, bar.update)), float(info.fps)
         if boxes:
             tracks = track_boxes(frames, boxes, network, fps=fps)
         else:
@@ -133,27 +144,36 @@ def run_demo(options: DemoOptions) -> list[Path]:
     if not tracks:
         raise UserError(_nobody(source, n_frames, options))
     tracks = _long_enough(choose_people(tracks, options.person), models.cfg)
+    camera_moves = watch.camera_moves(tracks)
+    if camera_moves:
+        log.info("the camera moves: world paths are each person's own, told from their feet")
     scene = reconstruct(
         models,
         source,
         tracks,
-        camera=Camera(info.width, info.height, default_focal(info.width, info.height), "default"),
+        camera=camera,
         fps=measured_fps(moments, info.fps),
         n_frames=n_frames,
         name=source.name,
         fit=options.fit,
+        smoothing=parse_smoothing(options.smooth),
+        heights=heights_of(heights, [track.person_id for track in tracks]),
+        up=options.up,
+        lock_feet=options.lock_feet,
+        camera_moves=camera_moves,
         stopwatch=stopwatch,
     )
     files: list[Path] = []
-    with stopwatch("rendering"), progress_bar(n_frames, "rendering") as bar:
-        files += write_videos(source, scene, models, folder, options, bar.update)
-    if options.save_tracks:
-        files.append(folder / "tracks.txt")
-        save_boxes(tracks, files[-1])
-    with stopwatch("saving"):
-        files.append(folder / "tcmr_output.npz")
-        save_scene(scene, files[-1])
-        files += export_scene(scene, models.body, folder, options.export)
+    with _own_folder(options, source) as folder:
+        with stopwatch("rendering"), progress_bar(n_frames, "rendering") as bar:
+            files += write_videos(source, scene, models, folder, options, bar.update)
+        if options.save_tracks:
+            files.append(folder / TRACKS)
+            save_boxes(tracks, files[-1])
+        with stopwatch("saving"):
+            files.append(folder / SCENE)
+            save_scene(scene, files[-1])
+            files += export_scene(scene, models.body, folder, options.export)
     log.info("%s", summary(scene, stopwatch, files, source.damage))
     if options.display:
         files.append(show_video(files[0]))
@@ -162,6 +182,7 @@ def run_demo(options: DemoOptions) -> list[Path]:
 
 def check_options(options: DemoOptions) -> None:
     """UserError if the value of an option makes no sense."""
+    parse_smoothing(options.smooth)
     if options.vid_file and options.img_dir:
         raise UserError("both --vid_file and --img_dir are given; expected one of them")
     check_formats(options.export, "--export")
@@ -169,8 +190,40 @@ def check_options(options: DemoOptions) -> None:
         raise UserError(f"--fps {options.fps}: expected a number of frames per second")
     if not (np.isfinite(options.min_seconds) and options.min_seconds >= 0):
         raise UserError(f"--min_seconds {options.min_seconds}: expected a number of seconds, 0 or more")
+    if options.focal is not None and not (np.isfinite(options.focal) and options.focal > 0):
+        raise UserError(f"--focal {options.focal}: expected a focal length in pixels, more than 0")
     if options.person not in ("all", "largest") and not options.person.isdecimal():
         raise UserError(f"--person {options.person}: expected a person's number, largest or all")
+
+
+def parse_heights(text: str) -> dict[int | None, float]:
+    """``--height``: metres of everybody (under None), or ``ID=METRES`` of some, with commas between."""
+    heights: dict[int | None, float] = {}
+    try:
+        for part in text.split(",") if text else []:
+            person, given, metres = part.rpartition("=")
+            heights[int(person) if given else None] = float(metres)
+    except ValueError:
+        heights = {None: 0.0}
+    if not all(SHORTEST <= metres <= TALLEST for metres in heights.values()):
+        raise UserError(
+            f"--height {text}: expected metres between {SHORTEST} and {TALLEST} for everybody, as 1.75, or "
+            "for people by their numbers, as 1=1.75,2=1.62"
+        )
+    return heights
+
+
+def heights_of(heights: Mapping[int | None, float], people: Sequence[int]) -> dict[int, float]:
+    """Heights by person; UserError if one of them is of nobody."""
+    for person in heights:
+        if person is not None and person not in people:
+            found = ", ".join(map(str, people))
+            raise UserError(f"--height of person {person}: there is none; expected one of {found}")
+    return {
+        person: heights.get(person, heights.get(None, 0.0))
+        for person in people
+        if person in heights or None in heights
+    }
 
 
 def open_source(options: DemoOptions) -> FrameSource:
@@ -190,12 +243,26 @@ def result_folder(output_folder: str | Path, source: FrameSource) -> Path:
     suffix, or of the image folder. Where the results of another input lie there, the name gets the suffix or
     a number on top; the same input finds its own folder again.
     """
+    return next(_possible_folders(output_folder, source))
+
+
+@contextmanager
+def _own_folder(options: DemoOptions, source: FrameSource) -> Iterator[Path]:
+    """The first possible folder in which no other run is writing, held while the block runs."""
+    for folder in _possible_folders(options.output_folder, source):
+        with only_process(folder) as alone:
+            if alone and _made_from(folder) in ("", _mark(source)):  # none finished there meanwhile
+                yield folder
+                return
+
+
+def _possible_folders(output_folder: str | Path, source: FrameSource) -> Iterator[Path]:
     # 255 bytes is the most that file systems take, and names of files are made of this one.
     stem = printable_name(source.name).encode()[:_LONGEST_NAME].decode(errors="ignore") or "images"
     suffix = printable_name(source.path.suffix[1:]) if isinstance(source, VideoFile) else ""
     names = chain([stem], [f"{stem}_{suffix}"] if suffix else [], (f"{stem}_{i}" for i in count(2)))
     folders = (Path(output_folder) / name for name in names)
-    return next(folder for folder in folders if _made_from(folder) in ("", _mark(source)))
+    return (folder for folder in folders if _made_from(folder) in ("", _mark(source)))
 
 
 def printable_name(name: str) -> str:
@@ -268,11 +335,16 @@ def measured_fps(moments: Sequence[Fraction], stated: Fraction) -> float:
     return float((len(moments) - 1) / moments[-1]) if len(moments) > 1 else float(stated)
 
 
-def _check_writable(folder: Path) -> None:
+def _check_writable(folder: Path, options: DemoOptions) -> None:
     """Tell the user before the work, not after it, that results cannot be written; creates nothing."""
     parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise UserError(f"--output_folder: cannot write to {parent}; expected a folder that you may write to")
+    names = [f"tcmr_{folder.name}_{kind}.mp4" for kind in ("output", "input")]
+    names += [SCENE, *([TRACKS] * options.save_tracks)]
+    for name in names:
+        if (folder / name).exists() and not (folder / name).is_file():
+            raise UserError(f"{folder / name} {fault(folder / name)}, expected a file: move it away")
 
 
 def write_videos(
