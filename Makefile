@@ -4,13 +4,21 @@ VENV := .venv
 PY := $(VENV)/bin/python
 VIDEO ?= data/open/downloads/demo.mp4
 
-.PHONY: demo test lint fuzz soak assets clean
+.PHONY: demo test test-viewer browser lint fuzz soak assets clean
 
 demo: $(VENV)/.installed assets
 	$(PY) demo.py --vid_file $(VIDEO)
 
 test: $(VENV)/.installed-dev assets
 	$(PY) -m pytest
+
+# the tests of viewer.html alone, after installing a headless Chromium where there is none; without one,
+# `make test` skips those that need it
+test-viewer: browser
+	$(PY) -m pytest tests/test_viewer.py
+
+browser: $(VENV)/.installed-dev
+	$(PY) -m tests.browser
 
 lint: $(VENV)/.installed-dev
 	$(PY) -m ruff check .

@@ -44,6 +44,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     source.add_argument("--save_pkl", action="store_true", help="write all results as tcmr_output.pkl")
     source.add_argument("--save_obj", action="store_true", help="write one .obj per person and frame")
+    source.add_argument(
+        "--viewer",
+        action="store_true",
+        help="write viewer.html: the video beside the people in 3D, in one page for any browser",
+    )
     source.add_argument("--display", action="store_true", help="open the finished video in the web browser")
 
     people = parser.add_argument_group("people")

@@ -33,6 +33,7 @@ from lib.motion.camera import Camera, weak_to_perspective
 from lib.motion.meshes import Meshes
 from lib.motion.motion import Motion, Placed, Scene
 from lib.motion.scene_file import save_scene
+from lib.motion.viewer import write_viewer
 from lib.utils.errors import UserError
 from lib.utils.files import atomic_write
 from lib.utils.geometry import default_focal
@@ -77,6 +78,7 @@ class DemoOptions:
     render_plain: bool = False
     save_pkl: bool = False
     save_obj: bool = False
+    viewer: bool = False
     display: bool = False
 
 
@@ -140,7 +142,7 @@ def run_demo(options: DemoOptions) -> list[Path]:
     They go to ``{output_folder}/{name}`` (:func:`result_folder`): ``tcmr_{name}_output.mp4`` with the frame
     times of the input, ``tcmr_{name}_input.mp4`` (a copy if the input is an .mp4, else encoded),
     ``tcmr_output.npz`` (:func:`lib.motion.scene_file.load_scene`), ``tcmr_output.pkl`` with ``save_pkl``,
-    ``meshes/`` with ``save_obj``, ``tracks.txt`` with ``save_tracks``.
+    ``meshes/`` with ``save_obj``, ``tracks.txt`` with ``save_tracks``, ``viewer.html`` with ``viewer``.
     Each appears only when it is complete.
 
     Raises:
@@ -211,6 +213,10 @@ def run_demo(options: DemoOptions) -> list[Path]:
         if options.save_pkl:
             files.append(folder / "tcmr_output.pkl")
             save_results(scene, models.tcmr.regressor.smpl, files[-1])
+    if options.viewer:
+        files.append(folder / "viewer.html")
+        with stopwatch("viewer"), progress_bar(n_frames, "viewer") as bar:
+            write_viewer(scene, models.body, source, files[-1], bar.update)
     log.info("%s", summary(scene, stopwatch, files, source.damage))
     if options.display:
         files.append(show_video(files[0]))
