@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 VIDEO ?= data/open/downloads/demo.mp4
 
-.PHONY: demo test test-viewer browser lint fuzz soak assets clean
+.PHONY: demo test test-viewer browser lint fuzz soak mutants assets clean
 
 demo: $(VENV)/.installed assets
 	$(PY) demo.py --vid_file $(VIDEO)
@@ -32,6 +32,10 @@ fuzz: $(VENV)/.installed-dev
 # the same work for 15 minutes; one arena, since glibc's per-thread ones drift
 soak: $(VENV)/.installed-dev
 	MALLOC_ARENA_MAX=1 $(PY) -m tests.soak --minutes 15
+
+# small faults in the central modules: which does no test notice?
+mutants: $(VENV)/.installed-dev assets
+	$(PY) -m tests.mutants
 
 assets: $(VENV)/.installed
 	$(PY) -m lib.data_utils.open_assets

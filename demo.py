@@ -13,6 +13,7 @@ import os
 from collections.abc import Sequence
 from fractions import Fraction
 
+from lib.demo.drawing import VIEWS
 from lib.demo.networks import DETECTORS, HEAVY_THREADS
 from lib.demo.pipeline import DemoOptions, run_demo
 from lib.utils.errors import run_command
@@ -106,6 +107,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="move the bodies onto the landmarks of the track; default: with the open features, which are "
         "landmarks, too",
     )
+    model.add_argument(
+        "--smooth",
+        default=defaults.smooth,
+        metavar="SECONDS",
+        help="width of the Gaussian over poses and paths, without delay; or torso=0.15,legs=0.1,arms=0.05 "
+        "for groups of limbs, or slerp=0.3 for the paper's filter (%(default)s: the fit is smooth already)",
+    )
     model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (%(default)s)")
     model.add_argument(
         "--bf16",
@@ -116,7 +124,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
     drawing = parser.add_argument_group("rendering")
     drawing.add_argument("--wireframe", action="store_true", help="draw the meshes' visible edges")
-    drawing.add_argument("--sideview", action="store_true", help="append a view from the side")
+    drawing.add_argument(
+        "--view",
+        default="",
+        choices=VIEWS,
+        help="append a view: side, everybody turned where they stand; top, the world from above; follow, the "
+        "world beside the person who is longest in sight",
+    )
+    drawing.add_argument(
+        "--sideview", dest="view", action="store_const", const="side", help="same as --view side"
+    )
     drawing.add_argument("--render_plain", action="store_true", help="black background, fixed camera")
 
     old = parser.add_argument_group("accepted for compatibility, without effect")

@@ -12,11 +12,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 import torch
+from hypothesis import settings
 
 from lib.models.body import BodyData, load_body
 from tests.golden_tools import write_base_data
 
 torch.set_num_threads(2)
+settings.register_profile("suite", deadline=None, derandomize=True)  # the same on a machine that is busy
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import argparse
 import logging
 import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,7 +17,7 @@ import yaml
 from yacs.config import CfgNode
 
 from lib.dataset.datasets import DATABASES
-from lib.utils.errors import UserError
+from lib.utils.errors import UserError, fault, shown
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,11 @@ _SUFFIXES = (".yaml", ".yml")
 _MOST_BYTES, _LONGEST, _LARGEST = 1 << 16, 4096, 1 << 63  # of a file, a text in it, a whole number
 _FILES_PREFIX = "DATASET.FILES."
 _MISTAKES = (KeyError, ValueError, TypeError, AttributeError, AssertionError)  # what yacs answers them with
+_MISMATCH = re.compile(  # yacs's words, with all of the values
+    r"Type mismatch \(<class '(.*?)'> vs\. <class '(.*?)'>\) with values \(.* vs\. (.*)\) "
+    r"for config key: (.*)",
+    re.DOTALL,
+)
 _NOT_NEGATIVE = (
     "NUM_WORKERS", "TRAIN.START_EPOCH", "TRAIN.LR_PATIENCE", "TRAIN.WARMUP_ITERS",
     "TRAIN.GEN_LR", "TRAIN.GEN_WD", "TRAIN.GEN_MOMENTUM", "TRAIN.SAVE_EVERY",
@@ -160,7 +166,7 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
     cfg = get_cfg_defaults()
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"configuration file {path} does not exist: give an existing file with --cfg")
+        raise UserError(f"configuration file {path} {fault(path)}: give an existing file with --cfg")
     if path.suffix.lower() not in _SUFFIXES:
         raise UserError(f"configuration file {path}: expected YAML, a name that ends in .yaml")
     try:
@@ -195,9 +201,11 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _check_sizes(value: Any) -> None:
-    """No text or number that those who work with it choke on."""
+    """No text, number or key that those who work with it choke on."""
     if isinstance(value, (dict, list)):
         for part in value:
+            if isinstance(value, dict) and not isinstance(part, str):
+                raise ValueError(f"it has the key {shown(part)}, expected a name")
             _check_sizes(part)
             if isinstance(value, dict):
                 _check_sizes(value[part])
@@ -238,6 +246,8 @@ def _check_values(values: dict[str, Any], path: str | Path, prefix: str = "") ->
             raise UserError(f"{key} in {path} or --opts names no database of this project: {advice}")
         elif isinstance(value, int) and not -_LARGEST <= value < _LARGEST:
             raise UserError(f"{key} in {path} or --opts: expected a number of at most 64 bits")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{key} is {value} in {path} or --opts: expected a finite number")
         elif key in _RANGES and not _RANGES[key][0] <= value <= _RANGES[key][1]:
             low, high = _RANGES[key]
             expected = f"at least {low}" if high == math.inf else f"{low} to {high}"
@@ -245,7 +255,11 @@ def _check_values(values: dict[str, Any], path: str | Path, prefix: str = "") ->
 
 
 def _reason(error: Exception) -> str:
-    return str(error.args[0]) if error.args and isinstance(error, KeyError) else str(error)
+    text = str(error.args[0]) if error.args and isinstance(error, KeyError) else str(error)
+    if mismatch := _MISMATCH.fullmatch(text):
+        wanted, found, value, key = mismatch.groups()
+        return f"{key} is {shown(value)} ({found}), expected a value of type {wanted}"
+    return text
 
 
 def to_dict(cfg: CfgNode) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from lib.demo.render import flip_to_gl
 from lib.models.smpl import SMPL
 from lib.motion.camera import perspective_to_weak
 from lib.motion.meshes import Meshes
 from lib.motion.motion import Motion, Placed, Scene
-from lib.utils.files import dump_joblib
+from lib.utils.files import dump_joblib, temporary_beside
 from lib.utils.geometry import crop_cam_to_image_cam, rotmat_to_axis_angle
 
 
@@ -63,7 +61,7 @@ class ObjWriter:
     def __init__(self, folder: str | Path, faces: np.ndarray) -> None:
         """``faces`` (F, 3) vertex numbers from 0; .obj counts from 1."""
         self.folder = Path(folder)
-        self._temporary = self.folder.with_name(f".{self.folder.name}.{os.getpid()}.tmp")
+        self._temporary = temporary_beside(self.folder)
         self._faces = _rows("f", "%d", np.asarray(faces, np.int64) + 1)
 
     def __enter__(self) -> ObjWriter:
@@ -71,16 +69,15 @@ class ObjWriter:
         return self
 
     def write(self, person: int, frame: int, verts: np.ndarray) -> None:
-        """Write vertices (V, 3) in metres, camera axes, as (X, -Y, -Z): y up, facing the viewer."""
+        """Write vertices (V, 3) in metres, in the world."""
         path = self._temporary / f"{person:04d}" / f"{frame:06d}.obj"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(_rows("v", "%.6f", flip_to_gl(verts)) + self._faces)
+        path.write_text(_rows("v", "%.6f", verts) + self._faces)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
-                if self.folder.exists():
-                    shutil.rmtree(self.folder)
+                shutil.rmtree(self.folder, ignore_errors=True)
                 self._temporary.rename(self.folder)
         finally:
             shutil.rmtree(self._temporary, ignore_errors=True)

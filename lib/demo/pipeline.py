@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, count
@@ -19,28 +19,31 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from yacs.config import CfgNode
 
 from lib.core.config import choose_device
+from lib.demo.drawing import Drawer, View, figures
 from lib.demo.export import ObjWriter, save_results
 from lib.demo.models import Models, find_checkpoint, load_models
 from lib.demo.networks import find_asset, landmark_network, person_detector
 from lib.demo.reconstruct import Stopwatch, progress_bar, reconstruct
-from lib.demo.render import Renderer, person_colour
+from lib.demo.render import Renderer, colour_name
 from lib.demo.track_files import choose_people, read_boxes, save_boxes, track_boxes
 from lib.demo.tracking import MIN_SECONDS, Track, track_people
 from lib.demo.video import FrameSource, ImageFolder, VideoFile, VideoWriter, video_comment
 from lib.demo.viewer import show_video
 from lib.models.body import BASE_DATA, OPEN_DATA
-from lib.motion.camera import Camera, weak_to_perspective
-from lib.motion.meshes import Meshes
-from lib.motion.motion import Motion, Placed, Scene
+from lib.motion.camera import Camera
+from lib.motion.motion import Scene
 from lib.motion.scene_file import save_scene
+from lib.motion.smooth import parse_smoothing
 from lib.motion.viewer import write_viewer
-from lib.utils.errors import UserError
-from lib.utils.files import atomic_write
+from lib.utils.errors import UserError, fault
+from lib.utils.files import atomic_write, only_process
 from lib.utils.geometry import default_focal
 from lib.utils.prefetch import map_ahead, prefetch
 
 log = logging.getLogger(__name__)
 
+RESULTS, MESHES, TRACKS = "tcmr_output.pkl", "meshes", "tracks.txt"
+SCENE, PAGE = "tcmr_output.npz", "viewer.html"
 _LONGEST_NAME = 200  # bytes
 _DRAWING_THREADS = 2
 _FRAMES_AHEAD = 4
@@ -71,69 +74,16 @@ class DemoOptions:
     device: str = "auto"
     bf16: bool = False
     fit: bool | None = None
+    smooth: str = "0"
     cfg: str = ""
     opts: Sequence[str] = ()
     wireframe: bool = False
-    sideview: bool = False
+    view: View = ""
     render_plain: bool = False
     save_pkl: bool = False
     save_obj: bool = False
     viewer: bool = False
     display: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class Figure:
-    """A person to be drawn: the motion, its meshes in the camera's frame, and a colour."""
-
-    motion: Motion
-    meshes: Meshes
-    colour: tuple[float, float, float]
-
-
-def figures(scene: Scene, models: Models, *, plain: bool = False) -> list[Figure]:
-    """Everybody in a scene; ``plain``: where the crop camera (1, 0, 0) would see them."""
-    found, camera = [], scene.camera
-    for index, motion in enumerate(scene.people):
-        placed = motion.camera
-        if plain:
-            cam = np.tile(np.array([1, 0, 0], np.float32), (len(motion), 1))
-            placed = Placed(
-                placed.rotmat,
-                weak_to_perspective(cam, motion.boxes, camera.focal, camera.width, camera.height),
-            )
-        meshes = Meshes(models.tcmr.regressor.smpl, placed, motion.betas)
-        found.append(Figure(motion, meshes, person_colour(index)))
-    return found
-
-
-def drawing_order(people: Sequence[Motion], frame_id: int) -> list[tuple[int, int]]:
-    """``(index into people, row)`` of everybody in a frame, far to near."""
-    rows = [(index, motion.row(frame_id)) for index, motion in enumerate(people)]
-    present = [(index, row) for index, row in rows if row is not None]
-    return sorted(present, key=lambda entry: -people[entry[0]].camera.transl[entry[1], 2])
-
-
-def draw_frame(
-    renderer: Renderer,
-    frame: np.ndarray,
-    frame_id: int,
-    people: Sequence[Figure],
-    camera: Camera,
-    *,
-    wireframe: bool = False,
-    sideview: bool = False,
-    render_plain: bool = False,
-) -> np.ndarray:
-    """The frame (H, W, 3) with everybody drawn in, and with ``sideview`` a side view to its right."""
-    image = np.zeros_like(frame) if render_plain else frame
-    side = np.zeros_like(frame)
-    for index, row in drawing_order([figure.motion for figure in people], frame_id):
-        verts, colour = people[index].meshes[row], people[index].colour
-        image = renderer.render(image, verts, camera.project, colour, wireframe=wireframe)
-        if sideview:
-            side = renderer.render(side, verts, camera.project, colour, wireframe=wireframe, side_view=True)
-    return np.concatenate([image, side], axis=1) if sideview else image
 
 
 def run_demo(options: DemoOptions) -> list[Path]:
@@ -153,8 +103,7 @@ def run_demo(options: DemoOptions) -> list[Path]:
     boxes = read_boxes(options.tracks) if options.tracks else None
     source = open_source(options)
     info = source.info
-    folder = result_folder(options.output_folder, source)
-    _check_writable(folder)
+    _check_writable(result_folder(options.output_folder, source), options)
     log.info("%s: %dx%d, %.2f frames per second", source.name, info.width, info.height, float(info.fps))
     with stopwatch("loading"):
         device = choose_device(options.device, "cuda" if torch.cuda.is_available() else "cpu")
@@ -199,24 +148,26 @@ def run_demo(options: DemoOptions) -> list[Path]:
         n_frames=n_frames,
         name=source.name,
         fit=options.fit,
+        smoothing=parse_smoothing(options.smooth),
         stopwatch=stopwatch,
     )
     files: list[Path] = []
-    with stopwatch("rendering"), progress_bar(n_frames, "rendering") as bar:
-        files += write_videos(source, scene, models, folder, options, bar.update)
-    if options.save_tracks:
-        files.append(folder / "tracks.txt")
-        save_boxes(tracks, files[-1])
-    with stopwatch("saving"):
-        files.append(folder / "tcmr_output.npz")
-        save_scene(scene, files[-1])
-        if options.save_pkl:
-            files.append(folder / "tcmr_output.pkl")
-            save_results(scene, models.tcmr.regressor.smpl, files[-1])
-    if options.viewer:
-        files.append(folder / "viewer.html")
-        with stopwatch("viewer"), progress_bar(n_frames, "viewer") as bar:
-            write_viewer(scene, models.body, source, files[-1], bar.update)
+    with _own_folder(options, source) as folder:
+        with stopwatch("rendering"), progress_bar(n_frames, "rendering") as bar:
+            files += write_videos(source, scene, models, folder, options, bar.update)
+        if options.save_tracks:
+            files.append(folder / TRACKS)
+            save_boxes(tracks, files[-1])
+        with stopwatch("saving"):
+            files.append(folder / SCENE)
+            save_scene(scene, files[-1])
+            if options.save_pkl:
+                files.append(folder / RESULTS)
+                save_results(scene, models.tcmr.regressor.smpl, files[-1])
+        if options.viewer:
+            files.append(folder / PAGE)
+            with stopwatch("viewer"), progress_bar(n_frames, "viewer") as bar:
+                write_viewer(scene, models.body, source, files[-1], bar.update)
     log.info("%s", summary(scene, stopwatch, files, source.damage))
     if options.display:
         files.append(show_video(files[0]))
@@ -225,6 +176,7 @@ def run_demo(options: DemoOptions) -> list[Path]:
 
 def check_options(options: DemoOptions) -> None:
     """UserError if the value of an option makes no sense."""
+    parse_smoothing(options.smooth)
     if options.vid_file and options.img_dir:
         raise UserError("both --vid_file and --img_dir are given; expected one of them")
     if options.fps is not None and not 0 < options.fps < 1e5:
@@ -252,12 +204,26 @@ def result_folder(output_folder: str | Path, source: FrameSource) -> Path:
     suffix, or of the image folder. Where the results of another input lie there, the name gets the suffix or
     a number on top; the same input finds its own folder again.
     """
+    return next(_possible_folders(output_folder, source))
+
+
+@contextmanager
+def _own_folder(options: DemoOptions, source: FrameSource) -> Iterator[Path]:
+    """The first possible folder in which no other run is writing, held while the block runs."""
+    for folder in _possible_folders(options.output_folder, source):
+        with only_process(folder) as alone:
+            if alone and _made_from(folder) in ("", _mark(source)):  # none finished there meanwhile
+                yield folder
+                return
+
+
+def _possible_folders(output_folder: str | Path, source: FrameSource) -> Iterator[Path]:
     # 255 bytes is the most that file systems take, and names of files are made of this one.
     stem = printable_name(source.name).encode()[:_LONGEST_NAME].decode(errors="ignore") or "images"
     suffix = printable_name(source.path.suffix[1:]) if isinstance(source, VideoFile) else ""
     names = chain([stem], [f"{stem}_{suffix}"] if suffix else [], (f"{stem}_{i}" for i in count(2)))
     folders = (Path(output_folder) / name for name in names)
-    return next(folder for folder in folders if _made_from(folder) in ("", _mark(source)))
+    return (folder for folder in folders if _made_from(folder) in ("", _mark(source)))
 
 
 def printable_name(name: str) -> str:
@@ -309,9 +275,10 @@ def summary(scene: Scene, stopwatch: Stopwatch, files: Sequence[Path], damage: s
     """People, what is damaged, time per stage and files written, as lines of text."""
     people, n_frames = scene.people, scene.n_frames
     lines = ["", f"{len(people)} {'person' if len(people) == 1 else 'people'} in {n_frames} frames"]
-    for motion in people:
-        frames = motion.frames
-        lines.append(f"  person {motion.person_id}: frames {frames[0]} to {frames[-1]} ({len(frames)})")
+    for index, motion in enumerate(people):
+        first, last = motion.frames[[0, -1]]
+        colour = colour_name(index)
+        lines.append(f"  person {motion.person_id}: frames {first} to {last} ({len(motion)}), drawn {colour}")
     lines += [f"the film is {damage}"] if damage else []
     seconds = stopwatch.seconds
     total = sum(seconds.values())
@@ -329,11 +296,19 @@ def measured_fps(moments: Sequence[Fraction], stated: Fraction) -> float:
     return float((len(moments) - 1) / moments[-1]) if len(moments) > 1 else float(stated)
 
 
-def _check_writable(folder: Path) -> None:
+def _check_writable(folder: Path, options: DemoOptions) -> None:
     """Tell the user before the work, not after it, that results cannot be written; creates nothing."""
     parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise UserError(f"--output_folder: cannot write to {parent}; expected a folder that you may write to")
+    videos = [f"tcmr_{folder.name}_{kind}.mp4" for kind in ("output", "input")]
+    asked = {TRACKS: options.save_tracks, RESULTS: options.save_pkl, PAGE: options.viewer}
+    for name in (*videos, SCENE, *(name for name, wanted in asked.items() if wanted)):
+        if (folder / name).exists() and not (folder / name).is_file():
+            raise UserError(f"{folder / name} {fault(folder / name)}, expected a file: move it away")
+    meshes = folder / MESHES
+    if options.save_obj and (meshes.is_symlink() or (meshes.exists() and not meshes.is_dir())):
+        raise UserError(f"{meshes} is a link or no folder: move it away, as --save_obj makes a folder there")
 
 
 def write_videos(
@@ -350,8 +325,16 @@ def write_videos(
     """
     output = folder / f"tcmr_{folder.name}_output.mp4"
     input_copy = folder / f"tcmr_{folder.name}_input.mp4"
-    info, people = source.info, figures(scene, models, plain=options.render_plain)
-    renderer = Renderer(models.body.faces, info.width, info.height, len(models.body.v_template))
+    info = source.info
+    people = figures(scene, models.tcmr.regressor.smpl, models.body, plain=options.render_plain)
+    drawer = Drawer(
+        scene,
+        people,
+        Renderer(models.body.faces, info.width, info.height, len(models.body.v_template)),
+        view=options.view,
+        wireframe=options.wireframe,
+        plain=options.render_plain,
+    )
     copied = isinstance(source, VideoFile) and source.path.suffix.lower() == ".mp4" and options.fps is None
     original = source.path if copied else None
     written = [output, input_copy]
@@ -360,24 +343,14 @@ def write_videos(
         input_writer = None if original else stack.enter_context(VideoWriter(input_copy, info.fps))
         objects = None
         if options.save_obj:
-            objects = stack.enter_context(ObjWriter(folder / "meshes", models.body.faces))
+            objects = stack.enter_context(ObjWriter(folder / MESHES, models.body.faces))
             written.append(objects.folder)
 
         def draw(
             numbered: tuple[int, tuple[Fraction, np.ndarray]],
         ) -> tuple[Fraction, np.ndarray, np.ndarray]:
             frame_id, (moment, frame) = numbered
-            image = draw_frame(
-                renderer,
-                frame,
-                frame_id,
-                people,
-                scene.camera,
-                wireframe=options.wireframe,
-                sideview=options.sideview,
-                render_plain=options.render_plain,
-            )
-            return moment, frame, image
+            return moment, frame, drawer(frame, frame_id)
 
         timed = stack.enter_context(prefetch(source.timed(), _FRAMES_AHEAD))
         drawn = stack.enter_context(
@@ -388,8 +361,9 @@ def write_videos(
             if input_writer is not None:
                 input_writer.write(frame, moment)
             if objects is not None:
-                for index, row in drawing_order(scene.people, frame_id):
-                    objects.write(scene.people[index].person_id, frame_id, people[index].meshes[row])
+                for figure in people:
+                    if (row := figure.motion.row(frame_id)) is not None:
+                        objects.write(figure.motion.person_id, frame_id, figure.world[row])
             progress(1)
     if original:
         with atomic_write(input_copy) as temporary:

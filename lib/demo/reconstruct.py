@@ -20,6 +20,7 @@ from lib.motion.camera import Camera
 from lib.motion.fit import fit_track
 from lib.motion.lift import lift, make_motion
 from lib.motion.motion import Scene
+from lib.motion.smooth import UNSMOOTHED, Smoothing, smooth_motion
 from lib.motion.world import level_world
 from lib.utils.crops import CROP_SCALE, crop_to_image
 from lib.utils.landmark_flips import repair_flips
@@ -57,6 +58,7 @@ def reconstruct(
     n_frames: int,
     name: str = "",
     fit: bool | None = None,
+    smoothing: Smoothing = UNSMOOTHED,
     stopwatch: Stopwatch | None = None,
 ) -> Scene:
     """The motions of tracked people.
@@ -68,6 +70,7 @@ def reconstruct(
         camera, fps, n_frames, name: of the video.
         fit: move the bodies onto the tracks' landmarks (:mod:`lib.motion.fit`); None: if the features are
             landmarks, too. Where landmarks are of no use, TCMR's own word stands.
+        smoothing: of the motions; what is drawn and written alike.
         stopwatch: gets the seconds of ``features``, ``TCMR``, ``fit`` and ``world``.
 
     Returns:
@@ -102,7 +105,8 @@ def reconstruct(
             if fitted is None:
                 joints2d = crop_to_image(output["kp_2d"], static.bboxes)
                 fitted = lift(smpl, output["theta"], output["rotmat"], joints2d, boxes, camera, fps)
-            people.append(make_motion(track.person_id, track.frame_ids, fitted, boxes, output["scores"], fps))
+            motion = make_motion(track.person_id, track.frame_ids, fitted, boxes, output["scores"], fps)
+            people.append(smooth_motion(motion, smoothing, smpl, camera, fps))
     scene = Scene(
         name=name,
         people=tuple(people),

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 _SHOWN = 60  # characters of a name that comes from a file
@@ -31,6 +32,15 @@ def shown(name: Any) -> str:
     """A name from a file for use in a message: printable, in one line and not too long."""
     text = printable(" ".join(str(name).split()))
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+
+
+def fault(path: Path) -> str:
+    """What is wrong with a path at which there is not the file or folder that was wanted."""
+    if path.is_dir():
+        return "is a folder"
+    if path.is_file():
+        return "is a file"
+    return "is neither file nor folder" if path.exists() else "does not exist"
 
 
 def leave_on_signals() -> None:

@@ -1,6 +1,6 @@
 """The one place to import from for whatever opens or writes files; each kind has a module of its own."""
 
-from lib.utils.atomic import atomic_write, check_writable, temporary_beside
+from lib.utils.atomic import atomic_write, check_writable, only_process, temporary_beside
 from lib.utils.checkpoints import load_checkpoint, save_checkpoint
 from lib.utils.joblib_file import dump_joblib, load_joblib
 from lib.utils.pickles import load_pickle, load_smpl_pickle
@@ -15,6 +15,7 @@ __all__ = [
     "load_joblib",
     "load_pickle",
     "load_smpl_pickle",
+    "only_process",
     "save_checkpoint",
     "sha256",
     "temporary_beside",
