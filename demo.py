@@ -122,6 +122,34 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     model.add_argument("--gpu", default=None, help="value for CUDA_VISIBLE_DEVICES")
 
+    world = parser.add_argument_group("camera and world")
+    world.add_argument(
+        "--focal",
+        type=float,
+        default=None,
+        metavar="PX",
+        help="focal length; default: from the file's metadata, else 1.2 times the longer side",
+    )
+    world.add_argument(
+        "--height",
+        default="",
+        metavar="METRES",
+        help="how tall the person is, which one camera cannot see; of several people: 1=1.75,2=1.62",
+    )
+    world.add_argument(
+        "--up",
+        default=defaults.up,
+        choices=["floor", "camera"],
+        help="gravity from the feet that rest on the floor, or from a camera that is level (%(default)s)",
+    )
+    world.add_argument(
+        "--lock-feet",
+        action=argparse.BooleanOptionalAction,
+        default=defaults.lock_feet,
+        help="feet on the floor stand still in the world; what is drawn into the film stays as it is "
+        "(default: %(default)s)",
+    )
+
     drawing = parser.add_argument_group("rendering")
     drawing.add_argument("--wireframe", action="store_true", help="draw the meshes' visible edges")
     drawing.add_argument(

@@ -119,7 +119,7 @@ def video(tmp_path_factory) -> Path:
 
 
 def no_networks(monkeypatch):
-    monkeypatch.setattr(pipeline, "landmark_network", lambda detector, open_dir: None)
+    monkeypatch.setattr(pipeline, "landmark_network", lambda *_: None)
     monkeypatch.setattr(pipeline, "person_detector", lambda detector, open_dir, device: object())
 
 

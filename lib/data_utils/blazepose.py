@@ -107,8 +107,10 @@ class PersonDetector:
 class LandmarkNetwork:
     """Locates the 33 landmarks of the person inside a circle ("full" and "heavy" networks)."""
 
-    def __init__(self, path: str | Path, threads: int = 2):
-        """``threads``: CPU threads. Raises UserError if the file or the interpreter cannot be used."""
+    def __init__(self, path: str | Path, threads: int = 2, focal: float | None = None):
+        """``threads``: CPU threads; ``focal``: of the camera, px, by default :func:`default_focal`. Raises
+        UserError if the file or the interpreter cannot be used."""
+        self._focal = focal
         shapes = {"points": (1, 195), "score": (1, 1), "world": (1, 117), "heatmaps": (1, 64, 64, 39)}
         self._network = _Network(path, threads, shapes)
 
@@ -126,7 +128,7 @@ class LandmarkNetwork:
         world = outputs["world"].reshape(N_POINTS, 3)[:N_LANDMARKS].copy()
         world[:, :2] = world[:, :2] @ rotation.T
         height, width = rgb.shape[:2]
-        ray = (np.asarray(centre) - [width / 2, height / 2]) / default_focal(width, height)
+        ray = (np.asarray(centre) - [width / 2, height / 2]) / (self._focal or default_focal(width, height))
         return Landmarks(
             xy=xy[:N_LANDMARKS].astype(np.float32),
             z=points[:N_LANDMARKS, 2] * (side / LANDMARK_SIZE),

@@ -171,10 +171,18 @@ class Simulator(Draws):
         return self._vector(1.0, -1.0, -1.0).diag() @ roll @ pitch @ yaw
 
     @torch.no_grad()
-    def __call__(self, rotmat: Tensor, trans: Tensor, betas: Tensor) -> Simulation:
-        """rotmat (B, T, 24, 3, 3), trans (B, T, 3) y-up world metres, betas (B, 10)."""
+    def __call__(
+        self, rotmat: Tensor, trans: Tensor, betas: Tensor, view: tuple[Tensor, Tensor] | None = None
+    ) -> Simulation:
+        """What a camera sees of bodies.
+
+        Args:
+            rotmat: (B, T, 24, 3, 3). trans: (B, T, 3) y-up world metres. betas: (B, 10).
+            view: the camera's rotation (B, 3, 3), from the world's axes to its own, and its place (B, 3),
+                metres; by default it is drawn, near the body.
+        """
         clips, length = rotmat.shape[:2]
-        camera = self._camera(clips)
+        camera = self._camera(clips) if view is None else view[0]
         seen = rotmat.clone()
         seen[:, :, 0] = camera[:, None] @ rotmat[:, :, 0]
         shape = betas[:, None].expand(clips, length, 10)
@@ -183,14 +191,19 @@ class Simulator(Draws):
         root = joints[:, :, 39:40]
         landmarks = landmarks + self._definition(landmarks)
 
-        distance = torch.exp(self._uniform(math.log(_NEAR), math.log(_FAR), clips))
-        travel = trans - trans[:, length // 2 : length // 2 + 1]
-        position = (camera[:, None] @ travel.unsqueeze(-1)).squeeze(-1)
-        centre = torch.stack(
-            [distance * 0.1 * self._normal(clips), distance * 0.08 * self._normal(clips), distance], 1
-        )
-        position = position + centre[:, None]
-        position[..., 2].clamp_(min=1.6)
+        if view is None:
+            distance = torch.exp(self._uniform(math.log(_NEAR), math.log(_FAR), clips))
+            travel = trans - trans[:, length // 2 : length // 2 + 1]
+            position = (camera[:, None] @ travel.unsqueeze(-1)).squeeze(-1)
+            centre = torch.stack(
+                [distance * 0.1 * self._normal(clips), distance * 0.08 * self._normal(clips), distance], 1
+            )
+            position = position + centre[:, None]
+            position[..., 2].clamp_(min=1.6)
+        else:
+            pelvis = self.body.rest_pelvis(betas)[:, None]
+            turned = camera[:, None] @ (pelvis + trans - view[1][:, None]).unsqueeze(-1)
+            position = turned.squeeze(-1) - pelvis + root[:, :, 0]
 
         def to_pixels(points: Tensor) -> Tensor:
             placed = points - root + position[:, :, None]

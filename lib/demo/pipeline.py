@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,8 +19,10 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from yacs.config import CfgNode
 
 from lib.core.config import choose_device
+from lib.demo.camera_watch import CameraWatch
 from lib.demo.drawing import Drawer, View, figures
 from lib.demo.export import ObjWriter, save_results
+from lib.demo.focal import film_camera
 from lib.demo.models import Models, find_checkpoint, load_models
 from lib.demo.networks import find_asset, landmark_network, person_detector
 from lib.demo.reconstruct import Stopwatch, progress_bar, reconstruct
@@ -30,14 +32,14 @@ from lib.demo.tracking import MIN_SECONDS, Track, track_people
 from lib.demo.video import FrameSource, ImageFolder, VideoFile, VideoWriter, video_comment
 from lib.demo.viewer import show_video
 from lib.models.body import BASE_DATA, OPEN_DATA
-from lib.motion.camera import Camera
+from lib.motion.height import SHORTEST, TALLEST
 from lib.motion.motion import Scene
 from lib.motion.scene_file import save_scene
 from lib.motion.smooth import parse_smoothing
 from lib.motion.viewer import write_viewer
+from lib.motion.world import Up
 from lib.utils.errors import UserError, fault
 from lib.utils.files import atomic_write, only_process
-from lib.utils.geometry import default_focal
 from lib.utils.prefetch import map_ahead, prefetch
 
 log = logging.getLogger(__name__)
@@ -75,6 +77,10 @@ class DemoOptions:
     bf16: bool = False
     fit: bool | None = None
     smooth: str = "0"
+    focal: float | None = None
+    height: str = ""
+    up: Up = "floor"
+    lock_feet: bool = True
     cfg: str = ""
     opts: Sequence[str] = ()
     wireframe: bool = False
@@ -101,13 +107,15 @@ def run_demo(options: DemoOptions) -> list[Path]:
     stopwatch = Stopwatch()
     check_options(options)
     boxes = read_boxes(options.tracks) if options.tracks else None
+    heights = parse_heights(options.height)
     source = open_source(options)
     info = source.info
     _check_writable(result_folder(options.output_folder, source), options)
     log.info("%s: %dx%d, %.2f frames per second", source.name, info.width, info.height, float(info.fps))
+    camera = film_camera(source, options.focal)
     with stopwatch("loading"):
         device = choose_device(options.device, "cuda" if torch.cuda.is_available() else "cpu")
-        network = landmark_network(options.detector, options.open_dir)
+        network = landmark_network(options.detector, options.open_dir, camera.focal)
         detector = None if boxes else person_detector(options.detector, options.open_dir, device)
         checkpoint = find_checkpoint(options.model, options.base_data, options.open_dir)
         models = load_models(
@@ -123,13 +131,14 @@ def run_demo(options: DemoOptions) -> list[Path]:
     log.info("model: %s (%s features, %s body)", checkpoint, models.extractor.name, models.body.kind)
 
     moments: list[Fraction] = []
+    watch = CameraWatch(float(info.fps))
     with (
         stopwatch("tracking"),
         logging_redirect_tqdm(),
         progress_bar(info.frames, "tracking") as bar,
         prefetch(source.timed(), _FRAMES_AHEAD) as timed,
     ):
-        frames, fps = _noting_times(timed, moments, bar.update), float(info.fps)
+        frames, fps = watch.watching(_noting_times(timed, moments, bar.update)), float(info.fps)
         if boxes:
             tracks = track_boxes(frames, boxes, network, fps=fps)
         else:
@@ -139,16 +148,23 @@ def run_demo(options: DemoOptions) -> list[Path]:
     if not tracks:
         raise UserError(_nobody(source, n_frames, options))
     tracks = _long_enough(choose_people(tracks, options.person), models.cfg)
+    camera_moves = watch.camera_moves(tracks)
+    if camera_moves:
+        log.info("the camera moves: world paths are each person's own, told from their feet")
     scene = reconstruct(
         models,
         source,
         tracks,
-        camera=Camera(info.width, info.height, default_focal(info.width, info.height), "default"),
+        camera=camera,
         fps=measured_fps(moments, info.fps),
         n_frames=n_frames,
         name=source.name,
         fit=options.fit,
         smoothing=parse_smoothing(options.smooth),
+        heights=heights_of(heights, [track.person_id for track in tracks]),
+        up=options.up,
+        lock_feet=options.lock_feet,
+        camera_moves=camera_moves,
         stopwatch=stopwatch,
     )
     files: list[Path] = []
@@ -183,8 +199,40 @@ def check_options(options: DemoOptions) -> None:
         raise UserError(f"--fps {options.fps}: expected a number of frames per second")
     if not (np.isfinite(options.min_seconds) and options.min_seconds >= 0):
         raise UserError(f"--min_seconds {options.min_seconds}: expected a number of seconds, 0 or more")
+    if options.focal is not None and not (np.isfinite(options.focal) and options.focal > 0):
+        raise UserError(f"--focal {options.focal}: expected a focal length in pixels, more than 0")
     if options.person not in ("all", "largest") and not options.person.isdecimal():
         raise UserError(f"--person {options.person}: expected a person's number, largest or all")
+
+
+def parse_heights(text: str) -> dict[int | None, float]:
+    """``--height``: metres of everybody (under None), or ``ID=METRES`` of some, with commas between."""
+    heights: dict[int | None, float] = {}
+    try:
+        for part in text.split(",") if text else []:
+            person, given, metres = part.rpartition("=")
+            heights[int(person) if given else None] = float(metres)
+    except ValueError:
+        heights = {None: 0.0}
+    if not all(SHORTEST <= metres <= TALLEST for metres in heights.values()):
+        raise UserError(
+            f"--height {text}: expected metres between {SHORTEST} and {TALLEST} for everybody, as 1.75, or "
+            "for people by their numbers, as 1=1.75,2=1.62"
+        )
+    return heights
+
+
+def heights_of(heights: Mapping[int | None, float], people: Sequence[int]) -> dict[int, float]:
+    """Heights by person; UserError if one of them is of nobody."""
+    for person in heights:
+        if person is not None and person not in people:
+            found = ", ".join(map(str, people))
+            raise UserError(f"--height of person {person}: there is none; expected one of {found}")
+    return {
+        person: heights.get(person, heights.get(None, 0.0))
+        for person in people
+        if person in heights or None in heights
+    }
 
 
 def open_source(options: DemoOptions) -> FrameSource:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -18,10 +18,10 @@ from lib.models.landmark_body import LandmarkBody
 from lib.models.predict import Borders, predict_sequence, window_step
 from lib.motion.camera import Camera
 from lib.motion.fit import fit_track
-from lib.motion.lift import lift, make_motion
+from lib.motion.lift import lift, make_motion, resize
 from lib.motion.motion import Scene
 from lib.motion.smooth import UNSMOOTHED, Smoothing, smooth_motion
-from lib.motion.world import level_world
+from lib.motion.world import Up, place_in_world
 from lib.utils.crops import CROP_SCALE, crop_to_image
 from lib.utils.landmark_flips import repair_flips
 
@@ -59,6 +59,10 @@ def reconstruct(
     name: str = "",
     fit: bool | None = None,
     smoothing: Smoothing = UNSMOOTHED,
+    heights: Mapping[int, float] | None = None,
+    up: Up = "floor",
+    lock_feet: bool = True,
+    camera_moves: bool = False,
     stopwatch: Stopwatch | None = None,
 ) -> Scene:
     """The motions of tracked people.
@@ -71,6 +75,9 @@ def reconstruct(
         fit: move the bodies onto the tracks' landmarks (:mod:`lib.motion.fit`); None: if the features are
             landmarks, too. Where landmarks are of no use, TCMR's own word stands.
         smoothing: of the motions; what is drawn and written alike.
+        heights: metres, of persons by their numbers.
+        up, lock_feet: see :func:`lib.motion.world.place_in_world`.
+        camera_moves: see :class:`Scene`.
         stopwatch: gets the seconds of ``features``, ``TCMR``, ``fit`` and ``world``.
 
     Returns:
@@ -105,6 +112,8 @@ def reconstruct(
             if fitted is None:
                 joints2d = crop_to_image(output["kp_2d"], static.bboxes)
                 fitted = lift(smpl, output["theta"], output["rotmat"], joints2d, boxes, camera, fps)
+            if heights and track.person_id in heights:
+                fitted = resize(smpl, models.body, fitted, heights[track.person_id], camera)
             motion = make_motion(track.person_id, track.frame_ids, fitted, boxes, output["scores"], fps)
             people.append(smooth_motion(motion, smoothing, smpl, camera, fps))
     scene = Scene(
@@ -117,9 +126,10 @@ def reconstruct(
         gender=models.body.gender,
         world_rotation=np.eye(3),
         world_offset=np.zeros(3),
+        camera_moves=camera_moves,
     )
     with stopwatch("world"):
-        return level_world(scene, models.body)
+        return place_in_world(scene, models.body, up=up, lock=lock_feet)
 
 
 def predict_track(models: Models, static: StaticFeatures, fps: float, bar: tqdm) -> dict[str, np.ndarray]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice, pairwise
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 
 import av
 import cv2
@@ -71,6 +71,8 @@ class FrameSource(ABC):
     info: VideoInfo
     damage: str = ""
     """What the first pass could not read, for the user; '' if nothing."""
+    tags: Mapping[str, str] = MappingProxyType({})
+    """What a video file says of itself."""
 
     @abstractmethod
     def timed(self) -> Iterator[tuple[Fraction, np.ndarray]]:
@@ -102,6 +104,7 @@ class VideoFile(FrameSource):
             rate, regular = _clock_of(container, stream)
             self._max_gap = MAX_GAP[bool(Flags(container.format.flags) & Flags.ts_discont)]
             count = stream.frames or None
+            self.tags = {**container.metadata, **stream.metadata}
         if not (fps or regular):
             log.warning("%s: its time stamps are of no use, taken as %.4g frames per second", path, rate)
         self._evenly = fps is not None or not regular

@@ -127,6 +127,10 @@ class LandmarkBody(nn.Module):
         landmarks = joints @ self.landmark_joints + points[..., self._split :]
         return pool[..., self.joint_map].transpose(1, 2), landmarks.transpose(1, 2)
 
+    def rest_pelvis(self, betas: Tensor) -> Tensor:
+        """(n, 3) metres: joint 0 of the rest pose of shapes (n, 10)."""
+        return (betas @ self.joint_shapedirs).view(-1, _N_JOINTS, 3)[:, 0] + self.joint_template[0]
+
     @torch.no_grad()
     def jacobian(self, rotmat: Tensor, betas: Tensor) -> Tensor:
         """How the landmarks follow small turns of the joints: (n, 33, 3, 24, 3), metres per radian.

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from lib.models.body import BodyData
 from lib.models.smpl import SMPL
 from lib.motion.camera import Camera, weak_to_perspective
 from lib.motion.fit import Fitted, solve_camera
+from lib.motion.height import height_of, with_height
 from lib.motion.meshes import Meshes
 from lib.motion.motion import Motion, Placed
 from lib.utils.smoothing import gaussian
@@ -49,6 +51,26 @@ def lift(
     transl = solve_camera(points, seen, weights, start, depth=calm).numpy()
     seen2d = camera.project(joints + transl[:, None]).astype(np.float32)
     return Fitted(rotmat, betas, transl, joints, seen2d, (0.0, 0.0), camera.focal)
+
+
+def resize(smpl: SMPL, body: BodyData, track: Fitted, height: float, camera: Camera) -> Fitted:
+    """The track of a person of known height in metres, seen where it was seen: as much farther away as the
+    person is taller.
+
+    Args:
+        smpl, body: the same body.
+    """
+    betas = with_height(body, track.betas, height)
+    still = Placed(track.rotmat, np.zeros_like(track.transl))
+    joints = Meshes(smpl, still, betas).joints()
+    rays = (track.joints2d - np.array([camera.width, camera.height]) / 2) / camera.focal
+    growth = height / height_of(body, track.betas)
+    points, seen, guess = (
+        torch.from_numpy(v.astype(np.float32)) for v in (joints, rays, track.transl * growth)
+    )
+    transl = solve_camera(points, seen, torch.ones(points.shape[:-1]), guess).numpy()
+    joints2d = camera.project(joints + transl[:, None]).astype(np.float32)
+    return track._replace(betas=betas, transl=transl, joints3d=joints, joints2d=joints2d)
 
 
 def make_motion(

@@ -1,33 +1,284 @@
-"""From the camera's frame to a world with a floor."""
+"""From the camera's frame to a world with a floor that everybody stands on."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
+from scipy.linalg import solveh_banded
+from scipy.ndimage import minimum_filter1d
 
 from lib.models.body import BodyData
-from lib.motion.motion import Scene, joint_chain, rest_joints
+from lib.motion.camera import Camera
+from lib.motion.contacts import find_contacts
+from lib.motion.feet import Skeleton, lock_feet
+from lib.motion.motion import Motion, Placed, Scene
 
 LEVEL = np.diag([1.0, -1.0, -1.0])
 """Camera axes to a world with y up, for a camera that is held level."""
-_FEET = [7, 8, 10, 11]  # ankles and feet
-_SOLE = 0.02  # metres from the joints of the feet to the floor
+Up = Literal["floor", "camera"]
+
+# How cameras are held: pitch (positive looks down) and roll in radians, and how much they vary.
+_PITCH, _PITCH_SPREAD, _ROLL_SPREAD = 0.1, 0.15, 0.05
+_UPRIGHT_SPREAD = 0.12  # rad, of the mean axis of one standing person against gravity
+_HEAD, _ANKLES = 15, [7, 8]
+_STRIDE = 0.5  # seconds within which some foot is on the floor, before and after
+_STANDING = 0.03  # metres above the lowest sole, of others that stand
+_LASTS = 0.5  # seconds for which errors of a pose last: of so many frames one counts
+_SOLE_SPREAD = 0.02  # metres, errors of a resting sole across the line of sight
+_DEPTH_SPREAD = 0.02  # of the distance, errors along it, apart from a person's size
+_SIZE_SPREAD = 0.06  # of a person's size
+_STILL_SPREAD = 0.08  # m/s of a foot that stands
+_ROOT_SPREAD = 3.0  # m/s^2 of the root along the line of sight
+_OUTLIER = 3.0  # spreads from which on an error counts less and less
 
 
-def level_world(scene: Scene, body: BodyData) -> Scene:
-    """The scene in a world that takes the camera as level: the floor is where feet are lowest, the origin on
-    it below the first person's first pelvis."""
-    lows, starts = [], []
-    for motion in scene.people:
-        rest = rest_joints(body, motion.betas)
-        joints = joint_chain(motion.camera.rotmat, rest, body.parents)[1] + motion.camera.transl[:, None]
-        lows.append(-joints[:, _FEET, 1].max(1))
-        starts.append(joints[0, 0] @ LEVEL.T)
-    floor = np.percentile(np.concatenate(lows), 5) - _SOLE
-    offset = -np.array([starts[0][0], floor, starts[0][2]])
-    people = [
-        replace(motion, world=motion.camera.moved(LEVEL, offset, rest_joints(body, motion.betas)[0]))
-        for motion in scene.people
-    ]
-    return replace(scene, people=tuple(people), world_rotation=LEVEL, world_offset=offset)
+@dataclass(frozen=True)
+class Floor:
+    """The floor as the camera sees it: ``up`` (3,) unit vector in camera axes, ``height`` metres of the
+    camera above it. A point x lies ``up x + height`` above the floor."""
+
+    up: np.ndarray
+    height: float
+
+    @property
+    def rotation(self) -> np.ndarray:
+        """(3, 3) from the camera's axes to the world's, without turning about the vertical."""
+        return _upright(LEVEL @ self.up) @ LEVEL
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """One person's feet (T, 4, 3) and pelvis (T, 3) in the camera's frame, axis (3,) from the feet to the
+    head, and which points (T, 4) are in the image."""
+
+    skeleton: Skeleton
+    feet: np.ndarray
+    pelvis: np.ndarray
+    axis: np.ndarray
+    in_sight: np.ndarray
+
+
+def place_in_world(scene: Scene, body: BodyData, *, up: Up = "floor", lock: bool = True) -> Scene:
+    """The scene in a world with y up and the floor at 0, its origin below the first person's first pelvis.
+
+    Gravity and floor come from the soles that rest, of everybody; towards a camera held as cameras are, and
+    people who stand upright, where they say little. Each person's distance from the camera is then corrected
+    by the soles that rest: they are on the floor, and still.
+
+    Args:
+        scene: with motions in the camera's frame. Of a camera that moves, each person's path becomes their
+            own alone, told from the feet.
+        body: of the scene.
+        up: ``camera`` takes the camera as level.
+        lock: make feet stand, see :func:`lib.motion.feet.lock_feet`.
+    """
+    if not scene.people:
+        return scene
+    people = [_look(motion, body, scene.camera) for motion in scene.people]
+    find = _own_paths if scene.camera_moves else _paths
+    floor, paths, contacts = find(people, up == "camera", scene.fps)
+    rotation = floor.rotation
+    start = rotation @ (people[0].pelvis[0] + paths[0][0])
+    offset = np.array([-start[0], floor.height, -start[2]])
+    placed = []
+    for motion, person, path, contact in zip(scene.people, people, paths, contacts):
+        aside = Placed(motion.camera.rotmat, (motion.camera.transl + path).astype(np.float32))
+        world = aside.moved(rotation.astype(np.float32), offset, person.skeleton.rest[0])
+        if lock:
+            world, contact = lock_feet(world, person.skeleton, contact, scene.fps)
+        placed.append(replace(motion, world=world, contacts=contact))
+    return replace(
+        scene, people=tuple(placed), world_rotation=rotation, world_offset=offset, feet_locked=lock
+    )
+
+
+def _paths(
+    people: Sequence[_Seen], level: bool, fps: float
+) -> tuple[Floor, list[np.ndarray], list[np.ndarray]]:
+    """Before a camera that stands: the floor, how far each person has to be moved (T, 3) in the camera's
+    frame, and contacts (T, 4)."""
+    contacts = _first_contacts(people, level, fps)
+    for _ in range(2):
+        floor = find_floor(contacts, people, level=level, fps=fps)
+        paths = [
+            follow_floor(person.pelvis, person.feet, contact, floor, fps)
+            for person, contact in zip(people, contacts)
+        ]
+        contacts = []
+        for person, path in zip(people, paths):
+            feet = person.feet + path[:, None]
+            contacts.append(find_contacts(feet, feet @ floor.up + floor.height, fps) & person.in_sight)
+    return floor, paths, contacts
+
+
+def _first_contacts(people: Sequence[_Seen], level: bool, fps: float) -> list[np.ndarray]:
+    """Contacts while nothing is known of the floor but its direction: "low" is lower than around."""
+    up = find_floor([], people, level=level, fps=fps).up
+    contacts = []
+    for person in people:
+        heights = person.feet @ up
+        around = minimum_filter1d(heights.min(1), 2 * round(_STRIDE * fps) + 1, mode="nearest")
+        contacts.append(find_contacts(person.feet, heights - around[:, None], fps) & person.in_sight)
+    return contacts
+
+
+def _own_paths(
+    people: Sequence[_Seen], level: bool, fps: float
+) -> tuple[Floor, list[np.ndarray], list[np.ndarray]]:
+    """:func:`_paths` before a camera that moves, which says nothing of where people go: the lowest sole
+    stands still, on the floor. Everybody starts where the camera saw them."""
+    floor = find_floor([], people, level=level, fps=fps)
+    paths, contacts = [], []
+    for person in people:
+        heights = person.feet @ floor.up
+        lowest = heights.min(1, keepdims=True)
+        contact = heights < lowest + _STANDING
+        arms = person.feet - person.pelvis[:, None]
+        both = contact[1:] & contact[:-1]
+        step = -(np.diff(arms, axis=0) * both[..., None]).sum(1) / both.sum(1).clip(1)[:, None]
+        known = both.any(1)
+        if known.any():
+            rows = np.flatnonzero(known)
+            step = np.stack([np.interp(np.arange(len(step)), rows, side[rows]) for side in step.T], 1)
+        path = person.pelvis[0] + np.concatenate([np.zeros((1, 3)), np.cumsum(step, 0)])
+        low = ((path[:, None] + arms) @ floor.up).min(1) + floor.height
+        path = path - low[:, None] * floor.up
+        paths.append(path - person.pelvis)
+        contacts.append(contact)
+    return floor, paths, contacts
+
+
+def find_floor(
+    contacts: Sequence[np.ndarray], people: Sequence[_Seen], *, level: bool, fps: float = 30.0
+) -> Floor:
+    """The most likely floor: soles (T, 4) that rest lie on it, people stand upright on it.
+
+    A person whose size is wrong by some share is so much too near or too far, and the floor below them seems
+    so much too high or too low; so each person has a floor level of their own here, and the floor's is their
+    mean. ``level``: the camera is.
+    """
+    points, owners = [], []
+    slant = np.array([0.0, _PITCH])
+    for number, (contact, person) in enumerate(zip(contacts, people)):
+        chosen = contact & person.in_sight
+        points.append(person.feet[chosen] @ LEVEL)
+        owners.append(np.full(chosen.sum(), number))
+    found = np.concatenate(points) if points else np.zeros((0, 3))
+    owner = np.concatenate(owners) if owners else np.zeros(0, int)
+    axes = np.array([person.axis @ LEVEL for person in people])
+    share = 1 / max(_LASTS * fps, 1)
+    counts = np.bincount(owner, minlength=len(people))
+    robust = np.ones(len(found))
+    for _ in range(0 if level else 8):
+        normal = _slanted(slant)
+        spread = np.hypot(_SOLE_SPREAD, _DEPTH_SPREAD * np.abs(found @ normal))
+        weight = share * robust / spread**2
+        centred = found - _means(found, weight, owner, len(people))[owner]
+        # Linear in the slant (a, b): a sole lies x a + y c + z b above the middle of its owner's, c near 1.
+        sides, height = centred[:, [0, 2]], centred[:, 1] * normal[1]
+        matrix = sides.T @ (weight[:, None] * sides) + np.eye(2) * len(people) / _UPRIGHT_SPREAD**2
+        matrix += np.diag([_ROLL_SPREAD**-2, _PITCH_SPREAD**-2])
+        right = axes[:, [0, 2]].sum(0) / _UPRIGHT_SPREAD**2 - sides.T @ (weight * height)
+        right[1] += _PITCH / _PITCH_SPREAD**2
+        slant = np.linalg.solve(matrix, right).clip(-0.8, 0.8)
+        robust = 1 / (1 + (centred @ _slanted(slant) / spread / _OUTLIER) ** 2)
+    normal = _slanted(np.zeros(2) if level else slant)
+    levels = [
+        -np.median(found[owner == number] @ normal) if counts[number]
+        else -np.percentile((person.feet @ LEVEL @ normal).min(1), 10)
+        for number, person in enumerate(people)
+    ]  # fmt: skip
+    trust = np.sqrt(counts + 1e-3)
+    return Floor(LEVEL @ normal, float(np.average(levels, weights=trust)))
+
+
+def follow_floor(
+    pelvis: np.ndarray, feet: np.ndarray, contacts: np.ndarray, floor: Floor, fps: float
+) -> np.ndarray:
+    """How far a person has to be moved along the lines of sight so that soles rest on the floor.
+
+    The only thing that one camera sees badly is the distance. A sole that rests gives it where its line of
+    sight meets the floor; that it stands still gives it from frame to frame; a root has mass.
+
+    Args:
+        pelvis: (T, 3), feet (T, 4, 3) metres in the camera's frame. contacts: (T, 4).
+
+    Returns:
+        (T, 3) metres.
+    """
+    frames = len(pelvis)
+    spread = _SIZE_SPREAD
+    bands = np.zeros((3, frames))  # diagonal, first and second upper diagonal
+    right = np.zeros(frames)
+    share = 1 / max(_LASTS * fps, 1)
+    up = pelvis @ floor.up
+    change = np.zeros(frames)
+    height = feet @ floor.up + floor.height
+    step = np.diff(feet, axis=0)
+    both = contacts[1:] & contacts[:-1]
+    for _ in range(4):
+        bands[:], right[:] = 0, 0
+        bands[0] += share / spread**2
+        # On the floor: height + up * change = 0.
+        error = height + (up * change)[:, None]
+        weight = share * contacts / _SOLE_SPREAD**2 / (1 + (error / _SOLE_SPREAD / _OUTLIER) ** 2)
+        bands[0] += weight.sum(1) * up**2
+        right -= (weight * height).sum(1) * up
+        # At rest: step + pelvis' change' - pelvis change = 0.
+        moved = step + (pelvis[1:] * change[1:, None] - pelvis[:-1] * change[:-1, None])[:, None]
+        speed = np.linalg.norm(moved, axis=-1) * fps / _STILL_SPREAD
+        weight = both * (fps / _STILL_SPREAD) ** 2 * share / (1 + (speed / _OUTLIER) ** 2)
+        total = weight.sum(1)
+        bands[0, 1:] += total * (pelvis[1:] ** 2).sum(1)
+        bands[0, :-1] += total * (pelvis[:-1] ** 2).sum(1)
+        bands[1, 1:] -= total * (pelvis[1:] * pelvis[:-1]).sum(1)
+        mean = (weight[..., None] * step).sum(1)
+        right[1:] -= (mean * pelvis[1:]).sum(1)
+        right[:-1] += (mean * pelvis[:-1]).sum(1)
+        # Smooth: second differences of the distance.
+        far = pelvis[:, 2]
+        if frames > 2:
+            second = far[2:] - 2 * far[1:-1] + far[:-2]
+            weight = share * (fps**2 / _ROOT_SPREAD) ** 2
+            rows = np.arange(frames - 2)
+            for i, a in enumerate((1.0, -2.0, 1.0)):
+                right[rows + i] -= weight * a * far[rows + i] * second
+                for j, b in enumerate((1.0, -2.0, 1.0)):
+                    if j >= i:
+                        bands[j - i, rows + j] += weight * a * b * far[rows + i] * far[rows + j]
+        upper = bands[::-1]
+        change = solveh_banded(upper, right)
+    return pelvis * change[:, None]
+
+
+def _means(values: np.ndarray, weights: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:
+    """(count, K) weighted means of the rows (n, K) of each group (n,)."""
+    sums = np.bincount(groups, weights, count).clip(1e-12)
+    return np.stack([np.bincount(groups, weights * column, count) / sums for column in values.T], 1)
+
+
+def _look(motion: Motion, body: BodyData, camera: Camera) -> _Seen:
+    skeleton = Skeleton.of(body, motion.betas)
+    rotations, joints = skeleton.chain(motion.camera)
+    feet = skeleton.points(rotations, joints).astype(np.float64)
+    pixels = camera.project(feet)
+    in_sight = ((pixels >= 0) & (pixels < [camera.width, camera.height])).all(-1) & (feet[..., 2] > 0)
+    axis = joints[:, _HEAD] - joints[:, _ANKLES].mean(1)
+    axis = np.median(axis / np.linalg.norm(axis, axis=-1, keepdims=True), 0)
+    return _Seen(skeleton, feet, joints[:, 0].astype(np.float64), axis, in_sight)
+
+
+def _slanted(slant: np.ndarray) -> np.ndarray:
+    """Unit vector up of a floor whose normal has so much of x and z in the axes of a level camera."""
+    a, b = slant
+    return np.array([a, np.sqrt(1 - min(a * a + b * b, 0.99)), b])
+
+
+def _upright(up: np.ndarray) -> np.ndarray:
+    """The smallest rotation (3, 3) that takes a unit vector (3,) to (0, 1, 0)."""
+    axis = np.cross(up, [0.0, 1.0, 0.0])
+    cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
+    return np.eye(3) + cross + cross @ cross / (1 + up[1])

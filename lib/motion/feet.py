@@ -1,0 +1,284 @@
+"""Heels and toes: where they are, and how a motion is changed so that they stand still."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import minimum_filter1d
+from scipy.spatial.transform import Rotation
+
+from lib.models.body import BodyData
+from lib.motion.motion import Placed, joint_chain, rest_joints
+from lib.utils.smoothing import gaussian
+
+LEGS = ((1, 4, 7, 10), (2, 5, 8, 11))
+"""Hip, knee, ankle and toe joint of the left and the right leg."""
+_HEELS = ((3387,), (6787,))  # vertices; where these feet end behind and in front
+_TOES = ((3216, 3216, 3216, 3226), (6617, 6617, 6617, 6624))
+
+MAX_SHIFT = 0.15  # metres that a foot may be moved; a contact that asks for more is none
+_BLEND = 0.25  # seconds over which a change comes and goes
+_ROOT_SMOOTH = 0.07  # seconds, width of the Gaussian over the change of the root
+_STRETCH = 0.9995  # of a leg's length that it may reach
+_MAX_DROP = 0.1  # metres that the root may sink for legs to reach their feet
+
+
+@dataclass(frozen=True, eq=False)
+class Skeleton:
+    """Joints and soles of one shape.
+
+    Attributes:
+        rest: (24, 3) metres, joints of the rest pose.
+        parents: (24,) kinematic tree.
+        soles: (4, 3) metres, from the ankle to the heel's and from the toe joint to the toe's end on the
+            sole, in the rest pose; in the order of :data:`lib.motion.motion.FEET`.
+    """
+
+    rest: np.ndarray
+    parents: np.ndarray
+    soles: np.ndarray
+
+    @staticmethod
+    def of(body: BodyData, betas: np.ndarray) -> Skeleton:
+        """The skeleton of a shape (10,)."""
+        rest = rest_joints(body, betas)
+        verts = body.v_template + body.shapedirs @ betas
+        soles = []
+        for (_, _, ankle, toe), heels, toes in zip(LEGS, _HEELS, _TOES):
+            foot = verts[np.isin(body.weights.argmax(1), (ankle, toe))]
+            for joint, ends in ((ankle, heels), (toe, toes)):
+                point = verts[list(ends)].mean(0)
+                point[1] = foot[:, 1].min()
+                soles.append(point - rest[joint])
+        return Skeleton(rest, body.parents, np.array(soles, np.float32))
+
+    def chain(self, placed: Placed) -> tuple[np.ndarray, np.ndarray]:
+        """Rotations (T, 24, 3, 3) and positions (T, 24, 3) of the joints in the frame of reference."""
+        rotations, positions = joint_chain(placed.rotmat, self.rest, self.parents)
+        return rotations, positions + placed.transl[:, None]
+
+    def feet(self, placed: Placed) -> np.ndarray:
+        """(T, 4, 3) metres: the points on the soles, see :data:`lib.motion.motion.FEET`."""
+        return self.points(*self.chain(placed))
+
+    def points(self, rotations: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """:meth:`feet` of joints that are known."""
+        joints = [joint for leg in LEGS for joint in leg[2:]]
+        return positions[:, joints] + (rotations[:, joints] @ self.soles[..., None])[..., 0]
+
+
+def lock_feet(
+    placed: Placed, skeleton: Skeleton, contacts: np.ndarray, fps: float
+) -> tuple[Placed, np.ndarray]:
+    """A motion in the world whose feet stand still on the floor while they touch it.
+
+    The root takes what all feet need, smoothly; legs bend for the rest, about the knees' own axes; soles that
+    rest as a whole are laid flat. In the air changes fade out within a quarter of a second, and no foot
+    sinks.
+
+    Args:
+        placed: T frames, y up, floor at 0.
+        contacts: (T, 4) bool, see :data:`lib.motion.motion.FEET`.
+
+    Returns:
+        the motion, and the contacts that hold in it: those that would move a foot by more than
+        :data:`MAX_SHIFT` are taken back.
+    """
+    feet = skeleton.feet(placed)
+    pairs = slice(0, 2), slice(2, 4)
+    anchors = np.concatenate([anchor(feet[:, pair], contacts[:, pair]) for pair in pairs], 1)
+    contacts = contacts & (np.linalg.norm(anchors - feet, axis=-1) < MAX_SHIFT)
+    standing = np.any(contacts, 1)
+    if not standing.any():
+        return placed, contacts
+    wanted = np.where(contacts[..., None], anchors - feet, 0).sum(1) / contacts.sum(1).clip(1)[:, None]
+    shift = gaussian(_bridge(wanted, standing), _ROOT_SMOOTH * fps)
+    placed = Placed(placed.rotmat, (placed.transl + shift).astype(np.float32))
+    rotations, positions = skeleton.chain(placed)
+    rotations, positions = rotations.astype(np.float64), positions.astype(np.float64)
+    feet = skeleton.points(rotations, positions)
+    targets, turns = [], []
+    for (_, _, ankle, _), pair in zip(LEGS, pairs):
+        move, turn = _foot_change(
+            feet[:, pair], anchors[:, pair], contacts[:, pair], positions[:, ankle], round(_BLEND * fps)
+        )
+        targets.append(positions[:, ankle] + move)
+        turns.append(turn)
+    drop = _drop(positions, targets, round(_BLEND * fps))
+    positions[..., 1] += drop[:, None]
+    transl = placed.transl.copy()
+    transl[:, 1] += drop
+    rotmat = placed.rotmat.copy()
+    for (hip, knee, ankle, _), target, turn in zip(LEGS, targets, turns):
+        thigh, shin = reach(positions[:, [hip, knee, ankle]], rotations[:, hip], target)
+        upper, lower, foot = thigh @ rotations[:, hip], shin @ rotations[:, knee], turn @ rotations[:, ankle]
+        rotmat[:, hip] = np.swapaxes(rotations[:, skeleton.parents[hip]], -1, -2) @ upper
+        rotmat[:, knee] = np.swapaxes(upper, -1, -2) @ lower
+        rotmat[:, ankle] = np.swapaxes(lower, -1, -2) @ foot
+    return Placed(rotmat, transl), contacts
+
+
+def runs(flags: np.ndarray) -> list[tuple[int, int]]:
+    """First frame and the one after the last of each stretch of True in (T,)."""
+    edges = np.flatnonzero(np.diff(np.r_[False, flags, False].astype(np.int8)))
+    return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2])]
+
+
+def anchor(points: np.ndarray, contacts: np.ndarray) -> np.ndarray:
+    """Where heel and toe of one foot stand: (T, 2, 3) points and (T, 2) contacts -> (T, 2, 3) metres.
+
+    Each contact stands in one place on the floor; places of a heel and a toe that rest together are a foot's
+    length apart. Frames without contact keep their points.
+    """
+    result = points.copy()
+    ground = points[..., [0, 2]]
+    stretches = [runs(contacts[:, side]) for side in range(2)]
+    number = np.full(contacts.shape, -1)
+    for side in range(2):
+        for index, (start, stop) in enumerate(stretches[side]):
+            number[start:stop, side] = index
+    places: dict[tuple[int, int], np.ndarray] = {}
+    group: dict[tuple[int, int], int] = {}
+    for start, stop in runs(np.all(contacts, 1)):
+        heel, toe = (0, int(number[start, 0])), (1, int(number[start, 1]))
+        along = (ground[start:stop, 1] - ground[start:stop, 0]).mean(0)
+        along *= np.linalg.norm(ground[start:stop, 1] - ground[start:stop, 0], axis=-1).mean() / max(
+            float(np.linalg.norm(along)), 1e-6
+        )
+        if toe in places and heel in places:
+            continue
+        if toe in places:
+            places[heel], group[heel] = places[toe] - along, group[toe]
+        else:
+            if heel not in places:
+                places[heel], group[heel] = np.zeros(2), start
+            places[toe], group[toe] = places[heel] + along, group[heel]
+    for side in range(2):
+        for index, (start, _) in enumerate(stretches[side]):
+            if (side, index) not in places:
+                places[side, index], group[side, index] = np.zeros(2), ~(2 * start + side)
+    for name in set(group.values()):
+        members = [key for key in places if group[key] == name]
+        away = [ground[slice(*stretches[side][index]), side] - places[side, index] for side, index in members]
+        offset = np.concatenate(away).mean(0)
+        for side, index in members:
+            x, z = places[side, index] + offset
+            result[slice(*stretches[side][index]), side] = x, 0, z
+    return result
+
+
+def reach(leg: np.ndarray, thigh: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two-bone inverse kinematics.
+
+    Args:
+        leg: (T, 3, 3) metres, hip, knee and ankle.
+        thigh: (T, 3, 3) rotation of the thigh, whose x axis is the knee's while the leg is straight.
+        target: (T, 3) where the ankle goes, as far as the leg reaches.
+
+    Returns:
+        two rotations (T, 3, 3) in the frame of reference, of the thigh and of the shin.
+    """
+    hip, knee, ankle = np.moveaxis(leg.astype(np.float64), 1, 0)
+    start_upper, start_lower = knee - hip, ankle - knee
+    upper, lower = start_upper, start_lower
+    lengths = np.linalg.norm(upper, axis=-1), np.linalg.norm(lower, axis=-1)
+    reach_to = np.linalg.norm(target - hip, axis=-1).clip(
+        np.abs(lengths[0] - lengths[1]) + 1e-3, _STRETCH * (lengths[0] + lengths[1])
+    )
+    turned = Rotation.identity(len(hip)), Rotation.identity(len(hip))
+    for _ in range(3):
+        straight = _unit(upper + lower)
+        axis = np.cross(upper, lower) / (lengths[0] * lengths[1])[:, None]
+        spare = turned[0].apply(thigh[:, :, 0])
+        spare = spare - (spare * straight).sum(-1, keepdims=True) * straight
+        axis = _unit(axis + 0.02 * _unit(spare))
+        bend = _bend(*lengths, reach_to) - _bend(*lengths, np.linalg.norm(upper + lower, axis=-1))
+        knees = Rotation.from_rotvec(axis * bend[:, None])
+        lower = knees.apply(lower)
+        hips = _between(upper + lower, target - hip)
+        upper, lower = hips.apply(upper), hips.apply(lower)
+        turned = hips * turned[0], hips * knees * turned[1]
+    return turned[0].as_matrix(), turned[1].as_matrix()
+
+
+def _bend(upper: np.ndarray, lower: np.ndarray, distance: np.ndarray) -> np.ndarray:
+    """Flexion in radians of a joint whose bones' ends are so far apart."""
+    cosine = (upper**2 + lower**2 - distance**2) / (2 * upper * lower)
+    return np.pi - np.arccos(cosine.clip(-1, 1))
+
+
+def _between(start: np.ndarray, end: np.ndarray) -> Rotation:
+    """The smallest rotations from directions (T, 3) to others."""
+    start, end = _unit(start), _unit(end)
+    axis = np.cross(start, end)
+    sine = np.linalg.norm(axis, axis=-1, keepdims=True)
+    angle = np.arctan2(sine, (start * end).sum(-1, keepdims=True))
+    return Rotation.from_rotvec(axis * np.where(sine > 1e-9, angle / sine.clip(1e-9), 1))
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True).clip(1e-9)
+
+
+def _foot_change(
+    points: np.ndarray, anchors: np.ndarray, contacts: np.ndarray, ankle: np.ndarray, blend: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Shift (T, 3) of an ankle and turn (T, 3, 3) of a foot that bring its heel and toe to their places."""
+    heel, toe = points[:, 0], points[:, 1]
+    flat = np.all(contacts, 1)
+    turn = _between(toe - heel, anchors[:, 1] - anchors[:, 0]).as_rotvec()
+    turn = Rotation.from_rotvec(_fade(turn, flat, blend))
+    arms = turn.apply(heel - ankle), turn.apply(toe - ankle)
+    by_heel, by_toe = anchors[:, 0] - arms[0] - ankle, anchors[:, 1] - arms[1] - ankle
+    move = np.where(contacts[:, 1:], by_toe, by_heel)
+    standing = np.any(contacts, 1)
+    move = _fade(move, standing, blend)
+    lowest = (ankle + move)[:, 1] + np.minimum(arms[0][:, 1], arms[1][:, 1])
+    move[:, 1] += np.where(standing, 0, (-lowest).clip(0))
+    return move, turn.as_matrix()
+
+
+def _fade(values: np.ndarray, known: np.ndarray, reach_frames: int) -> np.ndarray:
+    """Values (T, K) that are known in some frames; elsewhere they go smoothly from one to the next, or to 0
+    and back where more than ``reach_frames`` lie between."""
+    rows = np.flatnonzero(known)
+    if len(rows) == 0:
+        return np.zeros_like(values)
+    frames = np.arange(len(values))
+    after = np.searchsorted(rows, frames).clip(max=len(rows) - 1)
+    before = (np.searchsorted(rows, frames, side="right") - 1).clip(0)
+    left, right = rows[before], rows[after]
+    width = np.where((left < frames) & (frames < right), np.minimum(right - left, reach_frames), reach_frames)
+    width = width.clip(1)
+
+    def share(distance: np.ndarray) -> np.ndarray:
+        near = (1 - distance / width).clip(0, 1)
+        return (near * near * (3 - 2 * near))[:, None]
+
+    only = left == right
+    by_left = np.where(frames >= left, 1.0, 0.0)[:, None] * share(np.abs(frames - left)) * values[left]
+    by_right = np.where(frames <= right, 1.0, 0.0)[:, None] * share(np.abs(right - frames)) * values[right]
+    return np.where(known[:, None], values, np.where(only[:, None] & (frames >= left)[:, None], by_left,
+                    np.where(only[:, None], by_right, by_left + by_right)))  # fmt: skip
+
+
+def _bridge(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Values (T, K) with straight lines where they are not known."""
+    rows = np.flatnonzero(known)
+    return np.stack([np.interp(np.arange(len(values)), rows, column[rows]) for column in values.T], 1)
+
+
+def _drop(positions: np.ndarray, targets: list[np.ndarray], width: int) -> np.ndarray:
+    """(T,) metres, at most 0, that the root sinks so that both legs reach their targets."""
+    drop = np.zeros(len(positions))
+    for (hip, knee, ankle, _), target in zip(LEGS, targets):
+        longest = _STRETCH * sum(
+            np.linalg.norm(positions[:, b] - positions[:, a], axis=-1)
+            for a, b in ((hip, knee), (knee, ankle))
+        )
+        away = target - positions[:, hip]
+        height = np.sqrt((longest**2 - away[:, 0] ** 2 - away[:, 2] ** 2).clip(0))
+        drop = np.minimum(drop, (height + away[:, 1]).clip(-_MAX_DROP, 0))
+    # The smallest of a window, then averages over less than it: smooth, and never higher than needed.
+    return gaussian(minimum_filter1d(drop, 2 * width + 1, mode="nearest"), width / 4)
