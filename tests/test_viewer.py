@@ -370,6 +370,16 @@ def test_a_video_that_the_browser_cannot_play(chromium: Any, html: Path, tmp_pat
 
 
 @needs_browser
+def test_a_browser_without_webgl_says_so(chromium: Any, html: Path) -> None:
+    page = chromium.new_page()
+    page.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
+    page.goto(html.as_uri())
+    page.wait_for_selector("#note:visible")
+    assert "WebGL" in page.text_content("#note")
+    page.close()
+
+
+@needs_browser
 def test_moving_camera_is_said(chromium: Any, scene: Scene, open_body: BodyData, video: Path) -> None:
     path = video.with_name("moving.html")
     write_viewer(replace(scene, camera_moves=True), open_body, VideoFile(video), path)
@@ -410,6 +420,13 @@ def test_a_damaged_scene_is_one_line(scene: Scene, video: Path, tmp_path: Path) 
     assert len(done.stderr.splitlines()) == 1
     assert "tcmr_output.npz" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["tcmr_output.npz"]
+
+
+def test_frames_that_the_video_lacks_are_refused(scene: Scene) -> None:
+    with pytest.raises(ValueError, match="person 1 is in frames"):
+        replace(scene, n_frames=N_FRAMES - 1)
+    with pytest.raises(ValueError, match="n_frames is 0"):
+        replace(scene, n_frames=0, people=())
 
 
 def test_three_js_is_what_notice_says() -> None:

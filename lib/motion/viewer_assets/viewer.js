@@ -11,6 +11,7 @@ const video = $('video');
 const last = scene.nFrames - 1;
 let chosen = 0; // whose charts are shown, and who is followed
 
+addEventListener('error', ({ message }) => say(`The scene cannot be shown: ${message}`), { once: true });
 const player = new Player(video, scene, { onFrame: showFrame, onPicture: showPicture, onState: showState });
 video.style.aspectRatio = `${scene.camera.width} / ${scene.camera.height}`;
 video.src = URL.createObjectURL(new Blob([bytes(takeText('video-data'))], { type: 'video/webm' }));
@@ -23,9 +24,8 @@ const people = `${scene.people.length} ${scene.people.length === 1 ? 'person' : 
 $('facts').textContent = `${people} · ${scene.nFrames} frames · ${+scene.fps.toFixed(2)} per second`;
 $('frame').max = last;
 if (scene.cameraMoves) {
-  $('note').hidden = false;
-  $('note').textContent = 'The video camera moves: each path is the person’s own, and people do not stand '
-    + 'where they stood to each other.';
+  say('The video camera moves: each path is the person’s own, and people do not stand where they stood to '
+    + 'each other.');
   $('video-view').disabled = true;
   document.querySelector('[data-layer=camera]').disabled = true;
 }
@@ -111,6 +111,11 @@ choosePerson(0);
 showFrame(0);
 showState();
 showViews();
+
+function say(text) {
+  $('note').hidden = false;
+  $('note').textContent = text;
+}
 
 function button(text, onclick) {
   const element = document.createElement('button');
