@@ -16,6 +16,7 @@ from fractions import Fraction
 from lib.demo.drawing import VIEWS
 from lib.demo.networks import DETECTORS, HEAVY_THREADS
 from lib.demo.pipeline import DemoOptions, run_demo
+from lib.motion.exporters import EXPORTERS
 from lib.utils.errors import run_command
 
 OLD_DETECTORS = ("yolo", "maskrcnn")
@@ -43,8 +44,22 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     source.add_argument(
         "--output_folder", default=defaults.output_folder, help="results go to a folder in it (%(default)s)"
     )
-    source.add_argument("--save_pkl", action="store_true", help="write all results as tcmr_output.pkl")
-    source.add_argument("--save_obj", action="store_true", help="write one .obj per person and frame")
+    source.add_argument(
+        "--export",
+        type=lambda text: text.split(","),
+        action="extend",
+        default=[],
+        metavar="FORMATS",
+        help=f"write the motion for other programs, too: any of {','.join(EXPORTERS)}; docs/exports.md",
+    )
+    for name in ("pkl", "obj"):
+        source.add_argument(
+            f"--save_{name}",
+            action="append_const",
+            dest="export",
+            const=name,
+            help=f"same as --export {name}",
+        )
     source.add_argument(
         "--viewer",
         action="store_true",
@@ -181,6 +196,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options = vars(args)
+    options["export"] = tuple(args.export)
     for name, reason in IGNORED.items():
         if options.pop(name) is not None:
             logging.warning("--%s has no effect: %s", name, reason)

@@ -30,13 +30,13 @@ from lib.data_utils.open_assets import DOWNLOADS
 from lib.demo import models as demo_models
 from lib.demo import pipeline
 from lib.demo.drawing import VIEWS, Drawer, figures
-from lib.demo.export import ObjWriter, save_results
 from lib.demo.models import Models, find_checkpoint, load_models, official_config
 from lib.demo.pipeline import DemoOptions, measured_fps, run_demo
 from lib.demo.reconstruct import predict_track, reconstruct, sequence_step
 from lib.demo.render import Renderer, person_colour
 from lib.demo.tracking import Track, landmark_boxes
 from lib.demo.video import VideoFile, VideoWriter
+from lib.models.body import load_body
 from lib.models.extractors import (
     LandmarkExtractor,
     SpinExtractor,
@@ -50,6 +50,7 @@ from lib.models.precision import cpu_has_bf16
 from lib.models.smpl import SMPL
 from lib.models.tcmr import TCMR
 from lib.motion.camera import Camera
+from lib.motion.exporters import EXPORTERS, export_scene
 from lib.motion.lift import lift
 from lib.motion.meshes import Meshes
 from lib.motion.motion import Placed
@@ -334,8 +335,8 @@ def test_result_keys_and_shapes(golden_scene, golden_models, tmp_path):
         "trans": (26, 3),
         "image_size": (2,),
     }
-    save_results(golden_scene, golden_models.tcmr.regressor.smpl, tmp_path / "x.pkl")
-    result = load_joblib(tmp_path / "x.pkl")[1]
+    export_scene(golden_scene, golden_models.body, tmp_path, ["pkl"])
+    result = load_joblib(tmp_path / "tcmr_output.pkl")[1]
     assert result.pop("joints2d") is None
     told = {key: result.pop(key) for key in ("fps", "focal_length", "body")}
     assert told == {"fps": 30, "focal_length": 5000, "body": "smpl"}
@@ -620,8 +621,7 @@ def test_all_files(video, open_dir, tmp_path, tracked):
         open_dir=str(open_dir),
         base_data=str(tmp_path),
         device="cpu",
-        save_pkl=True,
-        save_obj=True,
+        export=list(EXPORTERS),
         view="side",
     )
     written = run_demo(options)
@@ -631,6 +631,8 @@ def test_all_files(video, open_dir, tmp_path, tracked):
         f"meshes/0002/{i:06d}.obj" for i in range(5, 5 + N)
     ]
     files = {f"{name}_input.mp4", f"{name}_output.mp4", "tcmr_output.npz", "tcmr_output.pkl"}
+    files |= {f"person_{i}.{kind}" for i in (1, 2) for kind in ("npz", "bvh", "trc")}
+    files |= {"scene.glb", "scene.json"}
     assert files_in(folder) == sorted([*meshes, *files])
     assert set(written) == {folder / n for n in files | {"meshes"}}
 
@@ -654,8 +656,9 @@ def test_all_files(video, open_dir, tmp_path, tracked):
     lines = (folder / "meshes/0002/000007.obj").read_text().splitlines()
     verts = np.array([line.split()[1:] for line in lines if line.startswith("v ")], float)
     faces = np.array([line.split()[1:] for line in lines if line.startswith("f ")], int)
-    seen = results[2]["verts"][2] + results[2]["trans"][2]
-    np.testing.assert_allclose(verts, seen @ scene.world_rotation.T + scene.world_offset, atol=1e-4)
+    motion = scene.people[1]
+    world = Meshes(SMPL(load_body(tmp_path, open_dir=open_dir)), motion.world, motion.betas)
+    np.testing.assert_allclose(verts, world[2], atol=1e-5)
     assert faces.shape == (13776, 3)
     assert (faces.min(), faces.max()) == (1, 6890)
 
@@ -697,9 +700,9 @@ def test_failure_while_rendering_leaves_nothing(video, open_dir, tmp_path, track
     def fail(*args, **kwargs):
         raise RuntimeError("disk full")
 
-    monkeypatch.setattr(pipeline.ObjWriter, "write", fail)
+    monkeypatch.setattr(pipeline.Drawer, "__call__", fail)
     options = DemoOptions(
-        vid_file=str(video), output_folder=str(tmp_path / "out"), open_dir=str(open_dir), save_obj=True
+        vid_file=str(video), output_folder=str(tmp_path / "out"), open_dir=str(open_dir), export=["obj"]
     )
     with pytest.raises(RuntimeError, match="disk full"):
         run_demo(options)
@@ -767,15 +770,6 @@ def test_ctrl_c_while_drawing_leaves_nothing(video, open_dir, tmp_path, tracked,
     assert not files_in(tmp_path / "out")
 
 
-def test_meshes_of_an_earlier_run_do_not_mix_in(tmp_path):
-    faces = np.array([[0, 1, 2]])
-    verts = np.zeros((3, 3), np.float32)
-    for person in (7, 1):
-        with pipeline.ObjWriter(tmp_path / "meshes", faces) as writer:
-            writer.write(person, 0, verts)
-    assert files_in(tmp_path) == ["meshes/0001/000000.obj"]
-
-
 def test_nobody_found_is_a_user_error(video, open_dir, tmp_path, tracked):
     tracked.clear()
     options = DemoOptions(vid_file=str(video), output_folder=str(tmp_path / "out"), open_dir=str(open_dir))
@@ -793,6 +787,8 @@ def test_wrong_inputs_are_user_errors(tmp_path):
         run_demo(DemoOptions(img_dir=str(tmp_path / "x")))
     with pytest.raises(UserError, match="--fps -3"):
         run_demo(DemoOptions(vid_file="a.mp4", fps=-3))
+    with pytest.raises(UserError, match="--export: there is no format 'fbx'"):
+        run_demo(DemoOptions(vid_file="a.mp4", export=["npz", "fbx"]))
     with pytest.raises(UserError, match="--min_seconds nan"):
         run_demo(DemoOptions(vid_file="a.mp4", min_seconds=float("nan")))
     with pytest.raises(UserError, match="--person tallest"):
@@ -810,6 +806,8 @@ def test_unwritable_output_is_told_before_the_work(video, tmp_path):
 def test_command_line():
     args = command.parse_args(["--vid_file", "a.mp4", "--sideview", "--gender", "male"])
     assert (args.vid_file, args.view, args.gender, args.detector) == ("a.mp4", "side", "male", "auto")
+    args = command.parse_args(["--save_obj", "--export", "npz,bvh", "--save_pkl", "--export", "glb"])
+    assert args.export == ["obj", "npz", "bvh", "pkl", "glb"]
     assert [command.parse_args(given).fit for given in ([], ["--fit"], ["--no-fit"])] == [None, True, False]
 
 
@@ -879,37 +877,18 @@ def test_runs_at_the_same_time_do_not_share_a_folder(open_dir, tmp_path, briefly
         (written_too, *_) = run_demo(replace(options, vid_file=str(other)))
     assert (written.parent.name, written_too.parent.name) == ("a_mp4", "a_2")
     assert not (tmp_path / "out" / "a").exists()  # nothing was written there
-    assert {path.name for path in written.parent.iterdir()} == {"tcmr_a_mp4_input.mp4", written.name}
+    names = {"tcmr_a_mp4_input.mp4", "tcmr_output.npz", written.name}
+    assert {path.name for path in written.parent.iterdir()} == names
 
 
-@pytest.mark.parametrize("name", ["tcmr_a_output.mp4", "tcmr_output.pkl", "tracks.txt", "meshes"])
+@pytest.mark.parametrize("name", ["tcmr_a_output.mp4", "tcmr_output.npz", "tracks.txt"])
 def test_what_lies_in_the_place_of_a_result_is_told_before_the_work(open_dir, tmp_path, name):
     film, place = small_film(tmp_path / "a.mp4"), tmp_path / "out" / "a" / name
     place.parent.mkdir(parents=True)
-    place.touch() if name == "meshes" else place.mkdir()
-    options = DemoOptions(
-        vid_file=str(film),
-        output_folder=str(tmp_path / "out"),
-        save_obj=True,
-        save_pkl=True,
-        save_tracks=True,
-    )
+    place.mkdir()
+    options = DemoOptions(vid_file=str(film), output_folder=str(tmp_path / "out"), save_tracks=True)
     with pytest.raises(UserError, match=rf"{name} is .*move it away"):
         run_demo(options)
-
-
-def test_meshes_take_the_place_of_older_ones_and_of_what_a_killed_run_left(tmp_path):
-    code = (
-        "import os, signal, sys; import numpy as np; from lib.demo.export import ObjWriter\n"
-        "with ObjWriter(sys.argv[1], np.array([[0, 1, 2]])) as writer:\n"
-        "    writer.write(1, 0, np.eye(3)); os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "meshes")], cwd=REPOSITORY, check=False)
-    assert len(list(tmp_path.iterdir())) == 1
-    for person in (1, 2):
-        with ObjWriter(tmp_path / "meshes", np.array([[0, 1, 2]])) as writer:
-            writer.write(person, 0, np.eye(3))
-    assert files_in(tmp_path) == [f"meshes/{person:04d}/000000.obj"]
 
 
 def test_the_films_folder_is_not_told(open_dir, tmp_path, briefly):
@@ -935,7 +914,7 @@ def test_one_person_of_several(open_dir, tmp_path, briefly):
                 vid_file=str(video),
                 output_folder=str(tmp_path),
                 open_dir=str(open_dir),
-                save_pkl=True,
+                export=["pkl"],
                 person=person,
             )
         )
@@ -1001,11 +980,11 @@ def test_people_too_short_for_official_windows(open_dir, tmp_path, monkeypatch, 
     monkeypatch.setattr(pipeline, "track_people", lambda frames, *_, **__: list(frames) and tracked)
     video = small_film(tmp_path / "a.mp4", 16)
     options = {"vid_file": str(video), "output_folder": str(tmp_path), "open_dir": str(open_dir)}
-    run_demo(DemoOptions(**options, opts=["COMPAT.STATIC_BORDERS", "True"], save_pkl=True))
+    run_demo(DemoOptions(**options, opts=["COMPAT.STATIC_BORDERS", "True"], export=["pkl"]))
     assert "person 2 is left out: in sight for less than 16 frames" in caplog.text
     assert sorted(load_joblib(tmp_path / "a" / "tcmr_output.pkl")) == [1]
     tracked.pop(0)
-    run_demo(DemoOptions(**options, save_pkl=True))
+    run_demo(DemoOptions(**options, export=["pkl"]))
     assert sorted(load_joblib(tmp_path / "a" / "tcmr_output.pkl")) == [2]
     with pytest.raises(UserError, match="nobody is in sight for 16 frames"):
         run_demo(DemoOptions(**options, opts=["COMPAT.STATIC_BORDERS", "True"]))
@@ -1053,7 +1032,7 @@ def test_real_video(open_dir, tmp_path, monkeypatch):
         vid_file=str(tmp_path / "clip.mp4"),
         output_folder=str(tmp_path),
         open_dir=str(open_dir),
-        save_pkl=True,
+        export=["pkl"],
     )
     run_demo(options)
     results = load_joblib(tmp_path / "clip" / "tcmr_output.pkl")

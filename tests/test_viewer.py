@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pygltflib
 import pytest
 from PIL import Image
 from scipy.spatial.transform import Rotation
@@ -20,6 +21,7 @@ from lib.demo.video import VideoFile
 from lib.models.body import BodyData
 from lib.models.smpl import SMPL
 from lib.motion.camera import Camera
+from lib.motion.exporters import gltf
 from lib.motion.meshes import Meshes
 from lib.motion.motion import Motion, Placed, Scene, joint_chain, rest_joints
 from lib.motion.scene_file import save_scene
@@ -333,6 +335,21 @@ def test_attention_of_the_chosen_person_is_told(page: Any, scene: Scene) -> None
 
 
 @needs_browser
+def test_the_button_saves_the_scene_that_is_exported(
+    page: Any, scene: Scene, open_body: BodyData, tmp_path: Path
+) -> None:
+    with page.expect_download() as download:
+        page.click("#save")
+    saved = tmp_path / "saved.glb"
+    download.value.save_as(saved)
+    assert download.value.suggested_filename.endswith(".glb")
+    (exported,) = gltf.export(scene, open_body, tmp_path)
+    assert saved.read_bytes() == exported.read_bytes()
+    nodes = [node.name for node in pygltflib.GLTF2().load_binary(saved).nodes]
+    assert {"person_1", "person_4"} <= set(nodes)
+
+
+@needs_browser
 def test_names_stay_text(page: Any) -> None:
     assert page.title() == NAME
     assert page.locator("h1").text_content() == NAME
@@ -403,7 +420,7 @@ def test_wrong_videos_leave_no_page(scene: Scene, video: Path, tmp_path: Path) -
     for message, film in films.items():
         with pytest.raises(UserError, match=message):
             main([str(motions), "--video", str(film)])
-    with pytest.raises(UserError, match="smpl body"):
+    with pytest.raises(UserError, match="SMPL_NEUTRAL"):
         save_scene(replace(scene, body="smpl"), motions)
         main([str(motions), "--video", str(video), "--base_data", str(tmp_path)])
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".mp4"] * 3 + [".npz"]

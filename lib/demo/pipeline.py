@@ -21,7 +21,6 @@ from yacs.config import CfgNode
 from lib.core.config import choose_device
 from lib.demo.camera_watch import CameraWatch
 from lib.demo.drawing import Drawer, View, figures
-from lib.demo.export import ObjWriter, save_results
 from lib.demo.focal import film_camera
 from lib.demo.models import Models, find_checkpoint, load_models
 from lib.demo.networks import find_asset, landmark_network, person_detector
@@ -32,6 +31,7 @@ from lib.demo.tracking import MIN_SECONDS, Track, track_people
 from lib.demo.video import FrameSource, ImageFolder, VideoFile, VideoWriter, video_comment
 from lib.demo.viewer import show_video
 from lib.models.body import BASE_DATA, OPEN_DATA
+from lib.motion.exporters import check_formats, export_scene
 from lib.motion.height import SHORTEST, TALLEST
 from lib.motion.motion import Scene
 from lib.motion.scene_file import save_scene
@@ -44,8 +44,7 @@ from lib.utils.prefetch import map_ahead, prefetch
 
 log = logging.getLogger(__name__)
 
-RESULTS, MESHES, TRACKS = "tcmr_output.pkl", "meshes", "tracks.txt"
-SCENE, PAGE = "tcmr_output.npz", "viewer.html"
+SCENE, TRACKS, PAGE = "tcmr_output.npz", "tracks.txt", "viewer.html"
 _LONGEST_NAME = 200  # bytes
 _DRAWING_THREADS = 2
 _FRAMES_AHEAD = 4
@@ -86,8 +85,7 @@ class DemoOptions:
     wireframe: bool = False
     view: View = ""
     render_plain: bool = False
-    save_pkl: bool = False
-    save_obj: bool = False
+    export: Sequence[str] = ()
     viewer: bool = False
     display: bool = False
 
@@ -97,8 +95,9 @@ def run_demo(options: DemoOptions) -> list[Path]:
 
     They go to ``{output_folder}/{name}`` (:func:`result_folder`): ``tcmr_{name}_output.mp4`` with the frame
     times of the input, ``tcmr_{name}_input.mp4`` (a copy if the input is an .mp4, else encoded),
-    ``tcmr_output.npz`` (:func:`lib.motion.scene_file.load_scene`), ``tcmr_output.pkl`` with ``save_pkl``,
-    ``meshes/`` with ``save_obj``, ``tracks.txt`` with ``save_tracks``, ``viewer.html`` with ``viewer``.
+    ``tcmr_output.npz`` (:func:`lib.motion.scene_file.load_scene`), what ``export`` asks for
+    (:data:`lib.motion.exporters.EXPORTERS`), ``tracks.txt`` with ``save_tracks``, ``viewer.html`` with
+    ``viewer``.
     Each appears only when it is complete.
 
     Raises:
@@ -177,9 +176,7 @@ def run_demo(options: DemoOptions) -> list[Path]:
         with stopwatch("saving"):
             files.append(folder / SCENE)
             save_scene(scene, files[-1])
-            if options.save_pkl:
-                files.append(folder / RESULTS)
-                save_results(scene, models.tcmr.regressor.smpl, files[-1])
+            files += export_scene(scene, models.body, folder, options.export)
         if options.viewer:
             files.append(folder / PAGE)
             with stopwatch("viewer"), progress_bar(n_frames, "viewer") as bar:
@@ -195,6 +192,7 @@ def check_options(options: DemoOptions) -> None:
     parse_smoothing(options.smooth)
     if options.vid_file and options.img_dir:
         raise UserError("both --vid_file and --img_dir are given; expected one of them")
+    check_formats(options.export, "--export")
     if options.fps is not None and not 0 < options.fps < 1e5:
         raise UserError(f"--fps {options.fps}: expected a number of frames per second")
     if not (np.isfinite(options.min_seconds) and options.min_seconds >= 0):
@@ -349,14 +347,11 @@ def _check_writable(folder: Path, options: DemoOptions) -> None:
     parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise UserError(f"--output_folder: cannot write to {parent}; expected a folder that you may write to")
-    videos = [f"tcmr_{folder.name}_{kind}.mp4" for kind in ("output", "input")]
-    asked = {TRACKS: options.save_tracks, RESULTS: options.save_pkl, PAGE: options.viewer}
-    for name in (*videos, SCENE, *(name for name, wanted in asked.items() if wanted)):
+    names = [f"tcmr_{folder.name}_{kind}.mp4" for kind in ("output", "input")]
+    names += [SCENE, *([TRACKS] * options.save_tracks), *([PAGE] * options.viewer)]
+    for name in names:
         if (folder / name).exists() and not (folder / name).is_file():
             raise UserError(f"{folder / name} {fault(folder / name)}, expected a file: move it away")
-    meshes = folder / MESHES
-    if options.save_obj and (meshes.is_symlink() or (meshes.exists() and not meshes.is_dir())):
-        raise UserError(f"{meshes} is a link or no folder: move it away, as --save_obj makes a folder there")
 
 
 def write_videos(
@@ -367,7 +362,7 @@ def write_videos(
     options: DemoOptions,
     progress: Callable[[int], object],
 ) -> list[Path]:
-    """Draw all frames; returns the output video, the input video and, with ``save_obj``, the meshes.
+    """Draw all frames; returns the output video and the input video.
 
     Decoding, drawing and encoding run side by side.
     """
@@ -385,14 +380,9 @@ def write_videos(
     )
     copied = isinstance(source, VideoFile) and source.path.suffix.lower() == ".mp4" and options.fps is None
     original = source.path if copied else None
-    written = [output, input_copy]
     with ExitStack() as stack:
         writer = stack.enter_context(VideoWriter(output, info.fps, _mark(source)))
         input_writer = None if original else stack.enter_context(VideoWriter(input_copy, info.fps))
-        objects = None
-        if options.save_obj:
-            objects = stack.enter_context(ObjWriter(folder / MESHES, models.body.faces))
-            written.append(objects.folder)
 
         def draw(
             numbered: tuple[int, tuple[Fraction, np.ndarray]],
@@ -404,19 +394,15 @@ def write_videos(
         drawn = stack.enter_context(
             map_ahead(draw, enumerate(timed), workers=_DRAWING_THREADS, ahead=_FRAMES_AHEAD)
         )
-        for frame_id, (moment, frame, image) in enumerate(drawn):
+        for moment, frame, image in drawn:
             writer.write(image, moment)
             if input_writer is not None:
                 input_writer.write(frame, moment)
-            if objects is not None:
-                for figure in people:
-                    if (row := figure.motion.row(frame_id)) is not None:
-                        objects.write(figure.motion.person_id, frame_id, figure.world[row])
             progress(1)
     if original:
         with atomic_write(input_copy) as temporary:
             shutil.copyfile(original, temporary)
-    return written
+    return [output, input_copy]
 
 
 def _noting_times(

@@ -137,7 +137,9 @@ class Scene:
             raise ValueError(f"n_frames is {self.n_frames}, expected 1 or more")
         for motion in self.people:
             if motion.frames[0] < 0 or motion.frames[-1] >= self.n_frames:
-                raise ValueError(f"person {motion.person_id} is in frames that a video of {self.n_frames} lacks")
+                raise ValueError(
+                    f"person {motion.person_id} is in frames that a video of {self.n_frames} lacks"
+                )
 
 
 def rest_joints(body: BodyData, betas: np.ndarray) -> np.ndarray:

@@ -15,24 +15,25 @@ import html
 import json
 import logging
 import re
+import tempfile
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from smplx.vertex_ids import vertex_ids
 
 from lib.demo.render import person_colour
 from lib.demo.video import FrameSource, ImageFolder, VideoFile
-from lib.models.body import BASE_DATA, OPEN_DATA, BodyData, load_body
+from lib.models.body import BASE_DATA, OPEN_DATA, BodyData
+from lib.motion.export import scene_body
+from lib.motion.exporters import gltf
 from lib.motion.motion import Motion, Scene, rest_joints
 from lib.motion.scene_file import load_scene
 from lib.motion.web_video import encode_webm
 from lib.utils.errors import UserError, run_command
 from lib.utils.files import atomic_write, check_writable
-from lib.utils.geometry import rotmat_to_quat
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,6 @@ _MODULES = {
     "stage": "stage.js",
     "timeline": "timeline.js",
 }
-_INFLUENCES = 4  # joints that may move a vertex in the browser
 _FASTEST = 250.0  # 1/s: WebM counts milliseconds
 # In the order of lib.motion.motion.FEET: a vertex of the sole, and the joint that it goes with.
 _SOLES = (("LHeel", 7), ("LBigToe", 10), ("RHeel", 8), ("RBigToe", 11))
@@ -83,12 +83,19 @@ def write_viewer(
         "modules": json.dumps({"imports": {name: _module(file) for name, file in _MODULES.items()}}),
         "scene": _json(_scene_data(scene, body) | {"videoFps": video_fps}),
         "video": b64encode(video).decode(),
+        "glb": b64encode(_glb(scene, body)).decode(),
         "script": _asset("viewer.js"),
     }
     # In one pass: a name that looks like a place to be filled stays a name.
     page = re.sub(r"\{\{(\w+)\}\}", lambda match: contents[match[1]], _asset("viewer.html"))
     with atomic_write(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
+
+
+def _glb(scene: Scene, body: BodyData) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        (path,) = gltf.export(scene, body, Path(folder))
+        return path.read_bytes()
 
 
 def _asset(name: str) -> str:
@@ -112,8 +119,7 @@ def _array(values: np.ndarray, dtype: str) -> dict[str, str]:
 
 
 def _scene_data(scene: Scene, body: BodyData) -> dict[str, Any]:
-    joints = np.argsort(-body.weights, axis=1, kind="stable")[:, :_INFLUENCES]
-    weights = np.take_along_axis(body.weights, joints, axis=1)
+    joints, weights = gltf.skin_weights(body)
     return {
         "name": scene.name,
         "fps": scene.fps,
@@ -129,8 +135,8 @@ def _scene_data(scene: Scene, body: BodyData) -> dict[str, Any]:
         "body": {
             "parents": body.parents.tolist(),
             "faces": _array(body.faces, "u2"),
-            "skinJoints": _array(joints, "u2"),
-            "skinWeights": _array(weights / weights.sum(axis=1, keepdims=True), "f4"),
+            "skinJoints": _array(joints, "u1"),
+            "skinWeights": _array(weights, "f4"),
             "soleJoints": [joint for _, joint in _SOLES],
         },
         "people": [_person_data(motion, index, body) for index, motion in enumerate(scene.people)],
@@ -139,7 +145,7 @@ def _scene_data(scene: Scene, body: BodyData) -> dict[str, Any]:
 
 def _person_data(motion: Motion, index: int, body: BodyData) -> dict[str, Any]:
     rest = body.v_template + body.shapedirs @ motion.betas
-    quats = rotmat_to_quat(torch.from_numpy(motion.world.rotmat)).numpy()
+    quats = np.stack([gltf.steady_quaternions(rotmat) for rotmat in motion.world.rotmat.swapaxes(0, 1)], 1)
     return {
         "id": motion.person_id,
         "colour": person_colour(index),
@@ -147,23 +153,12 @@ def _person_data(motion: Motion, index: int, body: BodyData) -> dict[str, Any]:
         "rest": rest_joints(body, motion.betas).tolist(),
         "vertices": _array(rest, "f4"),
         "soles": rest[[vertex_ids["smplh"][name] for name, _ in _SOLES]].tolist(),
-        # w, x, y, z in steps of 1/32767: less than 0.1 mm at a fingertip.
+        # x, y, z, w in steps of 1/32767: less than 0.1 mm at a fingertip.
         "rotations": _array(np.rint(32767 * quats), "i2"),
         "translations": _array(motion.world.transl, "f4"),
         "contacts": _array(motion.contacts, "u1"),
         "attention": _array(motion.attention, "f4"),
     }
-
-
-def scene_body(scene: Scene, base_data: str | Path, open_dir: str | Path) -> BodyData:
-    """The body that a scene's shapes belong to. UserError if it is not there."""
-    body = load_body(open_dir if scene.body == "open" else base_data, scene.gender, open_dir)
-    if body.kind != scene.body:
-        raise UserError(
-            f"the motions are of the {scene.body} body, which is not in {base_data}; give its folder with "
-            "--base_data (data/README.md says where it comes from)"
-        )
-    return body
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -60,6 +60,30 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """As :func:`atomic_write`, for a folder: it takes the place of an earlier one as a whole.
+
+    Raises:
+        UserError: ``path`` is a file, or no folder can be made beside it.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise UserError(f"cannot write {path}: it is a file, expected a folder or nothing there")
+    with _writing(path, path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_beside(path)
+    try:
+        with _writing(path, temporary):
+            temporary.mkdir()
+            yield temporary
+            if path.exists():
+                shutil.rmtree(path)
+            temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
 def _writing(path: Path, place: Path) -> Iterator[None]:
     """What the system says against writing to ``place`` becomes one line that names ``path``."""
     try:

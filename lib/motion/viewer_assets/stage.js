@@ -109,8 +109,7 @@ class Person {
     if (!this.present) return;
     const { rotations, translations, contacts, rest } = this.data;
     this.bones.forEach((bone, joint) => {
-      const i = 4 * (24 * row + joint);
-      bone.quaternion.set(rotations[i + 1], rotations[i + 2], rotations[i + 3], rotations[i]).normalize();
+      bone.quaternion.fromArray(rotations, 4 * (this.bones.length * row + joint)).normalize();
     });
     this.bones[0].position.fromArray(translations, 3 * row).add(new THREE.Vector3(...rest[0]));
     this.group.updateMatrixWorld(true);

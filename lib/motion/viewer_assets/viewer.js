@@ -84,6 +84,7 @@ $('follow').onclick = () => {
   showViews();
 };
 
+$('save').onclick = save;
 
 const KEYS = {
   ' ': togglePlay,
@@ -111,6 +112,14 @@ choosePerson(0);
 showFrame(0);
 showState();
 showViews();
+
+function save() {
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(new Blob([bytes($('glb-data').textContent)], { type: 'model/gltf-binary' }));
+  link.download = `${scene.name}.glb`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href));
+}
 
 function say(text) {
   $('note').hidden = false;
