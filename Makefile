@@ -6,13 +6,21 @@ VIDEO ?= data/open/downloads/demo.mp4
 
 EXPORTED := output/exported
 
-.PHONY: demo test test-blender test-gltf lint fuzz soak mutants assets clean
+.PHONY: demo test test-viewer browser test-blender test-gltf lint fuzz soak mutants assets clean
 
 demo: $(VENV)/.installed assets
 	$(PY) demo.py --vid_file $(VIDEO)
 
 test: $(VENV)/.installed-dev assets
 	$(PY) -m pytest
+
+# The tests of viewer.html alone, after installing a headless Chromium where there is none; without one,
+# `make test` skips those that need it.
+test-viewer: browser
+	$(PY) -m pytest tests/test_viewer.py
+
+browser: $(VENV)/.installed-dev
+	$(PY) -m tests.browser
 
 # What Blender, or three.js and Khronos' validator, make of exported files. SCENES: tcmr_output.npz of your own.
 # bpy, which is Blender, has wheels for Python 3.11 (up to Blender 5.0) and 3.13 (from 5.1 on).

@@ -60,6 +60,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
             const=name,
             help=f"same as --export {name}",
         )
+    source.add_argument(
+        "--viewer",
+        action="store_true",
+        help="write viewer.html: the video beside the people in 3D, in one page for any browser",
+    )
     source.add_argument("--display", action="store_true", help="open the finished video in the web browser")
 
     people = parser.add_argument_group("people")

@@ -36,6 +36,7 @@ from lib.motion.height import SHORTEST, TALLEST
 from lib.motion.motion import Scene
 from lib.motion.scene_file import save_scene
 from lib.motion.smooth import parse_smoothing
+from lib.motion.viewer import write_viewer
 from lib.motion.world import Up
 from lib.utils.errors import UserError, fault
 from lib.utils.files import atomic_write, only_process
@@ -43,7 +44,7 @@ from lib.utils.prefetch import map_ahead, prefetch
 
 log = logging.getLogger(__name__)
 
-SCENE, TRACKS = "tcmr_output.npz", "tracks.txt"
+SCENE, TRACKS, PAGE = "tcmr_output.npz", "tracks.txt", "viewer.html"
 _LONGEST_NAME = 200  # bytes
 _DRAWING_THREADS = 2
 _FRAMES_AHEAD = 4
@@ -85,6 +86,7 @@ class DemoOptions:
     view: View = ""
     render_plain: bool = False
     export: Sequence[str] = ()
+    viewer: bool = False
     display: bool = False
 
 
@@ -94,7 +96,8 @@ def run_demo(options: DemoOptions) -> list[Path]:
     They go to ``{output_folder}/{name}`` (:func:`result_folder`): ``tcmr_{name}_output.mp4`` with the frame
     times of the input, ``tcmr_{name}_input.mp4`` (a copy if the input is an .mp4, else encoded),
     ``tcmr_output.npz`` (:func:`lib.motion.scene_file.load_scene`), what ``export`` asks for
-    (:data:`lib.motion.exporters.EXPORTERS`), ``tracks.txt`` with ``save_tracks``.
+    (:data:`lib.motion.exporters.EXPORTERS`), ``tracks.txt`` with ``save_tracks``, ``viewer.html`` with
+    ``viewer``.
     Each appears only when it is complete.
 
     Raises:
@@ -174,6 +177,10 @@ def run_demo(options: DemoOptions) -> list[Path]:
             files.append(folder / SCENE)
             save_scene(scene, files[-1])
             files += export_scene(scene, models.body, folder, options.export)
+        if options.viewer:
+            files.append(folder / PAGE)
+            with stopwatch("viewer"), progress_bar(n_frames, "viewer") as bar:
+                write_viewer(scene, models.body, source, files[-1], bar.update)
     log.info("%s", summary(scene, stopwatch, files, source.damage))
     if options.display:
         files.append(show_video(files[0]))
@@ -341,7 +348,7 @@ def _check_writable(folder: Path, options: DemoOptions) -> None:
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise UserError(f"--output_folder: cannot write to {parent}; expected a folder that you may write to")
     names = [f"tcmr_{folder.name}_{kind}.mp4" for kind in ("output", "input")]
-    names += [SCENE, *([TRACKS] * options.save_tracks)]
+    names += [SCENE, *([TRACKS] * options.save_tracks), *([PAGE] * options.viewer)]
     for name in names:
         if (folder / name).exists() and not (folder / name).is_file():
             raise UserError(f"{folder / name} {fault(folder / name)}, expected a file: move it away")

@@ -74,7 +74,7 @@ def _file(scene: Scene, body: BodyData) -> gl.GLTF2:
     gltf.scene, gltf.scenes = 0, [gl.Scene(name=scene.name, nodes=[], extras=extras)]
     animation = gl.Animation(name="motion")
     buffer = _Buffer(gltf)
-    joints, weights = _skin_weights(body)
+    joints, weights = skin_weights(body)
     shared = {
         "JOINTS_0": buffer.add(joints, gl.ARRAY_BUFFER),
         "WEIGHTS_0": buffer.add(weights, gl.ARRAY_BUFFER),
@@ -103,7 +103,7 @@ def _file(scene: Scene, body: BodyData) -> gl.GLTF2:
     return gltf
 
 
-def _skin_weights(body: BodyData) -> tuple[np.ndarray, np.ndarray]:
+def skin_weights(body: BodyData) -> tuple[np.ndarray, np.ndarray]:
     """Of each vertex the joints that move it most (V, 4), and by which part (V, 4)."""
     joints = np.argsort(-body.weights, axis=1, kind="stable")[:, :_WEIGHTS]
     weights = np.take_along_axis(body.weights, joints, axis=1)
