@@ -4,13 +4,38 @@ VENV := .venv
 PY := $(VENV)/bin/python
 VIDEO ?= data/open/downloads/demo.mp4
 
-.PHONY: demo test lint fuzz soak assets clean
+EXPORTED := output/exported
+
+.PHONY: demo test test-viewer browser test-blender test-gltf lint fuzz soak mutants assets clean
 
 demo: $(VENV)/.installed assets
 	$(PY) demo.py --vid_file $(VIDEO)
 
 test: $(VENV)/.installed-dev assets
 	$(PY) -m pytest
+
+# The tests of viewer.html alone, after installing a headless Chromium where there is none; without one,
+# `make test` skips those that need it.
+test-viewer: browser
+	$(PY) -m pytest tests/test_viewer.py
+
+browser: $(VENV)/.installed-dev
+	$(PY) -m tests.browser
+
+# What Blender, or three.js and Khronos' validator, make of exported files. SCENES: tcmr_output.npz of your own.
+# bpy, which is Blender, has wheels for Python 3.11 (up to Blender 5.0) and 3.13 (from 5.1 on).
+BLENDER_PYTHON ?= $(PYTHON)
+
+test-blender: $(VENV)/.installed-dev .venv-blender/.installed
+	rm -rf $(EXPORTED)
+	$(PY) -m tests.export_tools $(EXPORTED) $(SCENES)
+	.venv-blender/bin/python tests/blender_check.py $(EXPORTED)
+
+test-gltf: $(VENV)/.installed-dev
+	rm -rf $(EXPORTED)
+	$(PY) -m tests.export_tools $(EXPORTED) $(SCENES)
+	npm install --prefix tests/gltf --no-package-lock --silent
+	node tests/gltf/check.mjs $(EXPORTED)
 
 lint: $(VENV)/.installed-dev
 	$(PY) -m ruff check .
@@ -25,6 +50,10 @@ fuzz: $(VENV)/.installed-dev
 soak: $(VENV)/.installed-dev
 	MALLOC_ARENA_MAX=1 $(PY) -m tests.soak --minutes 15
 
+# small faults in the central modules: which does no test notice?
+mutants: $(VENV)/.installed-dev assets
+	$(PY) -m tests.mutants
+
 assets: $(VENV)/.installed
 	$(PY) -m lib.data_utils.open_assets
 
@@ -37,5 +66,10 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	$(PY) -m pip install --disable-pip-version-check --quiet -r requirements-dev.txt
 	touch $@
 
+.venv-blender/.installed: requirements-blender.txt
+	test -x .venv-blender/bin/python || $(BLENDER_PYTHON) -m venv .venv-blender
+	.venv-blender/bin/python -m pip install --disable-pip-version-check --quiet -r requirements-blender.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-blender

@@ -13,8 +13,10 @@ import os
 from collections.abc import Sequence
 from fractions import Fraction
 
+from lib.demo.drawing import VIEWS
 from lib.demo.networks import DETECTORS, HEAVY_THREADS
 from lib.demo.pipeline import DemoOptions, run_demo
+from lib.motion.exporters import EXPORTERS
 from lib.utils.errors import run_command
 
 OLD_DETECTORS = ("yolo", "maskrcnn")
@@ -42,8 +44,27 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     source.add_argument(
         "--output_folder", default=defaults.output_folder, help="results go to a folder in it (%(default)s)"
     )
-    source.add_argument("--save_pkl", action="store_true", help="write all results as tcmr_output.pkl")
-    source.add_argument("--save_obj", action="store_true", help="write one .obj per person and frame")
+    source.add_argument(
+        "--export",
+        type=lambda text: text.split(","),
+        action="extend",
+        default=[],
+        metavar="FORMATS",
+        help=f"write the motion for other programs, too: any of {','.join(EXPORTERS)}; docs/exports.md",
+    )
+    for name in ("pkl", "obj"):
+        source.add_argument(
+            f"--save_{name}",
+            action="append_const",
+            dest="export",
+            const=name,
+            help=f"same as --export {name}",
+        )
+    source.add_argument(
+        "--viewer",
+        action="store_true",
+        help="write viewer.html: the video beside the people in 3D, in one page for any browser",
+    )
     source.add_argument("--display", action="store_true", help="open the finished video in the web browser")
 
     people = parser.add_argument_group("people")
@@ -101,6 +122,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="move the bodies onto the landmarks of the track; default: with the open features, which are "
         "landmarks, too",
     )
+    model.add_argument(
+        "--smooth",
+        default=defaults.smooth,
+        metavar="SECONDS",
+        help="width of the Gaussian over poses and paths, without delay; or torso=0.15,legs=0.1,arms=0.05 "
+        "for groups of limbs, or slerp=0.3 for the paper's filter (%(default)s: the fit is smooth already)",
+    )
     model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (%(default)s)")
     model.add_argument(
         "--bf16",
@@ -139,7 +167,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
     drawing = parser.add_argument_group("rendering")
     drawing.add_argument("--wireframe", action="store_true", help="draw the meshes' visible edges")
-    drawing.add_argument("--sideview", action="store_true", help="append a view from the side")
+    drawing.add_argument(
+        "--view",
+        default="",
+        choices=VIEWS,
+        help="append a view: side, everybody turned where they stand; top, the world from above; follow, the "
+        "world beside the person who is longest in sight",
+    )
+    drawing.add_argument(
+        "--sideview", dest="view", action="store_const", const="side", help="same as --view side"
+    )
     drawing.add_argument("--render_plain", action="store_true", help="black background, fixed camera")
 
     old = parser.add_argument_group("accepted for compatibility, without effect")
@@ -159,6 +196,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options = vars(args)
+    options["export"] = tuple(args.export)
     for name, reason in IGNORED.items():
         if options.pop(name) is not None:
             logging.warning("--%s has no effect: %s", name, reason)

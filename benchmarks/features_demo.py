@@ -18,25 +18,21 @@ from lib.data_utils.blazepose import LandmarkNetwork, PersonDetector
 from lib.data_utils.open_assets import asset_path
 from lib.data_utils.preprocess import CropExtractor, FeatureStep, image_clip
 from lib.data_utils.raw import read_image
-from lib.demo.pipeline import (
-    DemoOptions,
-    Models,
-    Person,
-    drawing_order,
-    find_checkpoint,
-    load_models,
-    reconstruct,
-    run_demo,
-    write_videos,
-)
-from lib.demo.render import Projection, Renderer, person_colour, project_vertices
+from lib.demo.drawing import figures
+from lib.demo.models import Models, find_checkpoint, load_models
+from lib.demo.pipeline import DemoOptions, run_demo, write_videos
+from lib.demo.reconstruct import reconstruct
+from lib.demo.render import Colour, Renderer
 from lib.demo.tracking import Track, track_people
 from lib.demo.video import VideoFile
 from lib.models.body import load_body
 from lib.models.extractors import SpinExtractor
 from lib.models.hmr import HMR
 from lib.models.precision import cpu_has_bf16
+from lib.motion.camera import Camera
+from lib.motion.motion import Scene
 from lib.utils.crops import IMAGENET_MEAN, IMAGENET_STD
+from lib.utils.geometry import default_focal
 from lib.utils.prefetch import prefetch
 
 BATCH = 64
@@ -168,15 +164,15 @@ def demo_tracks() -> list[Track]:
 
 
 @cache
-def demo_people() -> list[Person]:
+def demo_scene() -> Scene:
     info = sample_video().info
     return reconstruct(
         demo_models(),
         sample_video(),
         demo_tracks(),
-        width=info.width,
-        height=info.height,
+        camera=Camera(info.width, info.height, default_focal(info.width, info.height)),
         fps=float(info.fps),
+        n_frames=frame_count(),
     )
 
 
@@ -191,29 +187,27 @@ def fast_tracking() -> list[Track]:
 
 def naive_drawing(folder: Path) -> None:
     """Frame by frame: the mesh over the whole image, floating-point blending, x264's default preset."""
-    source, people, models = sample_video(), demo_people(), demo_models()
+    source, scene, models = sample_video(), demo_scene(), demo_models()
+    people = figures(scene, models.tcmr.regressor.smpl, models.body)
     width, height = source.info.width, source.info.height
     renderer = Renderer(models.body.faces, width, height, len(models.body.v_template))
     with _encoder(folder / "naive.mp4", source, preset="medium") as write:
         for frame_id, frame in enumerate(source):
             image = frame
-            for index, row in drawing_order(people, frame_id):
-                verts, camera = people[index].meshes[row], people[index].cameras[row]
-                image = _draw_over_all(renderer, image, verts, camera, person_colour(index))
+            present = [(figure, row) for figure in people if (row := figure.motion.row(frame_id)) is not None]
+            for figure, row in sorted(present, key=lambda pair: -pair[0].motion.camera.transl[pair[1], 2]):
+                image = _draw_over_all(renderer, image, figure.overlay[row], scene.camera, figure.colour)
             write(image)
 
 
 def _draw_over_all(
-    renderer: Renderer,
-    image: np.ndarray,
-    verts: np.ndarray,
-    camera: np.ndarray | Projection,
-    colour: tuple[float, float, float],
+    renderer: Renderer, image: np.ndarray, verts: np.ndarray, camera: Camera, colour: Colour
 ) -> np.ndarray:
     height, width = image.shape[:2]
-    pixels = camera(verts) if callable(camera) else project_vertices(verts, camera, width, height)
-    colours = renderer._shade(verts, colour)
-    samples, depth = renderer._rasterise(pixels, verts[:, 2], colours, width, height)
+    shape = renderer._shape(verts, colour, camera.project)
+    if shape is None:
+        return image
+    samples, depth, _ = renderer._rasterise([shape], width, height)
     surface = cv2.resize(samples, (width, height), interpolation=cv2.INTER_AREA)
     covered = cv2.resize((depth < 3.9).astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
     return np.clip(255 * surface + image * (1 - covered[..., None]) + 0.5, 0, 255).astype(np.uint8)
@@ -229,14 +223,14 @@ def _encoder(path: Path, source: VideoFile, preset: str) -> Iterator[Callable[[n
 
 
 def fast_drawing(folder: Path) -> None:
-    write_videos(sample_video(), demo_people(), demo_models(), folder, DemoOptions(), lambda _: None)
+    write_videos(sample_video(), demo_scene(), demo_models(), folder, DemoOptions(), lambda _: None)
 
 
 def naive_demo(folder: Path) -> None:
     """Loading, tracking, bodies (the project's prediction) and drawing, one after the other."""
     demo_models.cache_clear()
     demo_tracks.cache_clear()
-    demo_people.cache_clear()
+    demo_scene.cache_clear()
     naive_drawing(folder)
 
 

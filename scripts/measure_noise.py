@@ -25,6 +25,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
+    from lib.utils.errors import leave_on_signals
+
+    leave_on_signals()
+
 from lib.data_utils.landmark_errors import Clip, error_statistics, errors_of
 from lib.data_utils.motions import Motion, MotionSampler, open_motions
 from lib.data_utils.multiview import project, to_camera

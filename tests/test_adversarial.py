@@ -220,6 +220,17 @@ def test_the_terms_are_those_of_least_squares(databases: Path, open_body: BodyDa
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_the_discriminator_is_deceived_as_it_learns(databases: Path, open_body: BodyData) -> None:
+    """With dropout, whatever mode it was left in."""
+    adversary, model = make_pair(databases, open_body, *ATTENTION)
+    motions = adversary.predict(model).detach()
+    scores = set()
+    for _ in range(4):
+        adversary.discriminator.eval()
+        scores.add(adversary.generator_term(motions).item())
+    assert len(scores) == 4
+
+
 def test_the_discriminator_learns_when_it_is_its_turn(databases: Path, open_body: BodyData) -> None:
     adversary, model = make_pair(databases, open_body, "TRAIN.MOT_DISCR.UPDATE_STEPS", "3")
     motions = adversary.predict(model).detach()

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from lib.data_utils import blazepose
 from lib.data_utils.blazepose import (
     LandmarkNetwork,
     Landmarks,
@@ -152,6 +153,42 @@ def test_heavy_network_agrees(frame: np.ndarray, plain: Landmarks) -> None:
     heavy = LandmarkNetwork(path)(frame, plain.next_centre, plain.next_scale_point)
     assert heavy.score > 0.9
     assert distance(heavy.xy, plain.xy) < 0.05 * height(plain)
+
+
+class Blank:
+    """In place of a network: keeps what it is shown, and finds nothing."""
+
+    def __init__(self, path: str, threads: int, shapes: dict[str, tuple[int, ...]]) -> None:
+        self._outputs = {name: np.full(shape, -100, np.float32) for name, shape in shapes.items()}
+
+    def __call__(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        self.seen = image
+        return self._outputs
+
+
+@pytest.mark.parametrize(("height", "width"), [(100, 400), (400, 100)])
+def test_what_lies_beside_the_picture_is_black(
+    monkeypatch: pytest.MonkeyPatch, height: int, width: int
+) -> None:
+    """As both networks were trained; black is -1 for the detector and 0 for the landmarks."""
+    monkeypatch.setattr(blazepose, "_Network", Blank)
+    white = np.full((height, width, 3), 255, np.uint8)
+    detector = PersonDetector("")
+    assert detector.detect(white) == []
+    picture, beside = detector._network.seen[112], detector._network.seen[:, 112]
+    if width < height:
+        picture, beside = beside, picture
+    np.testing.assert_allclose(picture, 1, atol=1e-6)
+    np.testing.assert_array_equal(beside[:84], -1)
+    np.testing.assert_allclose(beside[84:140], 1, atol=1e-6)
+    np.testing.assert_array_equal(beside[140:], -1)
+
+    network = LandmarkNetwork("")
+    network(white, np.array([0.0, 0.0]), np.array([0.0, -40.0]))
+    crop = network._network.seen
+    np.testing.assert_array_equal(crop[:120], 0)
+    np.testing.assert_array_equal(crop[:, :120], 0)
+    np.testing.assert_allclose(crop[140:160, 140:160], 1)
 
 
 def test_region_of_interest() -> None:

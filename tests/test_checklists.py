@@ -8,7 +8,6 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,6 @@ from lib.core.seeding import seed_everything
 from lib.core.trainer import Trainer
 from lib.dataset.datasets import DATASETS, database_path, get_spec, training_set
 from lib.dataset.windows import split_into_chunks, window_frames
-from lib.demo.pipeline import drawing_order
 from lib.models.body import BodyData
 from lib.models.encoder import PoseForecast
 from lib.models.hmr import HMR
@@ -701,21 +699,6 @@ def test_windows_of_the_demo_are_the_originals() -> None:
         assert window_indices(length, seqlen)[:, [0, -1]].tolist() == frames, key
         compared += 1
     assert compared == 8
-
-
-def test_people_are_drawn_in_the_originals_order() -> None:
-    golden = read_json("geometry/prepare_rendering_results")
-    people = [
-        SimpleNamespace(
-            person_id=int(name),
-            result={key: np.array(person[key]) for key in ("frame_ids", "orig_cam")},
-        )
-        for name, person in golden["input"].items()
-    ]
-    for frame, order in enumerate(golden["order"]):
-        drawn = drawing_order(people, frame)  # type: ignore[arg-type]
-        assert [people[index].person_id for index, _ in drawn] == order
-        assert all(people[index].result["frame_ids"][row] == frame for index, row in drawn)
 
 
 # --------------------------------------------------------------------------------

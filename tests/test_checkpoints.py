@@ -18,7 +18,7 @@ from torch import nn
 from lib.core.build import build_model, load_model
 from lib.core.config import load_config
 from lib.core.trainer import Trainer
-from lib.demo.pipeline import load_models
+from lib.demo.models import load_models
 from lib.models.body import BodyData
 from lib.models.hmr import load_hmr
 from lib.models.tcmr import TCMR

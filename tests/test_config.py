@@ -15,6 +15,7 @@ from lib.core.config import (
     from_dict,
     get_cfg_defaults,
     load_config,
+    merge_opts,
     parse_args,
     to_dict,
 )
@@ -168,3 +169,36 @@ def test_stored_configuration_comes_back_and_gets_new_keys() -> None:
     stored["MODEL"]["NEW"] = 1
     with pytest.raises(UserError, match="NEW"):
         from_dict(stored)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("5: 6", r"it has the key 5, expected a name"),
+        ("TRAIN: {null: 6}", r"it has the key None, expected a name"),
+        ("LOSS: {KP_2D_W: .inf}", r"LOSS\.KP_2D_W is inf in .*: expected a finite number"),
+        ("TRAIN: {GEN_LR: .nan}", r"TRAIN\.GEN_LR is nan in .*: expected a finite number"),
+        ("TRAIN: [1]", r"TRAIN is \[1\] \(list\), expected a value of type yacs"),
+        ("TITLE: {a: 1}", r"TITLE is a: 1 \(yacs\.config\.CfgNode\), expected a value of type str"),
+    ],
+)
+def test_odd_files_are_one_short_line(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        load_config(file)
+    assert len(str(caught.value)) < 200 + len(str(file))
+
+
+def test_a_folder_is_called_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").mkdir()
+    with pytest.raises(UserError, match=r"c\.yaml is a folder"):
+        load_config(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize("value", ["0", "1000000", "-5"])
+@pytest.mark.parametrize("key", ["MODEL.TGRU.HIDDEN_SIZE", "MODEL.TGRU.NUM_LAYERS", "DATASET.SEQLEN"])
+def test_no_network_of_impossible_size(key: str, value: str) -> None:
+    """Also where the configuration is a checkpoint's and only --opts says so, as in the demo."""
+    with pytest.raises(UserError, match=rf"{key} is {value} in --opts: expected at (least|most) "):
+        merge_opts(get_cfg_defaults(), [key, value])

@@ -165,12 +165,13 @@ def test_smpl_is_used_where_there_is_some(tmp_path: Path) -> None:
         k: np.array(v) for k, v in load_joblib(GOLDEN / "data" / "h36m_train_25fps_occ_db.pt").items()
     }
     database["pose"][7] = database["shape"][7] = 0
+    database["pose"][9] = database["shape"][10] = 0  # one of the two is enough
     dump_joblib(database, tmp_path / "h36m.pt")
     for title in TITLES:
         cfg = config(title, compat=False)
         cfg.DATASET.FILES.h36m_train = str(tmp_path / "h36m.pt")
-        w_smpl = open_set("Human36M", cfg).__getitems__([6, 7, 8])["w_smpl"][:, 0]
-        assert w_smpl.tolist() == ([0, 0, 0] if title == T4_3DPW else [1, 0, 1])
+        w_smpl = open_set("Human36M", cfg).__getitems__([6, 7, 8, 9, 10])["w_smpl"][:, 0]
+        assert w_smpl.tolist() == ([0] * 5 if title == T4_3DPW else [1, 0, 1, 1, 1])
 
 
 def test_file_names() -> None:
@@ -224,6 +225,7 @@ def test_mistakes_are_explained(tmp_path: Path) -> None:
         ({"features": np.zeros((20, 256), np.float32)}, r"\(256,\), expected \(2048,\)"),
         ({"joints2D": np.ones((20, 14, 3))}, r"joints2D have shape \(14, 3\), expected \(49, 3\)"),
         ({"vid_name": np.arange(20).astype(str)}, "no window"),
+        ({"vid_name": np.array(["a", None] * 10, object)}, "vid_name holds other things than names"),
     ):
         make_posetrack(tmp_path, **changes)
         with pytest.raises(UserError, match=message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -97,18 +98,28 @@ def test_two_processes_equal_one_and_either_goes_on(
         np.testing.assert_allclose(curves(resumed.folder, range(7, 14))[tag], values, rtol=1e-5, err_msg=tag)
 
 
-def test_a_failing_process_ends_the_others(tmp_path: Path) -> None:
-    """Even without torchrun, which ends what is left: process 0 waits for one that is gone."""
+@pytest.mark.parametrize(
+    ("ends", "status"), [("raise UserError('no data')", 2), ("os.kill(os.getpid(), signal.SIGKILL)", -9)]
+)
+def test_a_process_that_ends_ends_the_others(tmp_path: Path, ends: str, status: int) -> None:
+    """With one line, even without torchrun, which ends what is left: process 0 waits for one that is gone."""
     script = tmp_path / "fail.py"
     script.write_text(
-        "import torch\n"
+        "import os, signal, torch\n"
         "from lib.core import distributed\n"
-        "with distributed.process_group(torch.device('cpu')):\n"
-        "    assert distributed.sum_over_processes(torch.ones(1)) == 2\n"
-        "    if distributed.rank() == 1:\n"
-        "        raise RuntimeError('this process broke')\n"
-        "    distributed.from_main(None)\n"
-        "    distributed.sum_over_processes(torch.ones(1))\n"
+        "from lib.utils.errors import UserError, run_command\n"
+        "def main():\n"
+        "    with distributed.process_group(torch.device('cpu')):\n"
+        "        assert distributed.sum_over_processes(torch.ones(1)) == 2\n"
+        "        module = torch.nn.Linear(1, 1)\n"
+        "        torch.nn.init.constant_(module.weight, 5 + distributed.rank())\n"
+        "        distributed.copy_from_main(module)\n"
+        "        assert module.weight == 5\n"
+        "        if distributed.rank() == 1:\n"
+        f"            {ends}\n"
+        "        distributed.from_main(None)\n"
+        "        distributed.sum_over_processes(torch.ones(1))\n"
+        "run_command(main)\n"
     )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -127,8 +138,20 @@ def test_a_failing_process_ends_the_others(tmp_path: Path) -> None:
     finally:
         for process in processes:
             process.kill()
-    assert [process.returncode for process in processes] == [1, 1]
-    assert "this process broke" in errors[1]
+    assert [process.returncode for process in processes] == [2, status]
+    assert re.fullmatch(
+        r"error: process 0: another training process ended .*\n", errors[0].splitlines(True)[-1]
+    )
+    assert not any("Traceback" in text for text in errors)
+    assert "no data" in errors[1] or status < 0
+
+
+def test_a_process_notices_that_torchrun_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not distributed.orphaned()
+    monkeypatch.setattr(distributed, "_PARENT", -1)
+    assert not distributed.orphaned()  # a shell that started it may end
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert distributed.orphaned()
 
 
 def test_a_process_takes_its_own_device(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 import evaluate as command
+from lib.core import evaluator
 from lib.core.config import load_config
 from lib.core.evaluator import EvaluationSet, evaluate
 from lib.core.plots import write_plots
@@ -28,6 +30,8 @@ from lib.models.tcmr import TCMR
 from lib.utils.errors import UserError
 from lib.utils.files import dump_joblib, load_joblib
 from lib.utils.keypoints import H36M_TO_J14
+from lib.utils.landmark_flips import repair_flips
+from lib.utils.smoothing import slerp_filter
 from tests.golden_tools import GOLDEN, fill_by_recipe, load_golden, write_base_data
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -190,6 +194,9 @@ def test_high_frame_rates_are_predicted_as_in_the_demo(
         expected = expected - expected[:, [2, 3]].mean(axis=1, keepdims=True)
         np.testing.assert_allclose(evaluation.sequences[0].pred, expected, atol=1e-5)
         assert evaluation.protocol.step == step
+    changed_database(tmp_path, "3dpw_test_db.pt", lambda database: database.update(fps=np.arange(1, 167)))
+    several = measure(model, smpl_body, "3dpw", folder=folder, part=part, static_borders=False)
+    assert several.protocol.step == 1
 
 
 @pytest.mark.parametrize("field", ["joints3D", "pose", "shape", "features", "valid"])
@@ -218,21 +225,24 @@ def test_unseen_joints_and_frames_without_root_are_left_out(
         database["joints3D"][:, 12:] = np.nan  # neck and head, nowhere seen
         database["joints3D"][rows[4], 2] = np.nan  # a hip
         database["joints3D"][rows[9], [0, 7]] = np.nan  # an ankle and an elbow
+        database["joints3D"][rows[14], [0, 1, *range(4, 12)]] = np.nan  # all but the hips
+        database["joints3D"][rows[19], [1, *range(4, 12)]] = np.nan  # all but these and an ankle
 
     folder = changed_database(tmp_path, "3dpw_test_db.pt", hide)
     evaluation = measure(model, smpl_body, "3dpw", folder=folder, part=part)
     (before,), (after,) = whole.sequences, evaluation.sequences
     frames = len(before.mpjpe)
-    assert after.left_out == 1 and len(after.mpjpe) == frames - 1
+    assert after.left_out == 2 and len(after.mpjpe) == frames - 2
     errors = np.linalg.norm(before.pred - before.target, axis=-1)
     expected = errors[:, :12].mean(axis=1)
     expected[9] = errors[9, [1, 2, 3, 4, 5, 6, 8, 9, 10, 11]].mean()
-    np.testing.assert_allclose(after.mpjpe, np.delete(expected, 4), rtol=1e-6)
-    assert len(after.accel_err) == frames - 3 and np.isfinite(evaluation.summary()["accel_err"])
+    expected[19] = errors[19, [0, 2, 3]].mean()
+    np.testing.assert_allclose(after.mpjpe, np.delete(expected, [4, 14]), rtol=1e-6)
+    assert len(after.accel_err) == frames - 4 and np.isfinite(evaluation.summary()["accel_err"])
     text = report(evaluation)
     assert "| 12 of 14 joints, convention" in text
-    assert "1 frames marked invalid or without a true root" in text
-    np.testing.assert_allclose(after.mpvpe, np.delete(before.mpvpe, 4))
+    assert "2 frames marked invalid or without a true root" in text
+    np.testing.assert_allclose(after.mpvpe, np.delete(before.mpvpe, [4, 14]))
     write_plots(evaluation, tmp_path / "plots")
 
 
@@ -320,6 +330,129 @@ def test_aligned_vertices_leave_the_published_metric_alone(model: TCMR, smpl_bod
     naive = naive_errors(model, smpl_body, smpl_body.J_regressor_h36m, database, part)
     for key in ("mpvpe", "mpvpe_root_aligned"):
         np.testing.assert_allclose(getattr(both.sequences[0], key) * 1000, naive[key], atol=0.01)
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+def test_long_sequences_equal_the_naive_way(
+    model: TCMR, smpl_body: BodyData, base_data: Path, tmp_path: Path, smooth: bool
+) -> None:
+    """More frames than are predicted, posed and compared at once; the person is a man, then a woman."""
+    count = 300
+    random = np.random.default_rng(0)
+
+    def grow(database: dict[str, np.ndarray]) -> None:
+        rows = np.arange(count) % len(database["valid"])
+        database.update({key: values[rows] for key, values in database.items()})
+        database["vid_name"] = np.full(count, "long")
+        database["valid"][:] = 1
+        for name, scale in (("features", 1.0), ("pose", 0.3), ("shape", 1.0)):
+            noise = random.normal(0, scale, database[name].shape)
+            database[name] = noise.cumsum(axis=0).astype(np.float32) / np.sqrt(1 + np.arange(count))[:, None]
+            database[name] = database[name].astype(np.float32)
+        database["gender"] = np.where(np.arange(count) < 140, "m", "f")
+
+    folder = changed_database(tmp_path, "3dpw_test_db.pt", grow)
+    bodies = load_body(base_data, "male"), load_body(base_data, "female")
+    (found,) = measure(
+        model, smpl_body, "3dpw", smooth, folder, bodies=bodies, root_align_verts=True
+    ).sequences
+
+    database = load_joblib(folder / "3dpw_test_db.pt")
+    output = predict_sequence(model, database["features"], batch_size=count)
+    verts, betas = output["verts"], torch.from_numpy(output["theta"][:, 75:])
+    if smooth:
+        rotmat = torch.from_numpy(slerp_filter(output["rotmat"])).float()
+        verts = SMPL(smpl_body)(betas, rotmat[:, 1:], rotmat[:, :1], pose2rot=False).vertices.numpy()
+    pose, shape = (torch.tensor(database[key]) for key in ("pose", "shape"))
+    man, woman = (SMPL(body)(shape, pose[:, 3:], pose[:, :3]).vertices.numpy() for body in bodies)
+    true = np.where((database["gender"] == "m")[:, None, None], man, woman)
+    j14 = smpl_body.J_regressor_h36m[H36M_TO_J14]
+    joints, true_joints = j14 @ verts, j14 @ true
+    root, true_root = (j[:, [2, 3]].mean(axis=1, keepdims=True) for j in (joints, true_joints))
+    joints, true_joints = joints - root, true_joints - true_root
+    distances = {
+        "mpjpe": joints - true_joints,
+        "mpvpe": verts - true,
+        "mpvpe_root_aligned": (verts - root) - (true - true_root),
+        "accel": np.diff(joints, 2, axis=0),
+        "accel_err": np.diff(joints - true_joints, 2, axis=0),
+    }
+    for key, difference in distances.items():
+        expected = np.linalg.norm(difference, axis=-1).mean(axis=-1)
+        np.testing.assert_allclose(getattr(found, key), expected, rtol=1e-4, atol=1e-6, err_msg=key)
+
+
+def test_the_fit_gets_what_was_seen_and_its_bodies_are_measured(
+    model: TCMR, smpl_body: BodyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part, random = "downtown_walk_00_6", np.random.default_rng(0)
+
+    def add(database: dict[str, np.ndarray]) -> None:
+        seen = random.uniform(0, 1, (len(database["valid"]), 33, 6)).astype(np.float32)
+        seen[..., 2] = 0.9
+        database.update(
+            landmarks=seen, fps=np.array(50), image_width=np.array(640), image_height=np.array(360)
+        )
+
+    folder = changed_database(tmp_path, "3dpw_test_db.pt", add)
+    cfg = config("3dpw", "PATHS.PREPROCESSED", str(folder))
+    data = EvaluationSet(get_spec("3dpw"), "test", cfg, name_part=part, landmarks=True)
+    database = load_joblib(folder / "3dpw_test_db.pt")
+    rows = np.flatnonzero((database["vid_name"] == part) & (database["valid"] != 0))
+    output = predict_sequence(model, database["features"][rows])
+    rotmat = output["rotmat"][::-1].copy()
+    betas = random.normal(size=10).astype(np.float32)
+    given = []
+
+    def fit_track(body, rotmats, theta, boxes, landmarks, **camera) -> SimpleNamespace | None:
+        given.append(camera)
+        np.testing.assert_allclose(rotmats, output["rotmat"], atol=1e-5)
+        np.testing.assert_allclose(theta, output["theta"], atol=1e-4)
+        np.testing.assert_array_equal(boxes, database["bbox"][rows])
+        seen = database["landmarks"][rows]
+        for ours, true in zip(
+            landmarks, repair_flips(seen[..., :2], seen[..., 2], seen[..., 3:]), strict=True
+        ):
+            np.testing.assert_array_equal(ours, true)
+        return SimpleNamespace(rotmat=rotmat, betas=betas) if len(given) == 1 else None
+
+    monkeypatch.setattr(evaluator, "fit_track", fit_track)
+    fitted, without = (evaluate(model, data, smpl_body, fit=True) for _ in range(2))
+    assert given == [{"width": 640, "height": 360, "fps": 50.0}] * 2
+    rotation, shape = torch.from_numpy(rotmat), torch.from_numpy(betas).expand(len(rows), 10)
+    moved = SMPL(smpl_body)(shape, rotation[:, 1:], rotation[:, :1], pose2rot=False).vertices.numpy()
+    for evaluation, verts in ((fitted, moved), (without, output["verts"])):
+        joints = smpl_body.J_regressor_h36m[H36M_TO_J14] @ verts
+        expected = joints - joints[:, [2, 3]].mean(axis=1, keepdims=True)
+        np.testing.assert_allclose(evaluation.sequences[0].pred, expected, atol=1e-5)
+        assert evaluation.protocol.fitted
+
+
+def test_what_restores_the_originals_validation_does_not_reach_evaluation() -> None:
+    """Its cut of sequences, its invalid frames and its rounded targets."""
+    keys = ("COMPAT.VALIDATION", "COMPAT.FLOAT16_TARGETS")
+    as_original = config("3dpw", *(word for key in keys for word in (key, "True")))
+    plain, with_keys, validation = (
+        list(EvaluationSet(get_spec("3dpw"), "test", cfg, validation=validation))
+        for cfg, validation in ((config("3dpw"), False), (as_original, False), (as_original, True))
+    )
+    for ours, same in zip(plain, with_keys, strict=True):
+        for name in ("features", "joints", "pose", "shape", "counted", "removed"):
+            np.testing.assert_array_equal(getattr(ours, name), getattr(same, name), err_msg=name)
+    lengths, all_lengths = ([len(s.features) for s in some] for some in (plain, validation))
+    assert lengths != all_lengths and all(length % 16 == 0 for length in all_lengths)
+    joints = np.concatenate([s.joints for s in plain])
+    assert np.abs(joints - joints.astype(np.float16)).max() > 0
+    rounded = np.concatenate([s.joints for s in validation])
+    np.testing.assert_array_equal(rounded, rounded.astype(np.float16))
+
+
+def test_accelerations_of_frames_that_count_see_those_that_do_not(model: TCMR, smpl_body: BodyData) -> None:
+    for found in measure(model, smpl_body, "mpii3d").sequences:
+        inner = [i for i in range(1, len(found.pred) - 1) if found.counted[i]]
+        for joints, values in ((found.pred, found.accel), (found.pred - found.target, found.accel_err)):
+            second = [joints[i - 1] - 2 * joints[i] + joints[i + 1] for i in inner]
+            np.testing.assert_allclose(values, np.linalg.norm(second, axis=-1).mean(axis=-1))
 
 
 def test_gendered_truth_explains_what_it_needs(model: TCMR, smpl_body: BodyData, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from tests.golden_tools import fill_by_recipe
 from tests.trainer_tools import CPU, make_databases, tiny_config
 
 FEATURES = 12
-few = settings(max_examples=12, deadline=None, derandomize=True)
+few = settings(max_examples=12)
 small = st.integers(1, 5)
 
 

@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from lib.utils import files
-from lib.utils.errors import UserError
+from lib.utils.errors import UserError, fault
+from lib.utils.files import atomic_write, check_writable, only_process
 from tests.golden_tools import GOLDEN, load_golden
 
 
@@ -275,3 +276,47 @@ def test_sha256(tmp_path: Path) -> None:
     path = tmp_path / "blob"
     path.write_bytes(b"abc" * 1_000_000)
     assert files.sha256(path) == hashlib.sha256(b"abc" * 1_000_000).hexdigest()
+
+
+def test_no_device_is_replaced_and_links_stay_links(tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match=r"pipe: it is neither file nor folder"), atomic_write(pipe):
+        pass
+    with pytest.raises(UserError, match=r"--json: .*pipe: it is neither file nor folder"):
+        check_writable(pipe, "--json")
+    assert pipe.is_fifo()
+    (tmp_path / "disk").mkdir()
+    link.symlink_to(tmp_path / "disk" / "x.txt")
+    for text in ("first", "second"):
+        with atomic_write(link) as temporary:
+            temporary.write_text(text)
+        assert link.is_symlink() and (tmp_path / "disk" / "x.txt").read_text() == text
+
+
+def test_what_lies_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
+    faults = {name: fault(tmp_path / name) for name in (".", "file", "pipe", "none")}
+    assert faults == {
+        ".": "is a folder",
+        "file": "is a file",
+        "pipe": "is neither file nor folder",
+        "none": "does not exist",
+    }
+
+
+def test_one_process_at_a_time_holds_a_folder(tmp_path: Path) -> None:
+    """The folder goes with the last process if nothing is in it, whatever ends the block."""
+    folder = tmp_path / "a" / "b"
+    with only_process(folder) as first, only_process(folder) as second:
+        assert (first, second) == (True, False)
+    assert not folder.exists()
+    with pytest.raises(KeyboardInterrupt), only_process(folder) as again:
+        assert again
+        (folder / "result").touch()
+        raise KeyboardInterrupt
+    assert [path.name for path in folder.iterdir()] == ["result"]
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write"), only_process(tmp_path / "file" / "x"):
+        pass

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from lib.data_utils.motions import procedural_motions, resample
 from lib.models.landmark_body import LandmarkBody
 from lib.motion import fit
+from lib.motion.camera import perspective_to_weak, weak_to_perspective
 from lib.motion.fit import (
     Energy,
     FitOptions,
@@ -21,10 +22,8 @@ from lib.motion.fit import (
     fit_constants,
     fit_track,
     minimise,
-    perspective_to_weak,
     seam_weights,
     solve_camera,
-    weak_to_perspective,
 )
 from lib.utils.crops import crop_to_image
 from lib.utils.geometry import axis_angle_to_rotmat, project

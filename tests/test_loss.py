@@ -58,7 +58,7 @@ def test_values_and_gradients_equal_the_original(case: str, with_rotmat: bool) -
     target_2d = {"kp_2d": tensors["data2d_kp_2d"]} if "data2d_kp_2d" in tensors else None
     target_3d = {name[7:]: value for name, value in tensors.items() if name.startswith("data3d_")}
 
-    total, terms = _loss()([given], target_2d, target_3d)
+    total, terms = _loss()([{}, given], target_2d, target_3d)  # the last of a list counts
     torch.testing.assert_close(total, tensors["gen_loss"], rtol=1e-5, atol=0)
     assert {f"out_{name}" for name in terms} >= {name for name in tensors if name.startswith("out_")}
     for name, value in terms.items():  # where the original leaves a term out, it is 0
@@ -102,6 +102,21 @@ def test_rows_without_3d_or_smpl_do_not_count() -> None:
     assert terms["loss_kp_3d"].shape == () and terms["loss_kp_3d"] == 0
     assert terms["loss_shape"] == terms["loss_pose"] == 0
     assert total.shape == ()
+    target_3d["w_smpl"][0, 0] = 1
+    target_3d["theta"][..., 75:] = 2
+    assert _loss()(pred, target_2d, target_3d)[1]["loss_shape"] == pytest.approx(0.06 * 4)
+
+
+def test_weights_are_the_originals_unless_told() -> None:
+    torch.manual_seed(0)
+    pred, target_2d, target_3d = _blank(2)
+    pred = {name: torch.randn_like(value) for name, value in pred.items()}
+    target_2d["kp_2d"][..., 2] = target_3d["kp_2d"][..., 2] = 1
+    ours, told = (loss(pred, target_2d, target_3d)[1] for loss in (TCMRLoss(), TCMRLoss(1, 1, 1, 1)))
+    shares = {name: (value / told[name]).item() for name, value in ours.items()}
+    assert shares == pytest.approx(
+        {"loss_kp_2d": 60, "loss_kp_3d": 30, "loss_shape": 0.001, "loss_pose": 1}, rel=1e-4
+    )
 
 
 def test_gradient_is_finite_for_a_rest_pose() -> None:

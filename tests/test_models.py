@@ -128,8 +128,17 @@ def test_encoder_branches_see_only_their_frames() -> None:
         integrated, _ = encoder(x)
     torch.testing.assert_close(integrated, features[:, 2])
     torch.testing.assert_close(scores.sum(dim=1), torch.ones(2))
-    bounds = 1 / (1 + 2 * np.exp(2)), 1 / (1 + 2 * np.exp(-2))
-    assert scores.min() >= bounds[0] and scores.max() <= bounds[1]
+
+
+def test_no_branch_gets_all_of_the_attention() -> None:
+    """Whatever the weights: the scores of a softmax over numbers between -1 and 1."""
+    encoder = PoseForecast(n_layers=1, seq_len=6, hidden_size=8, feature_size=12).eval()
+    torch.nn.init.constant_(encoder.attention.attention[4].bias, -50)
+    encoder.attention.attention[4].bias.data[1] = 50
+    with torch.no_grad():
+        _, scores = encoder(torch.randn(2, 6, 12))
+    bounds = 1 / (2 + np.exp(2)), 1 / (1 + 2 * np.exp(-2))
+    torch.testing.assert_close(scores, torch.tensor([[bounds[0], bounds[1], bounds[0]]] * 2).float())
 
 
 @pytest.mark.parametrize(("layers", "seqlen"), [(1, 16), (2, 15), (3, 16), (2, 5)])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lib.data_utils import occlusion
 from lib.data_utils.occlusion import load_occluders, occlude, paste, resize_by
 from lib.utils.errors import UserError
 from tests.raw_tools import write_voc
@@ -104,6 +105,20 @@ def test_occlusion_covers_part_of_the_crop():
     assert 0.02 < np.mean(covered) < 0.4
     again = np.random.default_rng(3)
     assert [(occlude(image, occluders, again) > 0).any(axis=2).mean() for _ in range(20)] == covered[:20]
+
+
+def test_number_and_sizes_of_occluders(monkeypatch):
+    """1 to 7 of a fifth to the whole of their size, where an image of 256 px shows them as they are."""
+    sides = []
+    monkeypatch.setattr(occlusion, "paste", lambda patch, image, centre: sides.append(len(patch)))
+    rng, counts = np.random.default_rng(0), []
+    for _ in range(500):
+        occlude(np.zeros((512, 600, 3), np.uint8), [np.zeros((100, 100, 4), np.uint8)], rng)
+        counts.append(len(sides) - sum(counts))
+    assert set(counts) == set(range(1, 8))
+    assert np.mean(counts) == pytest.approx(4, abs=0.3)
+    assert 40 <= min(sides) < 45 and 195 < max(sides) <= 200
+    assert np.mean(sides) == pytest.approx(120, abs=4)
 
 
 @pytest.mark.parametrize(("factor", "size"), [(0.5, (10, 5)), (2, (40, 20)), (0.01, (1, 1))])

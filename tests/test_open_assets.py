@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import subprocess
@@ -18,8 +19,9 @@ from typing import ClassVar
 import pytest
 
 from lib.data_utils import open_assets
-from lib.data_utils.open_assets import Asset, File, Package, asset_path, fetch, use_local
+from lib.data_utils.open_assets import Asset, File, Package, asset_path, check_pinned, fetch, use_local
 from lib.utils.errors import UserError
+from lib.utils.files import only_process
 
 CONTENT = {"pkg/a.bin": b"alpha" * 1000, "pkg/b.bin": b"beta" * 1000, "pkg/other.bin": b"never taken"}
 WHEEL = Package("pip", "fake", "1.2", "MIT", 1)
@@ -348,9 +350,81 @@ def test_table_is_consistent() -> None:
         )
 
 
-def test_an_archive_that_was_cut_off_is_named_and_removed(tmp_path: Path) -> None:
-    archive = tmp_path / "thing-1.0-py3-none-any.whl"
-    archive.write_bytes(b"PK\x03\x04 cut off")
-    with pytest.raises(UserError, match=r"thing-1\.0.*not fetched whole"):
-        open_assets._open_archive(archive)
-    assert not archive.exists()
+def _cut(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def _tar(*members: tarfile.TarInfo) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as archive:
+        for member in members:
+            archive.addfile(member, io.BytesIO(bytes(member.size)))
+    return out.getvalue()
+
+
+def _member(kind: bytes, link: str = "") -> tarfile.TarInfo:
+    member = tarfile.TarInfo("pkg/b.bin")
+    member.type, member.linkname = kind, link
+    return member
+
+
+def _wheel(method: int = 8, flags: int = 0) -> bytes:
+    """A wheel whose members claim a method of compression or flags (1: encrypted)."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as wheel:
+        wheel.writestr("pkg/a.bin", CONTENT["pkg/a.bin"])
+    data = bytearray(out.getvalue())
+    central = data.index(b"PK\1\2")
+    for flag, compression in ((6, 8), (central + 8, central + 10)):
+        data[flag] |= flags
+        data[compression] = method
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a", b""), ("a", b"PK\3\4 no more"), ("a", _cut(_wheel())), ("a", _wheel(flags=1)),
+        ("a", _wheel(method=97)), ("a", _wheel(method=14)), ("a", b"<html>404</html>"),
+        ("b", b""), ("b", b"\x1f\x8b"), ("b", _cut(_tar(_member(tarfile.REGTYPE)))), ("b", b"<html>"),
+        ("b", _tar(_member(tarfile.DIRTYPE))), ("b", _tar(_member(tarfile.FIFOTYPE))),
+        ("b", _tar(_member(tarfile.SYMTYPE, "b.bin"))), ("b", _tar(_member(tarfile.SYMTYPE, "/etc/passwd"))),
+        ("b", _tar(_member(tarfile.LNKTYPE, "../../secret"))), ("b", bytes(10240)),
+    ],
+)  # fmt: skip
+def test_no_archive_is_more_than_one_line(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes
+) -> None:
+    """Whatever a registry sends or an earlier run left; the next run fetches it anew."""
+    archive = "fake-1.2-py3-none-any.whl" if name == "a" else "some-fake-3.4.tgz"
+
+    def download(_: Package, folder: Path) -> None:
+        (folder / archive).write_bytes(content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(open_assets, "_download", download)
+        with pytest.raises(UserError, match=r"fake-[\d.]+.*(run the command again|pinned one|get it again)$"):
+            fetch([name], tmp_path)
+    assert files_in(tmp_path) == set()
+    (tmp_path / "packages").mkdir(exist_ok=True)
+    (tmp_path / "packages" / archive).write_bytes(content)
+    with contextlib.suppress(UserError):  # one that can be opened is tried once
+        fetch([name], tmp_path)
+    fetch([name], tmp_path)
+    assert asset_path(name, tmp_path).read_bytes() == CONTENT[f"pkg/{name}.bin"]
+
+
+def test_two_runs_do_not_fetch_to_one_folder(registry: Registry, tmp_path: Path) -> None:
+    with only_process(tmp_path / "packages") as alone:
+        assert alone
+        with pytest.raises(UserError, match="another process is fetching"):
+            fetch(["a"], tmp_path)
+    fetch(["a"], tmp_path)
+
+
+def test_networks_are_those_that_were_pinned(tmp_path: Path) -> None:
+    (tmp_path / "pose_detection.tflite").write_bytes(b"\x1c\0\0\0TFL3 of another kind")
+    (tmp_path / "my.tflite").touch()
+    with pytest.raises(UserError, match=r"pose_detection\.tflite is damaged .*open_assets` fetches it"):
+        check_pinned(tmp_path / "pose_detection.tflite")
+    check_pinned(tmp_path / "my.tflite")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tracemalloc
 from functools import partial
 from pathlib import Path
@@ -30,6 +32,7 @@ from tests.raw_tools import (
     write_voc,
 )
 
+REPOSITORY = Path(__file__).resolve().parents[1]
 SETTINGS = {"crop_scale": 1.2, "dir": "raw"}
 
 
@@ -147,6 +150,28 @@ def test_parts_of_other_settings_are_refused(tmp_path):
         build_database(
             path, [noise_video("a", 5)], FeatureStep(FakeExtractor()), {**SETTINGS, "crop_scale": 1.3}
         )
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_two_runs_do_not_share_parts(tmp_path, finished):
+    """The second is refused, also while the first removes its parts; one that was killed holds nothing."""
+    path = tmp_path / "x_db.pt"
+    code = (
+        "import sys; from pathlib import Path; from lib.utils.files import only_process\n"
+        "with only_process(Path(sys.argv[1])): print(flush=True); input()"
+    )
+    command = [sys.executable, "-c", code, f"{path}.parts"]
+    first = subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert first.stdout.readline()
+    if finished:
+        path.touch()
+    with pytest.raises(UserError, match=r"another process is at work on .*x_db\.pt"):
+        build(path, FakeExtractor())
+    first.kill()
+    first.communicate()
+    build(path, FakeExtractor())
+    assert [file.name for file in tmp_path.iterdir()] == ["x_db.pt"]
+    assert finished == (not path.stat().st_size)
 
 
 def test_a_damaged_part_is_named(tmp_path):

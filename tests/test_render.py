@@ -6,13 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lib.demo.render import (
-    Renderer,
-    flip_to_gl,
-    person_colour,
-    project_vertices,
-    rotate_about_y,
-)
+from lib.demo.render import Renderer, colour_name, person_colour, project_vertices, rotate_about_y
 
 W, H = 320, 200
 CAMERA = np.array([0.6 * H / W, 0.6, 0.1, -0.05])
@@ -49,6 +43,10 @@ def black(height: int = H, width: int = W) -> np.ndarray:
     return np.zeros((height, width, 3), np.uint8)
 
 
+def draw(renderer, image, verts, camera, colour=(1.0, 1.0, 0.9), **options) -> np.ndarray:
+    return renderer.render(image, [(verts, colour)], camera, **options)
+
+
 def extent(image: np.ndarray) -> list[float]:
     """First column and row, last column and row that are not zero."""
     mask = image.any(axis=2)
@@ -60,7 +58,7 @@ def extent(image: np.ndarray) -> list[float]:
 def test_silhouette_is_where_the_vertices_project(ball, renderer, camera):
     """Also with sx, sy that do not belong together: a circle becomes an ellipse."""
     verts, _ = ball
-    mask = renderer.render(black(), verts, camera).max(axis=2) > 0
+    mask = draw(renderer, black(), verts, camera).max(axis=2) > 0
     pixels = project_vertices(verts, camera, W, H)
     hull = cv2.convexHull(pixels.astype(np.float32))[:, 0]
     ys, xs = np.mgrid[:H, :W]
@@ -82,7 +80,7 @@ def test_slanted_square_lands_where_it_projects(depth):
     camera = np.array([0.25, 0.37, 0.313, -0.211])
     verts = square + np.array([0, 0, depth], np.float32)
     renderer = Renderer(np.array([[0, 2, 1], [0, 3, 2]]), W, H, 4)
-    left, top, right, bottom = extent(renderer.render(black(), verts, camera) > 100)
+    left, top, right, bottom = extent(draw(renderer, black(), verts, camera) > 100)
     low, high = project_vertices(verts, camera, W, H)[[0, 2]]
     # A pixel reaches half a pixel to either side of its centre.
     np.testing.assert_allclose([left - 0.5, top - 0.5, right + 0.5, bottom + 0.5], [*low, *high], atol=0.5)
@@ -91,7 +89,7 @@ def test_slanted_square_lands_where_it_projects(depth):
 def test_mesh_is_opaque_and_the_input_is_left_alone(ball, renderer):
     bright = np.full((H, W, 3), 255, np.uint8)
     dark = black()
-    over_bright, over_dark = (renderer.render(image, ball[0], CAMERA) for image in (bright, dark))
+    over_bright, over_dark = (draw(renderer, image, ball[0], CAMERA) for image in (bright, dark))
     assert bright.min() == 255
     assert dark.max() == 0
     x, y = project_vertices(np.zeros((1, 3), np.float32), CAMERA, W, H)[0].round().astype(int)
@@ -100,13 +98,37 @@ def test_mesh_is_opaque_and_the_input_is_left_alone(ball, renderer):
     assert over_bright[0, 0].min() == 255
 
 
-def test_later_mesh_covers_the_earlier_one(ball, renderer):
-    image = renderer.render(black(), ball[0], CAMERA, (1.0, 0.0, 0.0))
-    image = renderer.render(image, 0.5 * ball[0], CAMERA, (0.0, 0.0, 1.0))
-    x, y = project_vertices(np.zeros((1, 3), np.float32), CAMERA, W, H)[0].round().astype(int)
-    assert image[y, x, 2] > image[y, x, 0]
-    x, y = project_vertices(np.array([[0.7, 0, 0]], np.float32), CAMERA, W, H)[0].round().astype(int)
-    assert image[y, x, 0] > image[y, x, 2]
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("wireframe", [False, True])
+def test_the_nearer_surface_is_seen_whoever_comes_first(ball, renderer, first, wireframe):
+    """Two balls that reach into each other: each is seen where it is the nearer one."""
+    left = (ball[0] + np.array([-0.4, 0, 0.3], np.float32)) * np.array([1, 1, 1.0], np.float32)
+    right = ball[0] + np.array([0.4, 0, 0], np.float32)
+    meshes = [(left, (1.0, 0.0, 0.0)), (right, (0.0, 0.0, 1.0))]
+    image = renderer.render(black(), meshes if first else meshes[::-1], CAMERA, wireframe=wireframe)
+    if wireframe:
+        same = renderer.render(black(), meshes, CAMERA, wireframe=True)
+        assert np.abs(image.astype(int) - same).mean() < 0.5  # lines may cross
+        return
+    # On the line between the centres, the surfaces meet where the depths sqrt(r^2 - (x -+ 0.4)^2) agree.
+    xs = np.linspace(-0.35, 0.35, 15)
+    depth_left = 0.3 - np.sqrt(0.64 - (xs + 0.4) ** 2)
+    depth_right = -np.sqrt(0.64 - (xs - 0.4) ** 2)
+    points = np.stack([xs, 0 * xs, 0 * xs], 1).astype(np.float32)
+    for (x, y), a, b in zip(
+        project_vertices(points, CAMERA, W, H).round().astype(int), depth_left, depth_right
+    ):
+        if abs(a - b) > 0.05:
+            assert (image[y, x, 0] > image[y, x, 2]) == (a < b)
+
+
+def test_meshes_that_touch_nowhere_do_not_change_each_other(ball, renderer):
+    apart = [
+        (0.3 * ball[0] + np.array([x, 0, z], np.float32), (1.0, 0.5, 0.5)) for x, z in ((-1, 4), (1, -3))
+    ]
+    alone = np.maximum(*(renderer.render(black(), [mesh], CAMERA) for mesh in apart))
+    np.testing.assert_array_equal(renderer.render(black(), apart, CAMERA), alone)
+    np.testing.assert_array_equal(renderer.render(black(), [], CAMERA), black())
 
 
 @pytest.mark.parametrize("small_is_nearer", [True, False])
@@ -118,7 +140,7 @@ def test_nearer_part_hides_the_farther_one(small_is_nearer):
     small[:, 2] += -2 if small_is_nearer else 2
     faces = np.array([[0, 2, 1], [0, 3, 2]])
     renderer = Renderer(np.concatenate([faces, faces + 4]), W, H, 8)
-    image = renderer.render(black(), np.concatenate([large, small]), CAMERA).astype(int).sum(axis=2)
+    image = draw(renderer, black(), np.concatenate([large, small]), CAMERA).astype(int).sum(axis=2)
     x, y = (
         project_vertices(np.array([[0, 0, 0], [0.4, 0, 0]], np.float32), CAMERA, W, H).round().astype(int).T
     )
@@ -136,9 +158,9 @@ def test_partly_and_wholly_outside(ball, renderer, offset, wireframe):
     wide = Renderer(ball[1], W + 2 * margin, H + 2 * margin, len(ball[0]))
     sx, sy, tx, ty = camera
     wide_camera = np.array([sx * W / (W + 2 * margin), sy * H / (H + 2 * margin), tx, ty])
-    expected = wide.render(black(H + 2 * margin, W + 2 * margin), ball[0], wide_camera, wireframe=wireframe)
+    expected = draw(wide, black(H + 2 * margin, W + 2 * margin), ball[0], wide_camera, wireframe=wireframe)
     expected = expected[margin : margin + H, margin : margin + W]
-    image = renderer.render(black(), ball[0], camera, wireframe=wireframe)
+    image = draw(renderer, black(), ball[0], camera, wireframe=wireframe)
     assert np.abs(image.astype(int) - expected).mean() < 0.15
     if max(np.abs(offset)) > 10:
         assert not image.any()
@@ -151,12 +173,12 @@ def test_partly_and_wholly_outside(ball, renderer, offset, wireframe):
 )
 def test_degenerate_cameras_do_not_fail(ball, renderer, camera):
     for wireframe in (False, True):
-        assert renderer.render(black(), ball[0], np.array(camera), wireframe=wireframe).shape == (H, W, 3)
+        assert draw(renderer, black(), ball[0], np.array(camera), wireframe=wireframe).shape == (H, W, 3)
 
 
 def test_wireframe_draws_visible_edges_only(ball, renderer):
-    surface = renderer.render(black(), ball[0], CAMERA)
-    wires = renderer.render(black(), ball[0], CAMERA, wireframe=True)
+    surface = draw(renderer, black(), ball[0], CAMERA)
+    wires = draw(renderer, black(), ball[0], CAMERA, wireframe=True)
     drawn, covered = wires.max(axis=2) > 60, surface.max(axis=2) > 0
     assert 0.1 < drawn.sum() / covered.sum() < 0.9
     assert (drawn & ~cv2.dilate(covered.astype(np.uint8), np.ones((5, 5))).astype(bool)).sum() == 0
@@ -167,22 +189,29 @@ def test_side_view_is_a_turn_by_270_degrees_in_graphics_axes():
     angle = np.radians(270)
     c, s = np.cos(angle), np.sin(angle)
     about_y = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
-    expected = flip_to_gl(flip_to_gl(verts) @ about_y.T)
+    to_graphics = np.diag([1.0, -1, -1])
+    expected = verts @ to_graphics @ about_y.T @ to_graphics
     np.testing.assert_allclose(rotate_about_y(verts, 270.0), expected, atol=1e-6)
 
 
-def test_side_view_shows_the_side(ball):
-    """A body stretched along z looks wide from the side and narrow from the front."""
-    verts = ball[0] * np.array([0.3, 1.0, 1.0], np.float32)
-    renderer = Renderer(ball[1], W, H, len(verts))
-    front = extent(renderer.render(black(), verts, CAMERA))
-    side = extent(renderer.render(black(), verts, CAMERA, side_view=True))
-    assert (side[2] - side[0]) > 2.5 * (front[2] - front[0])
-    assert side[3] - side[1] == pytest.approx(front[3] - front[1], abs=2)
+def test_edges_a_hand_behind_the_surface_are_hidden():
+    """A small triangle behind a large one."""
+    large = np.array([[-1, 0.8, 0], [1, 0.8, 0], [0, -0.9, 0]], np.float32)
+    verts = np.concatenate([large, 0.4 * large + np.float32([0, 0.1, 0.1])])
+    faces = np.array([[0, 1, 2], [3, 4, 5]])
+    front, both = (
+        draw(Renderer(faces[:n], W, H, 3 * n), black(), verts[: 3 * n], CAMERA, wireframe=True)
+        for n in (1, 2)
+    )
+    assert front.any()
+    np.testing.assert_array_equal(both, front)
+    verts[3:, 2] = -0.1
+    nearer = draw(Renderer(faces, W, H, 6), black(), verts, CAMERA, wireframe=True)
+    assert nearer.any(axis=2).sum() > 1.2 * front.any(axis=2).sum()
 
 
 def test_light_comes_from_above(ball, renderer):
-    image = renderer.render(black(), ball[0], CAMERA).sum(axis=2).astype(int)
+    image = draw(renderer, black(), ball[0], CAMERA).sum(axis=2).astype(int)
     top, bottom = project_vertices(np.array([[0, -0.5, 0], [0, 0.5, 0]], np.float32), CAMERA, W, H).astype(
         int
     )
@@ -196,3 +225,7 @@ def test_colours_repeat_and_differ():
     assert distance.min() > 0.15
     assert colours.max() <= 1
     assert colours.min() >= 0.45
+
+
+def test_colours_have_the_names_that_people_would_give():
+    assert [colour_name(i) for i in range(4)] == ["blue", "pink", "green", "violet"]

@@ -13,13 +13,40 @@ import numpy as np
 import pytest
 
 from lib.core.evaluator import Evaluation, SequenceErrors
-from lib.core.plots import acceleration_curves, joint_distances, write_plots
+from lib.core.plots import (
+    _accelerations,
+    _joint_errors,
+    acceleration_curves,
+    joint_distances,
+    write_plots,
+)
 from lib.core.protocol import FRAME_RATES, FrameRate, Protocol
 from lib.core.published import published
 from lib.core.report import report, results, write_json, write_report
 from lib.dataset.datasets import DATASETS, TITLES
+from lib.utils.keypoints import JOINT_NAMES
 
 TABLE4 = "repr_table4_3dpw_model"
+# Choi et al., CVPR 2021: 3DPW PA-MPJPE, MPJPE, MPVPE, Accel; MPI-INF-3DHP PA-MPJPE, MPJPE, Accel; Human3.6M
+PAPER4 = """
+    HMMR                  72.6  116.5  139.3  15.2     –      –     –   56.9     –     –
+    VIBE                  57.6   91.9      –  25.4  68.9  103.9  27.3   53.3  78.0  27.3
+    MEVA                  54.7   86.9      –  11.6  65.4   96.4  11.1   53.2  76.0  15.3
+    TCMR                  52.7   86.5  102.9   6.8  63.5   97.3   8.5   52.0  73.6   3.9
+"""
+PAPER6 = """
+    HMR (image)           76.7  130.0      –  37.4  89.8  124.2     –   56.8  88.0     –
+    GraphCMR (image)      70.2      –      –     –     –      –     –   50.1     –     –
+    SPIN (image)          59.2   96.9  116.4  29.8  67.5  105.2     –   41.1     –  18.3
+    I2L-MeshNet (image)   57.7   93.2  110.1  30.9     –      –     –   41.1  55.7  13.4
+    Pose2Mesh (image)     58.3   88.9  106.3  22.6     –      –     –   46.3  64.9  23.9
+    HKMR (image)             –      –      –     –     –      –     –      –  59.6     –
+    HMMR                  72.6  116.5  139.3  15.2     –      –     –   56.9     –     –
+    Doersch et al.        74.7      –      –     –     –      –     –      –     –     –
+    Sun et al.            69.5      –      –     –     –      –     –   42.4  59.1     –
+    VIBE                  56.5   93.5  113.4  27.1  63.4   97.7  29.0   41.5  65.9  18.3
+    TCMR                  55.8   95.0  111.5   6.7  62.8   96.5   9.5   41.1  62.3   5.3
+"""
 PROTOCOL = Protocol(
     title=TABLE4,
     dataset="3dpw",
@@ -77,7 +104,21 @@ def test_frames_not_sequences_are_averaged_and_units_follow_the_frame_rate() -> 
     assert content["per_sequence"]["walk_1"]["num_poses"] == 30
     assert results(evaluation(frame_rate=FrameRate(25, "")))["accel_err_m_s2"] == pytest.approx(6.25)
     assert "accel_err_m_s2" not in results(evaluation(frame_rate=FrameRate(None, "several")))
+    assert {key: rate.fps for key, rate in FRAME_RATES.items()} == {
+        "3dpw": 30,
+        "mpii3d": 25,
+        "h36m": 25,
+        "open": 30,
+    }
     assert set(FRAME_RATES) == {spec.key for spec in DATASETS.values() if spec.eval_joints}
+
+
+def test_frames_left_out_are_added_up() -> None:
+    content = evaluation()
+    content.sequences[0] = replace(content.sequences[0], left_out=5)
+    text = report(content)
+    assert re.search(r"^\| all +\| +50 \| +9 \|", text, re.MULTILINE)
+    assert "Left out of these sequences: 9 frames" in text
 
 
 def test_published_numbers_belong_to_one_title_and_dataset() -> None:
@@ -92,11 +133,30 @@ def test_published_numbers_belong_to_one_title_and_dataset() -> None:
         assert ", published" not in report(content)
     counts = {title: sum(bool(published(title, key)[0]) for key in FRAME_RATES) for title in TITLES}
     assert sorted(counts.values()) == [1, 1, 1, 1, 2]  # table 4's second model has two datasets
-    table6 = published("repr_table6_h36m_model", "h36m")[1]
-    assert table6["TCMR"] == {"mpjpe_pa": 41.1, "mpjpe": 62.3, "accel_err": 5.3}
-    assert table6["HKMR (image)"] == {"mpjpe_pa": None, "mpjpe": 59.6, "accel_err": None}
-    assert "Doersch et al." not in table6
-    assert published("repr_table6_mpii3d_model", "mpii3d")[1]["VIBE"]["accel_err"] == 29.0
+
+
+@pytest.mark.parametrize(
+    ("title", "datasets", "table"),
+    [
+        (TABLE4, ["3dpw"], PAPER4),
+        ("repr_table4_h36m_mpii3d_model", ["h36m", "mpii3d"], PAPER4),
+        ("repr_table6_3dpw_model", ["3dpw"], PAPER6),
+        ("repr_table6_h36m_model", ["h36m"], PAPER6),
+        ("repr_table6_mpii3d_model", ["mpii3d"], PAPER6),
+    ],
+)
+def test_published_numbers_are_the_papers(title: str, datasets: list[str], table: str) -> None:
+    metrics = {"3dpw": ["mpjpe_pa", "mpjpe", "mpvpe", "accel_err"]}
+    first = {"3dpw": 0, "mpii3d": 4, "h36m": 7}
+    for dataset in datasets:
+        keys, expected = metrics.get(dataset, ["mpjpe_pa", "mpjpe", "accel_err"]), {}
+        for line in table.strip().splitlines():
+            method, *cells = re.split(r"\s{2,}", line.strip())
+            assert len(cells) == 10
+            values = [None if cell == "–" else float(cell) for cell in cells[first[dataset] :]]
+            if any(values[: len(keys)]):
+                expected[method] = dict(zip(keys, values))
+        assert published(title, dataset)[1] == expected
 
 
 @pytest.mark.parametrize(
@@ -193,6 +253,30 @@ def test_joint_distances_average_to_the_metrics() -> None:
     expected = [1000 * np.linalg.norm(first.pred[3, j] - first.target[3, j]) for j in range(14)]
     np.testing.assert_allclose(plain[21], expected)
     assert (aligned.mean(axis=1) < plain.mean(axis=1)).all()
+
+
+def test_bars_stand_over_their_joints() -> None:
+    """Joint k is wrong by 10 k mm."""
+    content = evaluation()
+    content = replace(content, sequences=content.sequences[:1])
+    first = content.sequences[0]
+    first.pred[:] = first.target
+    first.pred[:, :, 0] += 0.01 * np.arange(14)
+    axes = _joint_errors(content, "").axes[0]
+    bars = {round(bar.get_x() + bar.get_width() / 2 + 0.2): bar.get_height() for bar in axes.patches[:14]}
+    heights = {
+        label.get_text(): bars[place] for place, label in zip(axes.get_xticks(), axes.get_xticklabels())
+    }
+    assert heights == pytest.approx({name: 10 * k for k, name in enumerate(JOINT_NAMES["common"])}, abs=1e-6)
+
+
+@pytest.mark.parametrize("fps", [25.0, 50.0])
+def test_the_second_axis_shows_metres_per_second_squared(fps: float) -> None:
+    curve = np.linspace(0, 40, 9)
+    first, second = _accelerations("", curve, curve, fps).axes
+    np.testing.assert_allclose(second.get_ylim(), np.array(first.get_ylim()) * 1e-3 * fps**2)
+    assert first.get_ylim()[1] >= 40 and f"m/s² at {fps:g} frames/s" in second.get_ylabel()
+    assert len(_accelerations("", curve, curve, None).axes) == 1
 
 
 def test_plots_are_images_named_after_their_sequences(tmp_path: Path) -> None:

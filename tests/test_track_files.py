@@ -135,7 +135,7 @@ def test_unusable_files(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("\n")
     with pytest.raises(UserError, match="holds no box"):
         read_boxes(tmp_path / "a.txt")
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="is a folder"):
         read_boxes(tmp_path)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -278,6 +278,14 @@ def test_a_true_beginning_is_kept() -> None:
     np.testing.assert_allclose(track.xy, truth, atol=1e-3)
 
 
+def test_who_comes_as_another_goes_is_another() -> None:
+    """One frame shows both, side by side."""
+    scene = Scene(
+        [(200, 300), (275, 300)], 0, present=lambda person, frame: frame < 51 if person == 0 else frame >= 50
+    )
+    assert spans(scene.track(100)) == [(0, 50), (50, 99)]
+
+
 def test_who_is_found_again_further_on_is_the_same() -> None:
     """Reading backwards leads to the frame after the one in which somebody was lost."""
     scene = Scene([(200, 300)])
@@ -360,6 +368,18 @@ def test_people_beside_each_other_are_all_found(apart: int) -> None:
     np.testing.assert_allclose(sorted(middles), [x for x, _ in starts], atol=0.1)
 
 
+def test_who_was_found_leads_to_their_neighbours() -> None:
+    """At once: one image shows six people in a row, of whom the detector sees one from afar."""
+    scene = Scene([(400.0 + 50 * k, 200.0) for k in range(6)], speed=0, radius=40.0, short_sighted=True)
+
+    def detect(picture: np.ndarray) -> list[Detection]:
+        found = Scene.detect(scene, picture)
+        return found if max(picture.shape) < 5 * 40 else found[:1] if picture.shape[1] == 1300 else []
+
+    scene.detect = detect  # type: ignore[method-assign]
+    assert spans(scene.track(1)) == [(0, 0)] * 6
+
+
 # --------------------------------------------------------------------------------
 # Cuts
 
@@ -403,11 +423,16 @@ def test_what_is_no_cut() -> None:
     dim = (textured(0) * 0.5).astype(np.uint8)
     blurred = cv2.GaussianBlur(textured(0), (0, 0), 30)
     panned = [(wide[:, 12 * i : 12 * i + 1300], 1) for i in range(40)]
+    dark = (
+        np.random.default_rng(0).integers(0, 5, (20, 18, 32, 3)).astype(np.uint8)
+    )  # noise of a black screen
+    grains = [cv2.resize(noise, (1300, 400), interpolation=cv2.INTER_NEAREST) for noise in dark]
     faded = [((panned[-1][0] * (1 - i / 15)).astype(np.uint8), 1) for i in range(16)]
     for parts in (
         [(textured(0), 30), (dim, 30), (np.minimum(textured(0).astype(int) + 60, 255).astype(np.uint8), 30)],
         [(textured(0), 30), (blurred, 30), (textured(0), 30)],
         [*panned, *faded, (np.zeros_like(dim), 30)],
+        [(textured(0), 30), *[(grain, 1) for grain in grains], (textured(0), 30)],
     ):
         scene = Standing([(500, 200)], speed=0)
         assert len(track_people(shots(*parts), scene, scene)) == 1  # type: ignore[arg-type]
@@ -451,6 +476,58 @@ def test_empty_video() -> None:
     assert Scene([]).track(50) == []
 
 
+def test_who_was_just_lost_is_looked_for_at_once() -> None:
+    """The second person is out of sight in frame 42, and leaves before the detector's regular turn."""
+    scene = Scene([(200, 300), (800, 300)], present=lambda person, frame: person == 0 or frame < 48)
+
+    def network(frame: np.ndarray, centre: np.ndarray, scale_point: np.ndarray) -> Landmarks:
+        hidden = frame[0, 0, 0] == 42 and centre[0] > 600
+        return landmarks(centre, score=0.1) if hidden else scene(frame, centre, scale_point)
+
+    scene.detect = lambda picture: [] if picture[0, 0, 0] == 42 else Scene.detect(scene, picture)  # type: ignore[method-assign]
+    tracks = track_people(scene.frames(80), scene, network)  # type: ignore[arg-type]
+    assert spans(tracks) == [(0, 79), (0, 47)]
+
+
+@pytest.mark.parametrize(("first", "later", "kept"), [(0.75, 0.75, 0), (0.85, 0.55, 1), (0.85, 0.45, 0)])
+def test_it_takes_more_to_begin_than_to_go_on(first: float, later: float, kept: int) -> None:
+    """How sure the network must be of a person; a track of one frame is too short."""
+    scene = Scene([(200, 300)])
+
+    def network(frame: np.ndarray, centre: np.ndarray, scale_point: np.ndarray) -> Landmarks:
+        found = scene(frame, centre, scale_point)
+        return replace(found, score=min(found.score, first if frame[0, 0, 0] == 0 else later))
+
+    assert len(track_people(scene.frames(60), scene, network)) == kept  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("seen", "kept"), [(8, 1), (6, 0)])
+def test_a_track_of_gaps_follows_nobody(seen: int, kept: int) -> None:
+    """Of every 10 frames as many are seen, the rest would be interpolated."""
+    scene = Scene([(200, 300)], speed=1, present=lambda person, frame: frame % 10 < seen)
+    assert len(scene.track(200)) == kept
+
+
+def test_who_was_lost_for_a_while_is_older_than_who_was_found_meanwhile() -> None:
+    """The younger vanishes beside the older, whose track goes on."""
+    younger, older = (245.0, 300.0), (200.0, 300.0)
+    scene = Scene(
+        [older, younger],
+        speed=1,
+        present=lambda person, frame: not 40 <= frame < 46 if person == 0 else 38 <= frame < 90,
+    )
+    scene.starts[1] = (800.0, 300.0)
+    position = scene.position
+
+    def converging(person: int, frame: int) -> np.ndarray:
+        """From frame 50 to 85 the younger comes near."""
+        share = np.clip((frame - 50) / 35, 0, 1) if person == 1 else 0.0
+        return position(person, frame) - np.array([555 * share, 0])
+
+    scene.position = converging  # type: ignore[method-assign]
+    assert spans(scene.track(140)) == [(0, 139), (38, 89)]
+
+
 def test_same_person() -> None:
     a, other = landmarks(np.array([200, 200])), landmarks(np.array([330, 200]))
     near = landmarks(np.array([205, 203]))
@@ -459,6 +536,13 @@ def test_same_person() -> None:
     assert same_person(a, a) and same_person(a, near) and same_person(a, turned)
     assert not same_person(a, other)
     assert same_person(near, a) and not same_person(other, a)
+    # Boxes that overlap by about a half: one person if the landmarks agree, left and right exchanged or not.
+    beside = landmarks(np.array([214, 200]))
+    assert same_person(a, beside)
+    beside.xy[:] = beside.xy[LANDMARK_FLIP]
+    assert same_person(a, beside)
+    beside.xy[:] = np.roll(beside.xy, 7, axis=0)
+    assert not same_person(a, beside)
 
 
 def test_sample_video() -> None:

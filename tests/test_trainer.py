@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from datetime import datetime, tzinfo
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,13 @@ from torch.optim import SGD
 
 import evaluate as evaluate_command
 import train as train_command
+from lib.core import distributed, run_folder
 from lib.core import trainer as trainer_module
 from lib.core.build import build_model, load_model
 from lib.core.config import dump_yaml, load_config
 from lib.core.optimizer import build_optimizer
 from lib.core.run_folder import create_run_folder, last_checkpoint
-from lib.core.schedule import LearningRate
+from lib.core.schedule import LearningRate, build_schedule
 from lib.core.trainer import Trainer
 from lib.models.body import OPEN_DATA, BodyData, load_body
 from lib.models.smpl import SMPL
@@ -231,15 +233,14 @@ def test_a_run_that_is_stopped_anywhere_goes_on_exactly(
 def test_a_command_that_is_terminated_saves_and_goes_on(
     databases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cfg = tiny_config(databases, tmp_path / "runs", "TRAIN.NUM_ITERS_PER_EPOCH", "100000")
+    opts = ["TRAIN.NUM_ITERS_PER_EPOCH", "100000", "TRAIN.SAVE_EVERY", "1e-9"]
+    cfg = tiny_config(databases, tmp_path / "runs", *opts)
     (tmp_path / "c.yaml").write_text(dump_yaml(cfg))
     command = [sys.executable, "train.py", "--cfg", str(tmp_path / "c.yaml"), "--device", "cpu"]
     running = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    for line in running.stderr:
-        if "3D training windows" in line:
-            break
-    with pytest.raises(subprocess.TimeoutExpired):  # it has trained for a while
-        running.wait(timeout=2)
+    while not list(tmp_path.glob("runs/*/checkpoint.pth.tar")):
+        with pytest.raises(subprocess.TimeoutExpired):  # it still runs
+            running.wait(timeout=0.05)
     running.terminate()
     said = running.stderr.read()
     assert running.wait(timeout=60) in (143, -signal.SIGTERM)
@@ -276,12 +277,128 @@ def test_auto_finds_the_newest_run_of_the_experiment(tmp_path: Path) -> None:
     cfg = tiny_config(tmp_path, tmp_path)
     assert last_checkpoint(cfg) == ""
     names = ["01-02-2026_10-00-00_open", "03-01-2026_10-00-00_open", "04-02-2026_10-00-00_my_open", "_open"]
+    names.append("03-01-2026_10-00-00_open_1")  # of another experiment
     for age, name in enumerate(names):
         (tmp_path / name).mkdir()
         (tmp_path / name / "checkpoint.pth.tar").touch()
         os.utime(tmp_path / name / "checkpoint.pth.tar", (age, age))
     (tmp_path / "05-02-2026_10-00-00_open").mkdir()  # was killed before it could save
     assert last_checkpoint(cfg) == str(tmp_path / names[1] / "checkpoint.pth.tar")
+
+
+def weights(trainer: Trainer) -> torch.Tensor:
+    return nn.utils.parameters_to_vector(trainer.parameters).detach().clone()
+
+
+@pytest.mark.parametrize("clip", [0.0, 1e-3])
+def test_gradients_are_clipped(databases: Path, open_body: BodyData, tmp_path: Path, clip: float) -> None:
+    """By plain descent with rate 1 the weights move as far as the gradient is long."""
+    opts = [
+        "TRAIN.GEN_OPTIM",
+        "sgd",
+        "TRAIN.GEN_LR",
+        "1.0",
+        "TRAIN.GEN_MOMENTUM",
+        "0.0",
+        "TRAIN.GEN_WD",
+        "0.0",
+    ]
+    opts += ["TRAIN.LR_SCHEDULE", "plateau", "TRAIN.WARMUP_ITERS", "0", "TRAIN.GRAD_CLIP", str(clip)]
+    cfg = tiny_config(databases, tmp_path, *opts)
+    trainer = Trainer(cfg, build_model(cfg, open_body), open_body, CPU)
+    before = weights(trainer)
+    trainer.train_step({kind: next(stream) for kind, stream in trainer.streams.items()})
+    length = (weights(trainer) - before).norm().item()
+    assert length == pytest.approx(clip, rel=1e-2) if clip else length > 0.1
+
+
+def test_the_best_so_far_is_kept_by_a_resumed_run(
+    databases: Path, open_body: BodyData, tmp_path: Path
+) -> None:
+    """Whatever the last epoch before was like, and if none after is better."""
+    first = train(tiny_config(databases, tmp_path / "a", "TRAIN.END_EPOCH", "1"), open_body)
+    stored = load_checkpoint(first.folder / "checkpoint.pth.tar")
+    stored["best"], stored["performance"] = 0.25, 80.0
+    (tmp_path / "b").mkdir()
+    torch.save(stored, tmp_path / "b" / "checkpoint.pth.tar")
+    (tmp_path / "b" / "model_best.pth.tar").write_bytes(b"the best")
+    (tmp_path / "b" / "best.txt").write_text("0.25\n")
+    resume = ["TRAIN.RESUME", str(tmp_path / "b" / "checkpoint.pth.tar"), "TRAIN.END_EPOCH", "2"]
+    resumed = train(tiny_config(databases, tmp_path / "c", *resume), open_body)
+    assert resumed.best == 0.25 < resumed.performance < 1000
+    assert (resumed.folder / "model_best.pth.tar").read_bytes() == b"the best"
+    assert (resumed.folder / "best.txt").read_text() == "0.25\n"
+
+
+def test_every_epoch_trains_with_dropout(
+    databases: Path, open_body: BodyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Validation, which comes between, needs the network without."""
+    modes, measured = [], []
+    step, validate = Trainer.train_step, Trainer.validate
+
+    def watched_step(self: Trainer, batches):
+        modes.append({module.training for module in self.model.modules() if isinstance(module, nn.Dropout)})
+        return step(self, batches)
+
+    def watched_validation(self: Trainer, epoch: int) -> float:
+        measured.append((validate(self, epoch), validate(self, epoch)))
+        return measured[-1][0]
+
+    monkeypatch.setattr(Trainer, "train_step", watched_step)
+    monkeypatch.setattr(Trainer, "validate", watched_validation)
+    train(tiny_config(databases, tmp_path, "MODEL.REGRESSOR.DROPOUT", "0.5"), open_body)
+    assert modes == [{True}] * 21
+    assert all(one == other for one, other in measured)
+
+
+@pytest.mark.parametrize(("ratio", "sizes"), [("0.6", (4, 4)), ("0.7", (5, 3)), ("0.25", (2, 6))])
+def test_the_2d_share_of_a_batch_is_rounded_down(
+    databases: Path, open_body: BodyData, tmp_path: Path, ratio: str, sizes: tuple[int, int]
+) -> None:
+    cfg = tiny_config(databases, tmp_path, "TRAIN.DATA_2D_RATIO", ratio)
+    streams = Trainer(cfg, build_model(cfg, open_body), open_body, CPU).streams
+    assert (streams["2d"].batch_size, streams["3d"].batch_size) == sizes
+
+
+def test_processes_differ_in_dropout_and_have_the_weights_of_the_first(
+    databases: Path, open_body: BodyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = []
+    monkeypatch.setattr(distributed, "copy_from_main", sent.append)
+    opts = ["MODEL.REGRESSOR.DROPOUT", "0.5", "TRAIN.GEN_LR", "0.0", *adversarial()]
+    cfg = tiny_config(databases, tmp_path, *opts)
+    trainer = Trainer(cfg, build_model(cfg, open_body), open_body, CPU)
+    assert trainer.adversary is not None
+    assert sent == [trainer.model, trainer.adversary.discriminator]
+    trainer.adversary = None
+    batches = {kind: next(stream) for kind, stream in trainer.streams.items()}
+    losses = {}
+    for rank, step in [(1, 0), (2, 0), (1, 5), (1, 0), (0, 0), (0, 0)]:
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        trainer.step = step
+        losses.setdefault((rank, step), []).append(trainer.train_step(batches)["loss"])
+    again, *others = losses.values()
+    assert again[0] == again[1]
+    assert len({again[0], *(loss for some in others for loss in some)}) == 5
+
+
+def test_auto_finds_runs_that_began_in_the_same_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stopped(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Stopped:
+            return cls(2026, 2, 1, 10, tzinfo=tz)
+
+    monkeypatch.setattr(run_folder, "datetime", Stopped)
+    for name in ("open", "open_1", "open_1", "open", "1_open", "-1_open"):
+        cfg = tiny_config(tmp_path, tmp_path, "EXP_NAME", name)
+        for _ in range(3):
+            checkpoint = create_run_folder(cfg) / "checkpoint.pth.tar"
+            checkpoint.touch()
+            os.utime(checkpoint, (len(list(tmp_path.iterdir())),) * 2)
+            assert last_checkpoint(cfg) == str(checkpoint)
 
 
 @pytest.mark.parametrize("schedule", ["plateau", "cosine"])
@@ -542,7 +659,19 @@ def test_cosine_falls_to_zero_and_warm_up_rises() -> None:
     np.testing.assert_allclose(rates("plateau", [50.0] * 3, warmup=4), [0.25, 0.5, 0.75, 1, 1, 1])
 
 
-def test_sgd_takes_momentum_and_weight_decay() -> None:
+def test_the_schedule_ends_with_the_last_epoch(tmp_path: Path) -> None:
+    cfg = tiny_config(tmp_path, tmp_path, "TRAIN.START_EPOCH", "1", "TRAIN.WARMUP_ITERS", "0")
+    schedule = build_schedule(SGD([nn.Parameter(torch.zeros(1))], lr=1.0), cfg.TRAIN)
+    values = []
+    for iteration in range(14):  # two epochs of seven
+        schedule.before_iteration(iteration)
+        values.append(schedule.value)
+    np.testing.assert_allclose(values, 0.5 + 0.5 * np.cos(np.pi * np.arange(14) / 14), atol=1e-12)
+
+
+def test_optimisers_take_momentum_and_weight_decay() -> None:
     parameters = [nn.Parameter(torch.zeros(1))]
     group = build_optimizer("sgd", parameters, lr=5e-5, weight_decay=0.25, momentum=0.9).param_groups[0]
     assert (group["momentum"], group["weight_decay"], group["lr"]) == (0.9, 0.25, 5e-5)
+    group = build_optimizer("Adam", parameters, lr=5e-5, weight_decay=0.25, momentum=0.9).param_groups[0]
+    assert (group["weight_decay"], group["lr"]) == (0.25, 5e-5)

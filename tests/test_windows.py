@@ -49,6 +49,14 @@ def test_a_name_that_returns_is_a_new_video() -> None:
     assert video_spans(np.array([])).shape == (0, 2)
 
 
+def test_no_frames_give_no_windows() -> None:
+    for overlap in (True, False):
+        windows = training_windows(np.array([]), 16, overlap)
+        assert windows.shape == (0, 3)
+        assert window_frames(windows, 16).shape == (0, 16)
+    assert split_into_chunks(names(("a", 5)), 16, 1).shape == (0, 2)
+
+
 lengths = st.lists(st.integers(1, 50), min_size=1, max_size=6)
 
 

@@ -14,7 +14,7 @@ from yacs.config import CfgNode
 from lib.core.config import from_dict
 from lib.models.body import BodyData, load_body
 from lib.models.tcmr import TCMR
-from lib.utils.errors import UserError
+from lib.utils.errors import UserError, fault
 from lib.utils.files import load_checkpoint
 
 _LONGEST_WINDOW = 4096  # frames
@@ -29,8 +29,8 @@ def build_model(cfg: CfgNode, body: BodyData) -> TCMR:
     pretrained = cfg.TRAIN.PRETRAINED_REGRESSOR
     if pretrained and not Path(pretrained).is_file():
         raise UserError(
-            f"TRAIN.PRETRAINED_REGRESSOR {pretrained} does not exist: put the file there (data/README.md) "
-            "or set the key to '' to start from random weights"
+            f"TRAIN.PRETRAINED_REGRESSOR {pretrained} {fault(Path(pretrained))}: put the file there "
+            "(data/README.md) or set the key to '' to start from random weights"
         )
     return _construct(cfg, body, pretrained)
 

@@ -9,6 +9,7 @@ Without torchrun there is one process, and all functions here are free.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,11 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from lib.utils.errors import UserError
+from lib.utils.errors import UserError, shown
 
 Value = TypeVar("Value")
 
 _TIMEOUT = timedelta(minutes=30)  # how long the others wait for process 0 to validate, or for one that hangs
+_PARENT = os.getppid()
 
 
 def rank() -> int:
@@ -66,20 +68,42 @@ def process_group(device: torch.device) -> Iterator[None]:
     """Join the processes that torchrun started with this one; nothing if it started one, or none.
 
     A process that fails closes its connections, so that the others fail too, and torchrun ends them all.
+
+    Raises:
+        UserError: another process ended, or did not answer; in the functions below, too.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
+    with _together():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
     yield
     dist.destroy_process_group()  # not after an error: it would wait for messages that never come
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        reason = shown(re.sub(r"^\[\S+\] ", "", str(error)).partition(". ")[0])  # without gloo's source line
+        raise UserError(
+            f"process {rank()}: another training process ended or does not answer ({reason}); look for what "
+            "ended it, and go on from the last checkpoint with TRAIN.RESUME auto"
+        ) from error
+
+
+def orphaned() -> bool:
+    """Whether torchrun started this process and is gone: nobody is left to end the others with it."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and os.getppid() != _PARENT
 
 
 def sum_over_processes(values: Tensor) -> Tensor:
     """The sum of every process's ``values``, of the same shape everywhere."""
     if world() > 1:
         values = values.clone()
-        dist.all_reduce(values)
+        with _together():
+            dist.all_reduce(values)
     return values
 
 
@@ -89,7 +113,8 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
         return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     total = torch.cat([gradient.flatten() for gradient in gradients])
-    dist.all_reduce(total)
+    with _together():
+        dist.all_reduce(total)
     for gradient, part in zip(gradients, total.split([gradient.numel() for gradient in gradients])):
         gradient.copy_(part.view_as(gradient))
 
@@ -97,13 +122,15 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
 def copy_from_main(module: nn.Module) -> None:
     """Give every process the weights of process 0."""
     if world() > 1:
-        for parameter in module.parameters():
-            dist.broadcast(parameter.detach(), 0)
+        with _together():
+            for parameter in module.parameters():
+                dist.broadcast(parameter.detach(), 0)
 
 
 def from_main(value: Value) -> Value:
     """The ``value`` of process 0, for whose coming the others wait."""
     values = [value]
     if world() > 1:
-        dist.broadcast_object_list(values, 0)
+        with _together():
+            dist.broadcast_object_list(values, 0)
     return values[0]

@@ -15,14 +15,15 @@ from lib.utils.errors import UserError, shown
 from lib.utils.files import atomic_write
 
 CHECKPOINT, BEST_CHECKPOINT, BEST_VALUE = "checkpoint.pth.tar", "model_best.pth.tar", "best.txt"
-_DATE_PATTERN = r"\d\d-\d\d-\d{4}_\d\d-\d\d-\d\d_"
+_DATE_PATTERN = r"\d\d-\d\d-\d{4}_\d\d-\d\d-\d\d(-\d+)?_"
 LOG_FORMAT = "%(asctime)-15s %(message)s"
 
 
 def create_run_folder(cfg: CfgNode) -> Path:
     """Make ``{OUTPUT_DIR}/{date}_{EXP_NAME}``, set LOGDIR to it, and write the configuration there.
 
-    ``config.yaml`` is plain YAML that ``--cfg`` reads back.
+    The dates of runs that begin in the same second get numbers. ``config.yaml`` is plain YAML that ``--cfg``
+    reads back.
 
     Raises:
         UserError: the folder cannot be made.
@@ -31,8 +32,8 @@ def create_run_folder(cfg: CfgNode) -> Path:
         raise UserError(
             f"EXP_NAME {shown(cfg.EXP_NAME)} is no part of a file name: choose a short, plain word"
         )
-    name = f"{datetime.now():%d-%m-%Y_%H-%M-%S}_{cfg.EXP_NAME}"
-    folder = Path(cfg.OUTPUT_DIR) / name
+    date = f"{datetime.now():%d-%m-%Y_%H-%M-%S}"
+    folder = Path(cfg.OUTPUT_DIR) / f"{date}_{cfg.EXP_NAME}"
     for number in itertools.count(1):
         try:
             folder.mkdir(parents=True)
@@ -40,7 +41,7 @@ def create_run_folder(cfg: CfgNode) -> Path:
         except FileExistsError:  # two runs in the same second
             if not folder.is_dir():
                 raise UserError(f"OUTPUT_DIR {cfg.OUTPUT_DIR} is no folder: choose another") from None
-            folder = Path(cfg.OUTPUT_DIR) / f"{name}_{number}"
+            folder = Path(cfg.OUTPUT_DIR) / f"{date}-{number}_{cfg.EXP_NAME}"
         except (OSError, ValueError) as error:
             raise UserError(f"cannot make the run folder ({error}): choose another OUTPUT_DIR") from error
     cfg.LOGDIR = str(folder)

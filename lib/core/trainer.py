@@ -282,7 +282,7 @@ class Trainer:
             term.backward()
             sums["e_m_disc_loss"] = term.detach()
             total = total + term.detach()
-        stop = total.new_full((), self.signals.number)
+        stop = total.new_full((), self.signals.number or distributed.orphaned())
         values = _to_numbers({**sums, "loss": total, "rows_smpl": counts[2], "stop": stop})
         self.stopping = values.pop("stop") > 0  # if one process stops, all do, after the same step
         if not values.pop("rows_smpl"):  # the original leaves these terms out

@@ -17,7 +17,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from lib.utils.errors import UserError
+from lib.data_utils.open_assets import MODULE, check_pinned
+from lib.utils.errors import UserError, shown
 from lib.utils.geometry import default_focal, turn_to_ray
 from lib.utils.paths import module_command
 
@@ -251,15 +252,16 @@ class _Network:
                 "run `pip install -r requirements.txt`"
             ) from error
         if not Path(path).is_file():
-            raise UserError(
-                f"{path}: no such network; `{module_command('lib.data_utils.open_assets')}` fetches it"
-            )
+            raise UserError(f"{path}: no such network; `{module_command(MODULE)}` fetches it")
+        check_pinned(path)
         try:
             with _silent_stderr():
                 self._interpreter: Any = Interpreter(model_path=str(path), num_threads=threads)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise UserError(f"{path} is not a TensorFlow Lite network ({error}); fetch it again") from error
+            raise UserError(
+                f"{path} is not a TensorFlow Lite network ({shown(error)}); fetch it again"
+            ) from error
         self._input = self._interpreter.get_input_details()[0]["index"]
         # The names (Identity, Identity_1, …) depend on the export; the shapes are the network's own.
         found = {tuple(d["shape"].tolist()): d["index"] for d in self._interpreter.get_output_details()}

@@ -31,7 +31,7 @@ import torch
 from lib.data_utils.boxes import get_smooth_bbox_params, params_to_bboxes
 from lib.data_utils.preprocess import Clip, CropExtractor, Job, Video, image_clip, make_parser
 from lib.data_utils.raw import common_length, find, list_images, read_json, warn_missing
-from lib.utils.errors import UserError, run_command
+from lib.utils.errors import UserError, fault, run_command
 from lib.utils.geometry import axis_angle_to_rotmat, rotmat_to_axis_angle
 from lib.utils.keypoints import JOINT_NAMES, convert_kps
 
@@ -189,7 +189,7 @@ def _smpl_table(path: Path) -> dict[str, Any]:
     """The file's nested dicts, with each ``{"pose": 72, "shape": 10}`` as one (82,) float32 array."""
     if not path.is_file():
         raise UserError(
-            f"file {path} does not exist: get NeuralAnnot's SMPL parameters of Human3.6M, or pass --no-smpl"
+            f"file {path} {fault(path)}: get NeuralAnnot's SMPL parameters of Human3.6M, or pass --no-smpl"
         )
 
     def parameters_to_array(table: dict[str, Any]) -> Any:

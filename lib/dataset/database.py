@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from lib.dataset.finite import check_numbers
-from lib.utils.errors import UserError, shown
+from lib.utils.errors import UserError, fault, shown
 from lib.utils.files import load_joblib, to_array
 from lib.utils.hdf5 import check_data_set, check_links, h5_errors
 
@@ -163,7 +163,7 @@ def read_fields(path: Path, numbers: bool = True) -> dict[str, Any]:
     """
     if not path.is_file():
         raise UserError(
-            f"database {path} does not exist: make or download it (data/README.md says how), "
+            f"database {path} {fault(path)}: make or download it (data/README.md says how), "
             "or name another file in DATASET.FILES"
         )
     content = _read_h5(path) if path.suffix == ".h5" else load_joblib(path, numbers=numbers)
@@ -199,6 +199,8 @@ def _plain(path: Path, field: str, values: Any) -> Any:
         array = to_array(values)
     except ValueError as error:
         raise UserError(f"database {path}: {field} {error}; make the file anew") from error
+    if field == "vid_name" and array.dtype.kind == "O" and {*map(type, array.flat)} not in ({str}, {bytes}):
+        raise UserError(f"database {path}: {field} holds other things than names; make the file anew")
     if field == "vid_name" and array.ndim and (bad := _unprintable(array)):
         raise UserError(f"database {path}: the name {shown(bad)} in {field} has characters that no name has")
     return array

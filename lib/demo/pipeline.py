@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, count
@@ -20,29 +20,31 @@ from yacs.config import CfgNode
 
 from lib.core.config import choose_device
 from lib.demo.camera_watch import CameraWatch
-from lib.demo.export import ObjWriter, save_results
+from lib.demo.drawing import Drawer, View, figures
 from lib.demo.focal import film_camera
 from lib.demo.models import Models, find_checkpoint, load_models
 from lib.demo.networks import find_asset, landmark_network, person_detector
 from lib.demo.reconstruct import Stopwatch, progress_bar, reconstruct
-from lib.demo.render import Renderer, person_colour
+from lib.demo.render import Renderer, colour_name
 from lib.demo.track_files import choose_people, read_boxes, save_boxes, track_boxes
 from lib.demo.tracking import MIN_SECONDS, Track, track_people
 from lib.demo.video import FrameSource, ImageFolder, VideoFile, VideoWriter, video_comment
 from lib.demo.viewer import show_video
 from lib.models.body import BASE_DATA, OPEN_DATA
-from lib.motion.camera import Camera, weak_to_perspective
+from lib.motion.exporters import check_formats, export_scene
 from lib.motion.height import SHORTEST, TALLEST
-from lib.motion.meshes import Meshes
-from lib.motion.motion import Motion, Placed, Scene
+from lib.motion.motion import Scene
 from lib.motion.scene_file import save_scene
+from lib.motion.smooth import parse_smoothing
+from lib.motion.viewer import write_viewer
 from lib.motion.world import Up
-from lib.utils.errors import UserError
-from lib.utils.files import atomic_write
+from lib.utils.errors import UserError, fault
+from lib.utils.files import atomic_write, only_process
 from lib.utils.prefetch import map_ahead, prefetch
 
 log = logging.getLogger(__name__)
 
+SCENE, TRACKS, PAGE = "tcmr_output.npz", "tracks.txt", "viewer.html"
 _LONGEST_NAME = 200  # bytes
 _DRAWING_THREADS = 2
 _FRAMES_AHEAD = 4
@@ -73,6 +75,7 @@ class DemoOptions:
     device: str = "auto"
     bf16: bool = False
     fit: bool | None = None
+    smooth: str = "0"
     focal: float | None = None
     height: str = ""
     up: Up = "floor"
@@ -80,65 +83,11 @@ class DemoOptions:
     cfg: str = ""
     opts: Sequence[str] = ()
     wireframe: bool = False
-    sideview: bool = False
+    view: View = ""
     render_plain: bool = False
-    save_pkl: bool = False
-    save_obj: bool = False
+    export: Sequence[str] = ()
+    viewer: bool = False
     display: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class Figure:
-    """A person to be drawn: the motion, its meshes in the camera's frame, and a colour."""
-
-    motion: Motion
-    meshes: Meshes
-    colour: tuple[float, float, float]
-
-
-def figures(scene: Scene, models: Models, *, plain: bool = False) -> list[Figure]:
-    """Everybody in a scene; ``plain``: where the crop camera (1, 0, 0) would see them."""
-    found, camera = [], scene.camera
-    for index, motion in enumerate(scene.people):
-        placed = motion.camera
-        if plain:
-            cam = np.tile(np.array([1, 0, 0], np.float32), (len(motion), 1))
-            placed = Placed(
-                placed.rotmat,
-                weak_to_perspective(cam, motion.boxes, camera.focal, camera.width, camera.height),
-            )
-        meshes = Meshes(models.tcmr.regressor.smpl, placed, motion.betas)
-        found.append(Figure(motion, meshes, person_colour(index)))
-    return found
-
-
-def drawing_order(people: Sequence[Motion], frame_id: int) -> list[tuple[int, int]]:
-    """``(index into people, row)`` of everybody in a frame, far to near."""
-    rows = [(index, motion.row(frame_id)) for index, motion in enumerate(people)]
-    present = [(index, row) for index, row in rows if row is not None]
-    return sorted(present, key=lambda entry: -people[entry[0]].camera.transl[entry[1], 2])
-
-
-def draw_frame(
-    renderer: Renderer,
-    frame: np.ndarray,
-    frame_id: int,
-    people: Sequence[Figure],
-    camera: Camera,
-    *,
-    wireframe: bool = False,
-    sideview: bool = False,
-    render_plain: bool = False,
-) -> np.ndarray:
-    """The frame (H, W, 3) with everybody drawn in, and with ``sideview`` a side view to its right."""
-    image = np.zeros_like(frame) if render_plain else frame
-    side = np.zeros_like(frame)
-    for index, row in drawing_order([figure.motion for figure in people], frame_id):
-        verts, colour = people[index].meshes[row], people[index].colour
-        image = renderer.render(image, verts, camera.project, colour, wireframe=wireframe)
-        if sideview:
-            side = renderer.render(side, verts, camera.project, colour, wireframe=wireframe, side_view=True)
-    return np.concatenate([image, side], axis=1) if sideview else image
 
 
 def run_demo(options: DemoOptions) -> list[Path]:
@@ -146,8 +95,9 @@ def run_demo(options: DemoOptions) -> list[Path]:
 
     They go to ``{output_folder}/{name}`` (:func:`result_folder`): ``tcmr_{name}_output.mp4`` with the frame
     times of the input, ``tcmr_{name}_input.mp4`` (a copy if the input is an .mp4, else encoded),
-    ``tcmr_output.npz`` (:func:`lib.motion.scene_file.load_scene`), ``tcmr_output.pkl`` with ``save_pkl``,
-    ``meshes/`` with ``save_obj``, ``tracks.txt`` with ``save_tracks``.
+    ``tcmr_output.npz`` (:func:`lib.motion.scene_file.load_scene`), what ``export`` asks for
+    (:data:`lib.motion.exporters.EXPORTERS`), ``tracks.txt`` with ``save_tracks``, ``viewer.html`` with
+    ``viewer``.
     Each appears only when it is complete.
 
     Raises:
@@ -159,8 +109,7 @@ def run_demo(options: DemoOptions) -> list[Path]:
     heights = parse_heights(options.height)
     source = open_source(options)
     info = source.info
-    folder = result_folder(options.output_folder, source)
-    _check_writable(folder)
+    _check_writable(result_folder(options.output_folder, source), options)
     log.info("%s: %dx%d, %.2f frames per second", source.name, info.width, info.height, float(info.fps))
     camera = film_camera(source, options.focal)
     with stopwatch("loading"):
@@ -210,6 +159,7 @@ def run_demo(options: DemoOptions) -> list[Path]:
         n_frames=n_frames,
         name=source.name,
         fit=options.fit,
+        smoothing=parse_smoothing(options.smooth),
         heights=heights_of(heights, [track.person_id for track in tracks]),
         up=options.up,
         lock_feet=options.lock_feet,
@@ -217,17 +167,20 @@ def run_demo(options: DemoOptions) -> list[Path]:
         stopwatch=stopwatch,
     )
     files: list[Path] = []
-    with stopwatch("rendering"), progress_bar(n_frames, "rendering") as bar:
-        files += write_videos(source, scene, models, folder, options, bar.update)
-    if options.save_tracks:
-        files.append(folder / "tracks.txt")
-        save_boxes(tracks, files[-1])
-    with stopwatch("saving"):
-        files.append(folder / "tcmr_output.npz")
-        save_scene(scene, files[-1])
-        if options.save_pkl:
-            files.append(folder / "tcmr_output.pkl")
-            save_results(scene, models.tcmr.regressor.smpl, files[-1])
+    with _own_folder(options, source) as folder:
+        with stopwatch("rendering"), progress_bar(n_frames, "rendering") as bar:
+            files += write_videos(source, scene, models, folder, options, bar.update)
+        if options.save_tracks:
+            files.append(folder / TRACKS)
+            save_boxes(tracks, files[-1])
+        with stopwatch("saving"):
+            files.append(folder / SCENE)
+            save_scene(scene, files[-1])
+            files += export_scene(scene, models.body, folder, options.export)
+        if options.viewer:
+            files.append(folder / PAGE)
+            with stopwatch("viewer"), progress_bar(n_frames, "viewer") as bar:
+                write_viewer(scene, models.body, source, files[-1], bar.update)
     log.info("%s", summary(scene, stopwatch, files, source.damage))
     if options.display:
         files.append(show_video(files[0]))
@@ -236,8 +189,10 @@ def run_demo(options: DemoOptions) -> list[Path]:
 
 def check_options(options: DemoOptions) -> None:
     """UserError if the value of an option makes no sense."""
+    parse_smoothing(options.smooth)
     if options.vid_file and options.img_dir:
         raise UserError("both --vid_file and --img_dir are given; expected one of them")
+    check_formats(options.export, "--export")
     if options.fps is not None and not 0 < options.fps < 1e5:
         raise UserError(f"--fps {options.fps}: expected a number of frames per second")
     if not (np.isfinite(options.min_seconds) and options.min_seconds >= 0):
@@ -295,12 +250,26 @@ def result_folder(output_folder: str | Path, source: FrameSource) -> Path:
     suffix, or of the image folder. Where the results of another input lie there, the name gets the suffix or
     a number on top; the same input finds its own folder again.
     """
+    return next(_possible_folders(output_folder, source))
+
+
+@contextmanager
+def _own_folder(options: DemoOptions, source: FrameSource) -> Iterator[Path]:
+    """The first possible folder in which no other run is writing, held while the block runs."""
+    for folder in _possible_folders(options.output_folder, source):
+        with only_process(folder) as alone:
+            if alone and _made_from(folder) in ("", _mark(source)):  # none finished there meanwhile
+                yield folder
+                return
+
+
+def _possible_folders(output_folder: str | Path, source: FrameSource) -> Iterator[Path]:
     # 255 bytes is the most that file systems take, and names of files are made of this one.
     stem = printable_name(source.name).encode()[:_LONGEST_NAME].decode(errors="ignore") or "images"
     suffix = printable_name(source.path.suffix[1:]) if isinstance(source, VideoFile) else ""
     names = chain([stem], [f"{stem}_{suffix}"] if suffix else [], (f"{stem}_{i}" for i in count(2)))
     folders = (Path(output_folder) / name for name in names)
-    return next(folder for folder in folders if _made_from(folder) in ("", _mark(source)))
+    return (folder for folder in folders if _made_from(folder) in ("", _mark(source)))
 
 
 def printable_name(name: str) -> str:
@@ -352,9 +321,10 @@ def summary(scene: Scene, stopwatch: Stopwatch, files: Sequence[Path], damage: s
     """People, what is damaged, time per stage and files written, as lines of text."""
     people, n_frames = scene.people, scene.n_frames
     lines = ["", f"{len(people)} {'person' if len(people) == 1 else 'people'} in {n_frames} frames"]
-    for motion in people:
-        frames = motion.frames
-        lines.append(f"  person {motion.person_id}: frames {frames[0]} to {frames[-1]} ({len(frames)})")
+    for index, motion in enumerate(people):
+        first, last = motion.frames[[0, -1]]
+        colour = colour_name(index)
+        lines.append(f"  person {motion.person_id}: frames {first} to {last} ({len(motion)}), drawn {colour}")
     lines += [f"the film is {damage}"] if damage else []
     seconds = stopwatch.seconds
     total = sum(seconds.values())
@@ -372,11 +342,16 @@ def measured_fps(moments: Sequence[Fraction], stated: Fraction) -> float:
     return float((len(moments) - 1) / moments[-1]) if len(moments) > 1 else float(stated)
 
 
-def _check_writable(folder: Path) -> None:
+def _check_writable(folder: Path, options: DemoOptions) -> None:
     """Tell the user before the work, not after it, that results cannot be written; creates nothing."""
     parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise UserError(f"--output_folder: cannot write to {parent}; expected a folder that you may write to")
+    names = [f"tcmr_{folder.name}_{kind}.mp4" for kind in ("output", "input")]
+    names += [SCENE, *([TRACKS] * options.save_tracks), *([PAGE] * options.viewer)]
+    for name in names:
+        if (folder / name).exists() and not (folder / name).is_file():
+            raise UserError(f"{folder / name} {fault(folder / name)}, expected a file: move it away")
 
 
 def write_videos(
@@ -387,57 +362,47 @@ def write_videos(
     options: DemoOptions,
     progress: Callable[[int], object],
 ) -> list[Path]:
-    """Draw all frames; returns the output video, the input video and, with ``save_obj``, the meshes.
+    """Draw all frames; returns the output video and the input video.
 
     Decoding, drawing and encoding run side by side.
     """
     output = folder / f"tcmr_{folder.name}_output.mp4"
     input_copy = folder / f"tcmr_{folder.name}_input.mp4"
-    info, people = source.info, figures(scene, models, plain=options.render_plain)
-    renderer = Renderer(models.body.faces, info.width, info.height, len(models.body.v_template))
+    info = source.info
+    people = figures(scene, models.tcmr.regressor.smpl, models.body, plain=options.render_plain)
+    drawer = Drawer(
+        scene,
+        people,
+        Renderer(models.body.faces, info.width, info.height, len(models.body.v_template)),
+        view=options.view,
+        wireframe=options.wireframe,
+        plain=options.render_plain,
+    )
     copied = isinstance(source, VideoFile) and source.path.suffix.lower() == ".mp4" and options.fps is None
     original = source.path if copied else None
-    written = [output, input_copy]
     with ExitStack() as stack:
         writer = stack.enter_context(VideoWriter(output, info.fps, _mark(source)))
         input_writer = None if original else stack.enter_context(VideoWriter(input_copy, info.fps))
-        objects = None
-        if options.save_obj:
-            objects = stack.enter_context(ObjWriter(folder / "meshes", models.body.faces))
-            written.append(objects.folder)
 
         def draw(
             numbered: tuple[int, tuple[Fraction, np.ndarray]],
         ) -> tuple[Fraction, np.ndarray, np.ndarray]:
             frame_id, (moment, frame) = numbered
-            image = draw_frame(
-                renderer,
-                frame,
-                frame_id,
-                people,
-                scene.camera,
-                wireframe=options.wireframe,
-                sideview=options.sideview,
-                render_plain=options.render_plain,
-            )
-            return moment, frame, image
+            return moment, frame, drawer(frame, frame_id)
 
         timed = stack.enter_context(prefetch(source.timed(), _FRAMES_AHEAD))
         drawn = stack.enter_context(
             map_ahead(draw, enumerate(timed), workers=_DRAWING_THREADS, ahead=_FRAMES_AHEAD)
         )
-        for frame_id, (moment, frame, image) in enumerate(drawn):
+        for moment, frame, image in drawn:
             writer.write(image, moment)
             if input_writer is not None:
                 input_writer.write(frame, moment)
-            if objects is not None:
-                for index, row in drawing_order(scene.people, frame_id):
-                    objects.write(scene.people[index].person_id, frame_id, people[index].meshes[row])
             progress(1)
     if original:
         with atomic_write(input_copy) as temporary:
             shutil.copyfile(original, temporary)
-    return written
+    return [output, input_copy]
 
 
 def _noting_times(

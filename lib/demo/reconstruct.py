@@ -20,6 +20,7 @@ from lib.motion.camera import Camera
 from lib.motion.fit import fit_track
 from lib.motion.lift import lift, make_motion, resize
 from lib.motion.motion import Scene
+from lib.motion.smooth import UNSMOOTHED, Smoothing, smooth_motion
 from lib.motion.world import Up, place_in_world
 from lib.utils.crops import CROP_SCALE, crop_to_image
 from lib.utils.landmark_flips import repair_flips
@@ -57,6 +58,7 @@ def reconstruct(
     n_frames: int,
     name: str = "",
     fit: bool | None = None,
+    smoothing: Smoothing = UNSMOOTHED,
     heights: Mapping[int, float] | None = None,
     up: Up = "floor",
     lock_feet: bool = True,
@@ -72,6 +74,7 @@ def reconstruct(
         camera, fps, n_frames, name: of the video.
         fit: move the bodies onto the tracks' landmarks (:mod:`lib.motion.fit`); None: if the features are
             landmarks, too. Where landmarks are of no use, TCMR's own word stands.
+        smoothing: of the motions; what is drawn and written alike.
         heights: metres, of persons by their numbers.
         up, lock_feet: see :func:`lib.motion.world.place_in_world`.
         camera_moves: see :class:`Scene`.
@@ -112,7 +115,7 @@ def reconstruct(
             motion = make_motion(track.person_id, track.frame_ids, fitted, boxes, output["scores"], fps)
             if heights and track.person_id in heights:
                 motion = resize(smpl, models.body, motion, heights[track.person_id], camera)
-            people.append(motion)
+            people.append(smooth_motion(motion, smoothing, smpl, camera, fps))
     scene = Scene(
         name=name,
         people=tuple(people),

@@ -8,28 +8,35 @@ Weak perspective in the image, ``orig_cam`` = (sx, sy, tx, ty), is
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from scipy.sparse import csr_matrix
 
 SIDE_VIEW_DEGREES = 270.0
+_HUES = ("red", "orange", "yellow", "lime", "green", "mint", "cyan", "blue", "indigo", "violet", "magenta",
+         "pink")  # fmt: skip
 _SUPERSAMPLING = 2
 _NEAR, _FAR = 1.0, 4.0
 _MESH_NEAR, _MESH_FAR = 2.0, 3.0
 _EDGE_DEPTH_SLACK = 0.02  # metres behind the visible surface at which an edge still counts as visible
 
 
-def person_colour(person: int) -> tuple[float, float, float]:
+def person_colour(person: int) -> Colour:
     """RGB in [0, 1] for the ``person``-th person (from 0): soft, and far apart for neighbouring numbers."""
+    return colorsys.hsv_to_rgb(_hue(person), 0.5, 1.0)
+
+
+def colour_name(person: int) -> str:
+    """What people call that colour."""
+    return _HUES[round(_hue(person) * len(_HUES)) % len(_HUES)]
+
+
+def _hue(person: int) -> float:
     golden_section = 0.381966
-    return colorsys.hsv_to_rgb((0.57 + golden_section * person) % 1.0, 0.5, 1.0)
-
-
-def flip_to_gl(verts: np.ndarray) -> np.ndarray:
-    """(*, 3) camera axes (y down, z away) -> graphics axes (y up, z towards the viewer): (X, -Y, -Z)."""
-    return verts * np.array([1.0, -1.0, -1.0], dtype=verts.dtype)
+    return (0.57 + golden_section * person) % 1.0
 
 
 def rotate_about_y(verts: np.ndarray, degrees: float) -> np.ndarray:
@@ -51,6 +58,7 @@ def project_vertices(verts: np.ndarray, orig_cam: np.ndarray, width: int, height
 
 Projection = Callable[[np.ndarray], np.ndarray]
 """Vertices (V, 3) metres -> pixels (V, 2)."""
+Colour = tuple[float, float, float]
 
 
 class Renderer:
@@ -76,50 +84,51 @@ class Renderer:
     def render(
         self,
         image: np.ndarray,
-        verts: np.ndarray,
+        meshes: Sequence[tuple[np.ndarray, Colour]],
         camera: np.ndarray | Projection,
-        colour: tuple[float, float, float] = (1.0, 1.0, 0.9),
         *,
         wireframe: bool = False,
-        side_view: bool = False,
     ) -> np.ndarray:
-        """Draw one mesh over an image.
+        """Draw meshes over an image; of each point the nearest surface is seen, whoever's it is.
 
         Args:
             image: (H, W, 3) uint8 RGB, left as it is.
-            verts: (V, 3) metres, camera axes (x right, y down, z away).
+            meshes: vertices (V, 3) in metres, camera axes (x right, y down, z away), and RGB in [0, 1].
             camera: ``orig_cam`` (4,) sx, sy, tx, ty, or any projection; a mesh partly or wholly outside the
                 image is fine.
-            colour: RGB in [0, 1].
             wireframe: draw the visible edges instead of the surface.
-            side_view: turn the mesh by 270 degrees about the vertical axis through the body origin.
 
         Returns:
             (H, W, 3) uint8 RGB, a new image.
         """
         out = image.copy()
+        shapes = [self._shape(verts, colour, camera) for verts, colour in meshes]
+        for group, low, high in _windows([shape for shape in shapes if shape is not None]):
+            window = out[low[1] : high[1], low[0] : high[0]]
+            moved = [replace(shape, pixels=shape.pixels - low) for shape in group]
+            samples, buffer, depths = self._rasterise(moved, window.shape[1], window.shape[0])
+            if wireframe:
+                self._draw_edges(window, moved, buffer, depths)
+            else:
+                _draw_surface(window, samples, buffer)
+        return out
+
+    def _shape(self, verts: np.ndarray, colour: Colour, camera: np.ndarray | Projection) -> _Shape | None:
+        """What is to be drawn of a mesh; None if it is nowhere in the image."""
         verts = np.asarray(verts, np.float32)
-        if side_view:
-            verts = rotate_about_y(verts, SIDE_VIEW_DEGREES)
         if callable(camera):
             pixels = camera(verts)
         else:
             pixels = project_vertices(verts, camera, self.width, self.height)
         if not np.isfinite(pixels).all():
-            return out
+            return None
         low = np.maximum(np.floor(pixels.min(axis=0)) - 1, 0).astype(int)
         high = np.minimum(np.ceil(pixels.max(axis=0)) + 2, [self.width, self.height]).astype(int)
         if (low >= high).any():
-            return out
-        window = out[low[1] : high[1], low[0] : high[0]]
-        colours = self._shade(verts, colour)
-        if wireframe:
-            self._draw_edges(window, pixels - low, verts, colours)
-        else:
-            self._draw_surface(window, pixels - low, verts[:, 2], colours)
-        return out
+            return None
+        return _Shape(pixels, verts[:, 2], self._shade(verts, colour), low, high)
 
-    def _shade(self, verts: np.ndarray, colour: tuple[float, float, float]) -> np.ndarray:
+    def _shade(self, verts: np.ndarray, colour: Colour) -> np.ndarray:
         """(V, 3) RGB in [0, 1]: key light from the upper left, cool fill from the right, rim, soft gloss."""
         a, b, c = (verts[self.faces[:, k]] for k in range(3))
         normals = self._gather @ np.cross(b - a, c - a)
@@ -135,66 +144,94 @@ class Renderer:
         return np.clip(shaded, 0, 1).astype(np.float32)
 
     def _rasterise(
-        self, pixels: np.ndarray, depth: np.ndarray, colours: np.ndarray, width: int, height: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Supersampled colour (h, w, 3), zero where empty, and depth (h, w), ``_FAR`` where empty.
+        self, shapes: Sequence[_Shape], width: int, height: int
+    ) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
+        """Supersampled colour (h, w, 3), zero where empty; depth (h, w), ``_FAR`` where empty; and which
+        metres its ends ``_MESH_NEAR`` and ``_MESH_FAR`` are.
 
         The rasteriser knows only perspective cameras. Each vertex is therefore moved to where its viewing ray
-        has the pixel that the weak-perspective camera wants: vertices, and with them triangles, land exactly.
+        has the pixel that the camera wants: vertices, and with them triangles, land exactly.
         """
-        near, far = float(depth.min()), float(depth.max())
-        z = _MESH_NEAR + (depth - near) * ((_MESH_FAR - _MESH_NEAR) / max(far - near, 1e-6))
-        # The image plane's centre is the window's; +0.5 because pixel centres are whole numbers here.
-        x = (pixels[:, 0] + 0.5 - width / 2) / (height / 2) * z
-        y = (pixels[:, 1] + 0.5 - height / 2) / (height / 2) * z
-        points = np.stack([x, -y, -z], axis=1).astype(np.float32)
+        near = min(float(shape.depth.min()) for shape in shapes)
+        far = max(float(shape.depth.max()) for shape in shapes)
         size = (height * _SUPERSAMPLING, width * _SUPERSAMPLING)
         surface = np.zeros((*size, 3), np.float32)
         buffer = np.full(size, _FAR, np.float32)
-        cv2.triangleRasterize(
-            points[:, None],
-            self.faces[:, None],
-            colours[:, None],
-            surface,
-            buffer,
-            np.eye(4, dtype=np.float32),
-            np.pi / 2,
-            _NEAR,
-            _FAR,
-            self._settings,
-        )
-        return surface, buffer
-
-    def _draw_surface(
-        self, window: np.ndarray, pixels: np.ndarray, depth: np.ndarray, colours: np.ndarray
-    ) -> None:
-        height, width = window.shape[:2]
-        samples, buffer = self._rasterise(pixels, depth, colours, width, height)
-        surface = cv2.resize(samples, (width, height), interpolation=cv2.INTER_AREA)
-        missed = (buffer >= 0.99 * _FAR).astype(np.uint8) * 255
-        background = cv2.resize(missed, (width, height), interpolation=cv2.INTER_AREA)
-        kept = cv2.multiply(window, cv2.merge([background] * 3), scale=1 / 255)
-        window[:] = cv2.add(kept, cv2.convertScaleAbs(surface, alpha=255))
+        for shape in shapes:
+            z = _MESH_NEAR + (shape.depth - near) * ((_MESH_FAR - _MESH_NEAR) / max(far - near, 1e-6))
+            # The image plane's centre is the window's; +0.5 because pixel centres are whole numbers here.
+            x = (shape.pixels[:, 0] + 0.5 - width / 2) / (height / 2) * z
+            y = (shape.pixels[:, 1] + 0.5 - height / 2) / (height / 2) * z
+            cv2.triangleRasterize(
+                np.stack([x, -y, -z], axis=1).astype(np.float32)[:, None],
+                self.faces[:, None],
+                shape.colours[:, None],
+                surface,
+                buffer,
+                np.eye(4, dtype=np.float32),
+                np.pi / 2,
+                _NEAR,
+                _FAR,
+                self._settings,
+            )
+        return surface, buffer, (near, far)
 
     def _draw_edges(
-        self, window: np.ndarray, pixels: np.ndarray, verts: np.ndarray, colours: np.ndarray
+        self,
+        window: np.ndarray,
+        shapes: Sequence[_Shape],
+        buffer: np.ndarray,
+        depths: tuple[float, float],
     ) -> None:
         height, width = window.shape[:2]
-        _, buffer = self._rasterise(pixels, verts[:, 2], colours, width, height)
-        near, far = float(verts[:, 2].min()), float(verts[:, 2].max())
+        near, far = depths
         surface_depth = near + (buffer - _MESH_NEAR) * ((far - near) / (_MESH_FAR - _MESH_NEAR))
+        for shape in shapes:
+            ends = shape.pixels[self._edges]
+            middle = ends.mean(axis=1) + 0.5
+            inside = ((middle >= 0) & (middle < [width, height])).all(axis=1)
+            column, row = (middle[inside] * _SUPERSAMPLING).astype(int).T
+            depth = shape.depth[self._edges].mean(axis=1)[inside]
+            visible = np.flatnonzero(inside)[depth < surface_depth[row, column] + _EDGE_DEPTH_SLACK]
+            shift = 4
+            points = np.round(ends[visible] * (1 << shift)).astype(np.int32)
+            rgb = (255 * shape.colours[self._edges[visible]].mean(axis=1)).tolist()
+            for (start, end), line_colour in zip(points.tolist(), rgb):
+                cv2.line(window, start, end, line_colour, 1, cv2.LINE_AA, shift)
 
-        ends = pixels[self._edges]
-        middle = ends.mean(axis=1) + 0.5
-        inside = ((middle >= 0) & (middle < [width, height])).all(axis=1)
-        column, row = (middle[inside] * _SUPERSAMPLING).astype(int).T
-        depth = verts[self._edges, 2].mean(axis=1)[inside]
-        visible = np.flatnonzero(inside)[depth < surface_depth[row, column] + _EDGE_DEPTH_SLACK]
-        shift = 4
-        points = np.round(ends[visible] * (1 << shift)).astype(np.int32)
-        rgb = (255 * colours[self._edges[visible]].mean(axis=1)).tolist()
-        for (start, end), line_colour in zip(points.tolist(), rgb):
-            cv2.line(window, start, end, line_colour, 1, cv2.LINE_AA, shift)
+
+@dataclass(frozen=True, eq=False)
+class _Shape:
+    """A mesh on its way into the image: pixels (V, 2), depth (V,) metres, colours (V, 3), corners (2,)."""
+
+    pixels: np.ndarray
+    depth: np.ndarray
+    colours: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def _windows(shapes: Sequence[_Shape]) -> list[tuple[list[_Shape], np.ndarray, np.ndarray]]:
+    """Shapes whose rectangles meet, with the rectangle about all of them."""
+    groups: list[tuple[list[_Shape], np.ndarray, np.ndarray]] = []
+    for shape in shapes:
+        together, low, high = [shape], shape.low, shape.high
+        while meeting := [g for g in groups if (g[1] < high).all() and (low < g[2]).all()]:
+            groups = [group for group in groups if all(group is not other for other in meeting)]
+            together = [*(member for group in meeting for member in group[0]), *together]
+            low = np.min([low, *(group[1] for group in meeting)], axis=0)
+            high = np.max([high, *(group[2] for group in meeting)], axis=0)
+        groups.append((together, low, high))
+    return groups
+
+
+def _draw_surface(window: np.ndarray, samples: np.ndarray, buffer: np.ndarray) -> None:
+    height, width = window.shape[:2]
+    surface = cv2.resize(samples, (width, height), interpolation=cv2.INTER_AREA)
+    missed = (buffer >= 0.99 * _FAR).astype(np.uint8) * 255
+    background = cv2.resize(missed, (width, height), interpolation=cv2.INTER_AREA)
+    kept = cv2.multiply(window, cv2.merge([background] * 3), scale=1 / 255)
+    window[:] = cv2.add(kept, cv2.convertScaleAbs(surface, alpha=255))
 
 
 def _unit(*direction: float) -> np.ndarray:

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 LAST_FRAME = 240  # frames after the first one that are drawn
 DEFAULT_FPS = 30.0
 _PLAIN_CAMERA = (1.0, 0.0, 0.0)
+_COLOUR = (1.0, 1.0, 0.9)
 _BLOCK = 32  # frames posed at once
 
 
@@ -112,7 +113,7 @@ def _write_video(path: Path, bodies: Bodies, rows: np.ndarray, smpl: SMPL, plain
                     f"image {files[k]} is {image.shape[1]}x{image.shape[0]}, expected {width}x{height} like "
                     f"{files[0]}: repair it"
                 )
-            drawn = renderer.render(image, verts, cameras[k])
+            drawn = renderer.render(image, [(verts, _COLOUR)], cameras[k])
             video.write(cv2.resize(drawn, half, interpolation=cv2.INTER_AREA), k / video.fps)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from lib.data_utils.blazepose import LandmarkNetwork, Landmarks, intersection_over_union
 from lib.demo.tracking import MAX_GAP, MIN_PRESENCE, Track, make_track
-from lib.utils.errors import UserError
+from lib.utils.errors import UserError, fault
 from lib.utils.files import atomic_write
 from lib.utils.landmark_features import landmark_boxes
 
@@ -27,10 +27,10 @@ def read_boxes(path: str | Path) -> Boxes:
     path = Path(path)
     if not path.is_file():
         raise UserError(
-            f"--tracks {path}: no such file; expected lines of frame,person,left,top,width,height"
+            f"--tracks {path} {fault(path)}; expected lines of frame,person,left,top,width,height"
         )
     boxes: dict[int, dict[int, np.ndarray]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), 1):
         if not line.strip():
             continue
         try:

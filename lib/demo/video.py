@@ -129,7 +129,8 @@ class VideoFile(FrameSource):
                 f"file:{self.path}", metadata_errors="replace", options={"protocol_whitelist": "file"}
             )
         except (av.FFmpegError, OSError) as error:
-            raise UserError(f"{self.path}: cannot be opened as a video ({error}); give another") from error
+            reason = error.strerror or error
+            raise UserError(f"{self.path}: cannot be opened as a video ({reason}); give another") from error
         with container:
             stream = _best_stream(container)
             if stream is None:

@@ -133,6 +133,13 @@ class Scene:
         _check("world_offset", self.world_offset, (3,))
         if not (np.isfinite(self.fps) and self.fps > 0):
             raise ValueError(f"fps is {self.fps}, expected more than 0")
+        if self.n_frames < 1:
+            raise ValueError(f"n_frames is {self.n_frames}, expected 1 or more")
+        for motion in self.people:
+            if motion.frames[0] < 0 or motion.frames[-1] >= self.n_frames:
+                raise ValueError(
+                    f"person {motion.person_id} is in frames that a video of {self.n_frames} lacks"
+                )
 
 
 def rest_joints(body: BodyData, betas: np.ndarray) -> np.ndarray:

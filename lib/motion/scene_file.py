@@ -70,7 +70,9 @@ def load_scene(path: str | Path) -> Scene:
 
 
 def _scene(arrays: dict[str, np.ndarray], ids: list[str]) -> Scene:
-    people = []
+    people, n_frames = [], int(arrays["n_frames"])
+    if not ids or len(set(ids)) < len(ids):
+        raise ValueError("expected one person or more, each with a number of its own")
     for number in ids:
         parts: dict[str, Any] = {name: _numbers(arrays[f"{number}/{name}"], name) for name in _ARRAYS}
         parts["contacts"], parts["frames"] = parts["contacts"].astype(bool), parts["frames"].astype(int)
@@ -80,17 +82,23 @@ def _scene(arrays: dict[str, np.ndarray], ids: list[str]) -> Scene:
             )
             for frame in ("camera", "world")
         }
+        for frame, values in placed.items():
+            _check_rotations(f"{frame}_rotmat", values.rotmat)
         people.append(Motion(person_id=int(number), **parts | placed))
+        first, last = people[-1].frames[[0, -1]]
+        if first < 0 or last >= n_frames:
+            raise ValueError(f"person {number} is in frames {first} to {last} of {n_frames}")
     width, height = (int(side) for side in _numbers(arrays["image_size"], "image_size"))
     focal = float(arrays["focal"])
     if not (width > 0 and height > 0 and np.isfinite(focal) and focal > 0):
         raise ValueError(f"a camera of {width}x{height} px and focal length {focal}")
+    _check_rotations("world_rotation", _numbers(arrays["world_rotation"], "world_rotation"))
     return Scene(
         name=str(arrays["name"]),
         people=tuple(people),
         camera=Camera(width, height, focal, str(arrays["focal_source"])),
         fps=float(arrays["fps"]),
-        n_frames=int(arrays["n_frames"]),
+        n_frames=n_frames,
         body=str(arrays["body"]),
         gender=str(arrays["gender"]),
         world_rotation=_numbers(arrays["world_rotation"], "world_rotation"),
@@ -98,6 +106,13 @@ def _scene(arrays: dict[str, np.ndarray], ids: list[str]) -> Scene:
         camera_moves=bool(arrays["camera_moves"]),
         feet_locked=bool(arrays["feet_locked"]),
     )
+
+
+def _check_rotations(name: str, values: np.ndarray) -> None:
+    """ValueError if matrices (*, 3, 3) do not turn."""
+    square = values @ np.swapaxes(values, -1, -2)
+    if not (np.allclose(square, np.eye(3), atol=1e-3) and (np.linalg.det(values) > 0).all()):
+        raise ValueError(f"{name} is not made of rotations")
 
 
 def _numbers(values: np.ndarray, name: str) -> np.ndarray:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 _SHOWN = 60  # characters of a name that comes from a file
 _SIGNALS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+_NO_MEMORY = re.compile("can't allocate memory|out of memory")  # in torch's words
 _CLOSED_PIPE = 141  # what a shell reports of a process that SIGPIPE ended
 
 
@@ -31,6 +34,15 @@ def shown(name: Any) -> str:
     """A name from a file for use in a message: printable, in one line and not too long."""
     text = printable(" ".join(str(name).split()))
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+
+
+def fault(path: Path) -> str:
+    """What is wrong with a path at which there is not the file or folder that was wanted."""
+    if path.is_dir():
+        return "is a folder"
+    if path.is_file():
+        return "is a file"
+    return "is neither file nor folder" if path.exists() else "does not exist"
 
 
 def leave_on_signals() -> None:
@@ -80,7 +92,9 @@ def run_command(main: Callable[[], None]) -> None:
         sys.exit(_CLOSED_PIPE)
     except OSError as error:
         _fail(_system(error))
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
+            raise
         _fail("there is not enough memory for this")
     except KeyboardInterrupt as error:
         number = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT

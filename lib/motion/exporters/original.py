@@ -1,16 +1,14 @@
-"""Results on disk: ``tcmr_output.pkl`` and one .obj per person and frame."""
+"""``tcmr_output.pkl``: the results under the original's keys."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from lib.demo.render import flip_to_gl
+from lib.models.body import BodyData
 from lib.models.smpl import SMPL
 from lib.motion.camera import perspective_to_weak
 from lib.motion.meshes import Meshes
@@ -19,7 +17,7 @@ from lib.utils.files import dump_joblib
 from lib.utils.geometry import crop_cam_to_image_cam, rotmat_to_axis_angle
 
 
-def save_results(scene: Scene, smpl: SMPL, path: str | Path) -> None:
+def export(scene: Scene, body: BodyData, folder: Path) -> list[Path]:
     """Write the original's ``{person id: {key: array}}`` as a joblib pickle of plain containers and arrays.
 
     For n frames: pred_cam (n, 3), orig_cam (n, 4), verts (n, 6890, 3) metres without translation, pose
@@ -27,7 +25,9 @@ def save_results(scene: Scene, smpl: SMPL, path: str | Path) -> None:
     (n, 49, 2) px, bboxes (n, 4) px, frame_ids (n,). New: trans (n, 3) metres, fps, image_size, focal_length,
     body: a vertex p is seen at p + trans; pred_cam and orig_cam are the nearest weak perspective.
     """
+    path, smpl = folder / "tcmr_output.pkl", SMPL(body)
     dump_joblib({motion.person_id: _result(motion, scene, smpl) for motion in scene.people}, path)
+    return [path]
 
 
 def _result(motion: Motion, scene: Scene, smpl: SMPL) -> dict[str, Any]:
@@ -52,41 +52,3 @@ def _result(motion: Motion, scene: Scene, smpl: SMPL) -> dict[str, Any]:
         "focal_length": camera.focal,
         "body": scene.body,
     }
-
-
-class ObjWriter:
-    """Writes meshes as ``{folder}/{person:04d}/{frame:06d}.obj``.
-
-    A context manager: the folder appears, in place of an earlier one, when the block ends without an error.
-    """
-
-    def __init__(self, folder: str | Path, faces: np.ndarray) -> None:
-        """``faces`` (F, 3) vertex numbers from 0; .obj counts from 1."""
-        self.folder = Path(folder)
-        self._temporary = self.folder.with_name(f".{self.folder.name}.{os.getpid()}.tmp")
-        self._faces = _rows("f", "%d", np.asarray(faces, np.int64) + 1)
-
-    def __enter__(self) -> ObjWriter:
-        self._temporary.mkdir(parents=True)
-        return self
-
-    def write(self, person: int, frame: int, verts: np.ndarray) -> None:
-        """Write vertices (V, 3) in metres, camera axes, as (X, -Y, -Z): y up, facing the viewer."""
-        path = self._temporary / f"{person:04d}" / f"{frame:06d}.obj"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(_rows("v", "%.6f", flip_to_gl(verts)) + self._faces)
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                if self.folder.exists():
-                    shutil.rmtree(self.folder)
-                self._temporary.rename(self.folder)
-        finally:
-            shutil.rmtree(self._temporary, ignore_errors=True)
-
-
-def _rows(letter: str, number: str, values: np.ndarray) -> str:
-    """One line ``letter a b c`` per row of ``values`` (n, 3)."""
-    line = f"{letter} {number} {number} {number}\n"
-    return (line * len(values)) % tuple(values.ravel().tolist())
