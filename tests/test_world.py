@@ -74,9 +74,9 @@ def test_sizes_that_are_wrong_still_stand_on_one_floor(body: BodyData) -> None:
 def test_level_camera_where_asked_and_where_nothing_is_known(body: BodyData) -> None:
     scene = scene_of([walk(body, 3)], body, camera_turn(12.0, 0.0))
     assert np.allclose(place_in_world(scene, body, up="camera").world_rotation, np.diag([1, -1, -1]))
-    # Feet out of the picture say nothing; people who stand upright still do.
-    blind = replace(scene, camera=replace(CAMERA, height=100))
-    assert not place_in_world(blind, body).people[0].contacts.any()
+    # Feet out of the picture say nothing.
+    cut = replace(scene_of([walk(body, 3)], body, camera_turn(0.0, 0.0)), camera=replace(CAMERA, height=100))
+    assert not place_in_world(cut, body).people[0].contacts.any()
     assert place_in_world(replace(scene, people=()), body).people == ()
 
 
@@ -108,7 +108,19 @@ def test_own_path_before_a_camera_that_moves(body: BodyData) -> None:
     assert np.abs(feet[..., 1][scene.people[0].contacts]).max() < 1e-3
 
 
-def test_one_frame_and_an_hour(body: BodyData) -> None:
+def test_who_lies_says_nothing_of_gravity(body: BodyData) -> None:
+    """Somebody who lies beside a walker, along the line of sight, does not turn the world over."""
+    placed, betas = walk(body, 3)
+    pelvis = Skeleton.of(body, betas).rest[0]
+    still = Placed(placed.rotmat[:1].repeat(120, 0), placed.transl[:1].repeat(120, 0))
+    over = Rotation.from_euler("x", -90, degrees=True).as_matrix()
+    lying = still.moved(over, np.array([-2.0, 0.15, 0]) - over @ (still.transl[0] + pelvis), pelvis)
+    turn = camera_turn(10.0, 0.0)
+    scene = place_in_world(scene_of([(placed, betas), (lying, betas)], body, turn), body)
+    assert angle(turn @ [0, 1, 0], scene.world_rotation.T @ [0, 1, 0]) < 2.5
+
+
+def test_one_frame(body: BodyData) -> None:
     placed, betas = walk(body, 7, length=40)
     one = Placed(placed.rotmat[:1], placed.transl[:1])
     assert len(place_in_world(scene_of([(one, betas)], body, camera_turn(0, 0)), body).people[0]) == 1

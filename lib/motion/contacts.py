@@ -7,8 +7,9 @@ import numpy as np
 from lib.motion.feet import runs
 from lib.utils.smoothing import gaussian
 
-_SMOOTH = 0.04  # seconds, width of the Gaussian over the path
+_SMOOTH = 0.025  # seconds, width of the Gaussian over the path
 _START, _END = 0.4, 0.45  # m/s below which a contact can begin, and above which it ends
+_STEP = 0.2  # metres from its middle that a foot which stands seems to move
 _LOW, _HIGH = 0.1, 0.14  # metres above the floor, likewise
 
 
@@ -36,4 +37,18 @@ def find_contacts(points: np.ndarray, heights: np.ndarray, fps: float, along: fl
     for column in range(heights.shape[1]):
         for start, stop in runs(possible[:, column]):
             contacts[start:stop, column] = sure[start:stop, column].any()
+        _part(contacts[:, column], paths[:, column], speed[:, column])
     return contacts
+
+
+def _part(contact: np.ndarray, path: np.ndarray, speed: np.ndarray) -> None:
+    """Take out of each contact (T,) the fastest frames until what remains stays in one place: two steps,
+    seen from behind, can look like one."""
+    stack = runs(contact)
+    while stack:
+        start, stop = stack.pop()
+        piece = path[start:stop]
+        if np.linalg.norm(piece - piece.mean(0), axis=1).max() > _STEP:
+            fastest = start + int(speed[start:stop].argmax())
+            contact[fastest] = False
+            stack += [(a, b) for a, b in ((start, fastest), (fastest + 1, stop)) if a < b]
