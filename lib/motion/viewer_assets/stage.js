@@ -278,7 +278,7 @@ export class Stage {
   /** Small in the scene; behind everything when it is what one looks through. */
   #placeFilm() {
     const away = new THREE.Vector3(...this.data.camera.offset).distanceTo(this.centre);
-    this.film.children.forEach((part) => part.scale.setScalar(this.fromCamera ? 1 : Math.max(0.1 * away, 0.15)));
+    this.film.children.forEach((part) => part.scale.setScalar(this.fromCamera ? 1 : Math.max(0.18 * away, 0.15)));
     this.picture.material.depthTest = !this.fromCamera;
     this.picture.renderOrder = this.fromCamera ? -10 : 0;
     this.film.visible = this.cameraOn || this.fromCamera;
@@ -356,7 +356,7 @@ export class Stage {
     const away = this.view.position.clone().sub(this.controls.target).normalize();
     const reach = camera.distanceTo(this.centre) / 2 + 0.5 * this.reach;
     this.controls.target.copy(camera).add(this.centre).multiplyScalar(0.5);
-    this.view.position.copy(this.controls.target).addScaledVector(away, reach / Math.sin(this.#halfAngle()));
+    this.view.position.copy(this.controls.target).addScaledVector(away, (0.8 * reach) / Math.sin(this.#halfAngle()));
     this.controls.update();
   }
 
