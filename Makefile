@@ -72,4 +72,4 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-blender tests/gltf/node_modules
+	rm -rf $(VENV) .venv-blender

@@ -22,7 +22,7 @@ from lib.demo.drawing import figures
 from lib.demo.models import Models, find_checkpoint, load_models
 from lib.demo.pipeline import DemoOptions, run_demo, write_videos
 from lib.demo.reconstruct import reconstruct
-from lib.demo.render import Colour, Renderer
+from lib.demo.render import Renderer
 from lib.demo.tracking import Track, track_people
 from lib.demo.video import VideoFile
 from lib.models.body import load_body
@@ -31,6 +31,7 @@ from lib.models.hmr import HMR
 from lib.models.precision import cpu_has_bf16
 from lib.motion.camera import Camera
 from lib.motion.motion import Scene
+from lib.utils.colours import Colour
 from lib.utils.crops import IMAGENET_MEAN, IMAGENET_STD
 from lib.utils.geometry import default_focal
 from lib.utils.prefetch import prefetch

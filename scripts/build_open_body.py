@@ -8,7 +8,8 @@ directions, and the 21 landmark vertex ids that smplx hard-codes lie on the righ
 3. collapse edges, mirrored pairs together, down to SMPL's vertex count (a subset of the vertices stays);
 4. principal components give the shape directions, non-negative least squares the sparse joint regressor;
 5. smooth the skinning weights around the shoulders and fit the pose directions to corrected skinning;
-6. number the vertices so that landmarks have SMPL's ids, and define the evaluation regressors.
+6. number the vertices so that landmarks have SMPL's ids, and define the evaluation regressors;
+7. smooth the chest of the mean body, so that it reads as neither sex, and keep the joints where they are.
 
 Frame of the result: metres, y up, facing +z, the person's left at +x, pelvis at (0, -0.22, 0.03).
 A run takes under a minute of CPU after the first load of ``anny`` (which compiles for one to two minutes).
@@ -30,7 +31,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, identity
+from scipy.sparse.linalg import spsolve
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
@@ -58,6 +60,10 @@ WEIGHT_PASSES = 12  # smoothing of the skinning weights, full within a third of 
 SHOULDER_RADIUS = 0.22
 MUSH_PASSES = 5  # smoothing in the target of the pose directions
 SUPPORT_PASSES = 4  # how far pose directions reach beyond the vertices that two joints share
+# Where the chest is smoothed: ellipses about |x|, y, in front of z, and their half axes; metres.
+CHEST = np.array([0.095, 0.108, 0.06])
+CHEST_SIZE = np.array([0.095, 0.09])
+KEEPERS = 150  # vertices around a joint that keep it in place where the chest took part in it
 PELVIS = np.array([0.0, -0.22, 0.03])
 MIRROR = np.array([-1.0, 1.0, 1.0])
 
@@ -682,6 +688,34 @@ def evaluation_regressors(mean: Array, regressor: Array, weights: Array) -> tupl
     return np.stack(h36m), np.stack(extra)
 
 
+def flatten_chest(mean: Array, average: csr_matrix) -> tuple[Array, Array]:
+    """The mean body with a chest that bends as little as it can between its borders (biharmonic), and the
+    numbers of the vertices that moved. The shape directions stay: they say how people differ from it."""
+    x, y, z = mean.T
+    away = (np.stack([np.abs(x), y], 1) - CHEST[:2]) / CHEST_SIZE
+    chest = np.flatnonzero(((away**2).sum(1) < 1) & (z > CHEST[2]))
+    bend = (identity(len(mean)) - average).tocsc()
+    matrix = bend[:, chest]
+    flat = mean.copy()
+    flat[chest] -= spsolve((matrix.T @ matrix).tocsc(), matrix.T @ (bend @ mean))
+    return flat, chest
+
+
+def keep_joints(regressor: Array, before: Array, after: Array, directions: Array, moved: Array) -> Array:
+    """The regressor (24, V) that gives the joints that it gave before some vertices moved, for every shape,
+    by the least change of other vertices' weights around each joint."""
+    kept, shapes = regressor.copy(), directions.reshape(len(before), -1)
+    old, new = (np.column_stack([verts, shapes, np.ones(len(verts))]) for verts in (before, after))
+    for row in np.flatnonzero(regressor[:, moved].any(1)):
+        kept[row, moved] = 0
+        distance = np.linalg.norm(after - regressor[row] @ before, axis=1)
+        distance[moved] = np.inf
+        chosen = np.union1d(np.flatnonzero(kept[row]), np.argsort(distance)[:KEEPERS])
+        lacking = regressor[row] @ old - kept[row] @ new
+        kept[row, chosen] += np.linalg.lstsq(new[chosen].T, lacking, rcond=None)[0]
+    return kept
+
+
 def on_grid(values: Array) -> Array:
     """Round offsets in metres to a grid of 2^-15 m (0.03 mm), which compresses well, as float16."""
     return (np.round(values * 2**15) / 2**15).astype(np.float16)
@@ -705,15 +739,17 @@ def build() -> dict[str, Array]:
 
     order = smpl_order(find_landmarks(bodies, mean, joints), len(mean))
     renumber = np.argsort(order)
-    regressor = regressor[:, order]
-    h36m, extra = evaluation_regressors(mean[order], regressor, weights[order])
+    faces, directions = renumber[bodies.faces], on_grid(shape_directions[order])
+    flat, chest = flatten_chest(mean[order], neighbour_average(faces, len(mean)))
+    regressor = keep_joints(regressor[:, order], mean[order], flat, directions.astype(float), chest)
+    h36m, extra = evaluation_regressors(flat, regressor, weights[order])
     return {
-        "v_template": mean[order].astype(np.float32),
-        "shapedirs": on_grid(shape_directions[order]),
+        "v_template": flat.astype(np.float32),
+        "shapedirs": directions,
         "posedirs": on_grid(pose_dirs[order]),
         "J_regressor": regressor.astype(np.float32),
         "weights": weights[order].astype(np.float16),
-        "f": renumber[bodies.faces].astype(np.uint32),
+        "f": faces.astype(np.uint32),
         "kintree_table": np.stack([np.where(PARENTS < 0, 2**32 - 1, PARENTS), np.arange(len(PARENTS))]),
         "J": joints.astype(np.float32),
         "flip": renumber[bodies.mirror[order]].astype(np.int32),

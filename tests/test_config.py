@@ -15,6 +15,7 @@ from lib.core.config import (
     from_dict,
     get_cfg_defaults,
     load_config,
+    merge_opts,
     parse_args,
     to_dict,
 )
@@ -193,3 +194,11 @@ def test_a_folder_is_called_a_folder(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").mkdir()
     with pytest.raises(UserError, match=r"c\.yaml is a folder"):
         load_config(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize("value", ["0", "1000000", "-5"])
+@pytest.mark.parametrize("key", ["MODEL.TGRU.HIDDEN_SIZE", "MODEL.TGRU.NUM_LAYERS", "DATASET.SEQLEN"])
+def test_no_network_of_impossible_size(key: str, value: str) -> None:
+    """Also where the configuration is a checkpoint's and only --opts says so, as in the demo."""
+    with pytest.raises(UserError, match=rf"{key} is {value} in --opts: expected at (least|most) "):
+        merge_opts(get_cfg_defaults(), [key, value])

@@ -33,7 +33,7 @@ from lib.demo.drawing import VIEWS, Drawer, figures
 from lib.demo.models import Models, find_checkpoint, load_models, official_config
 from lib.demo.pipeline import DemoOptions, measured_fps, run_demo
 from lib.demo.reconstruct import predict_track, reconstruct, sequence_step
-from lib.demo.render import Renderer, person_colour
+from lib.demo.render import Renderer
 from lib.demo.tracking import Track, landmark_boxes
 from lib.demo.video import VideoFile, VideoWriter
 from lib.models.body import load_body
@@ -55,6 +55,7 @@ from lib.motion.lift import lift
 from lib.motion.meshes import Meshes
 from lib.motion.motion import Placed
 from lib.motion.scene_file import load_scene
+from lib.utils.colours import person_colour
 from lib.utils.crops import crop_image, normalise_crop
 from lib.utils.errors import UserError
 from lib.utils.files import load_joblib, only_process, save_checkpoint

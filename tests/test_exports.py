@@ -318,8 +318,8 @@ def test_glb_camera_sees_what_the_video_sees(scene, written, open_body) -> None:
     points = world_meshes(motion, open_body).joints()[0]
     camera = glb.globals(None)[glb.node("camera")]
     x, y, z = ((points - camera[:3, 3]) @ camera[:3, :3]).T  # the format's cameras look along -z, y up
-    half = 240 * np.array([lens["aspectRatio"], -1]) / np.tan(lens["yfov"] / 2)
-    pixels = np.stack([x, y], axis=1) / -z[:, None] * [240 / np.tan(lens["yfov"] / 2), half[1]] + [320, 240]
+    focal = 240 / np.tan(lens["yfov"] / 2)
+    pixels = np.stack([320 + focal * x / -z, 240 - focal * y / -z], axis=1)
     np.testing.assert_allclose(pixels, motion.joints2d[0], atol=0.01)
     assert lens["aspectRatio"] == pytest.approx(640 / 480)
 

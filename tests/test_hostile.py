@@ -329,6 +329,7 @@ def _raising(error: BaseException) -> Any:
         (UserError("the file \x1b[2Jx is odd"), 2, "error: the file \\x1b[2Jx is odd\n"),
         (OSError(28, "No space left", "/x/y"), 2, "error: /x/y: No space left; make room there\n"),
         (MemoryError(), 2, "error: there is not enough memory for this\n"),
+        (RuntimeError("CUDA out of memory. Tried"), 2, "error: there is not enough memory for this\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
         (Terminated(), 143, "terminated\n"),
     ],

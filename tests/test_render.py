@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from lib.demo.render import Renderer, colour_name, person_colour, project_vertices, rotate_about_y
+from lib.demo.render import Renderer, project_vertices, rotate_about_y
+from lib.utils.colours import colour_name, person_colour
 
 W, H = 320, 200
 CAMERA = np.array([0.6 * H / W, 0.6, 0.1, -0.05])

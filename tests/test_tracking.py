@@ -278,6 +278,14 @@ def test_a_true_beginning_is_kept() -> None:
     np.testing.assert_allclose(track.xy, truth, atol=1e-3)
 
 
+def test_who_comes_as_another_goes_is_another() -> None:
+    """One frame shows both, side by side."""
+    scene = Scene(
+        [(200, 300), (275, 300)], 0, present=lambda person, frame: frame < 51 if person == 0 else frame >= 50
+    )
+    assert spans(scene.track(100)) == [(0, 50), (50, 99)]
+
+
 def test_who_is_found_again_further_on_is_the_same() -> None:
     """Reading backwards leads to the frame after the one in which somebody was lost."""
     scene = Scene([(200, 300)])

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from lib.demo.render import Renderer, person_colour
+from lib.demo.render import Renderer
 from lib.demo.video import VideoFile
 from lib.models.body import BodyData
 from lib.models.smpl import SMPL
@@ -26,6 +26,7 @@ from lib.motion.meshes import Meshes
 from lib.motion.motion import Motion, Placed, Scene, joint_chain, rest_joints
 from lib.motion.scene_file import save_scene
 from lib.motion.viewer import main, write_viewer
+from lib.utils.colours import person_colour
 from lib.utils.errors import UserError
 from lib.utils.files import sha256
 from tests.video_tools import encode

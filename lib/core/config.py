@@ -37,18 +37,20 @@ _NOT_NEGATIVE = (
     "LOSS.KP_2D_W", "LOSS.KP_3D_W", "LOSS.SHAPE_W", "LOSS.POSE_W", "LOSS.VELOCITY_W", "LOSS.D_MOTION_LOSS_W",
     "MODEL.FEATURE_SMOOTH",
 )  # fmt: skip
-_POSITIVE = (
-    "TRAIN.BATCH_SIZE", "TRAIN.RUN_LENGTH", "TRAIN.NUM_ITERS_PER_EPOCH",
-    "TRAIN.MOT_DISCR.HIDDEN_SIZE", "TRAIN.MOT_DISCR.NUM_LAYERS",
-    "TRAIN.MOT_DISCR.ATT.SIZE", "TRAIN.MOT_DISCR.ATT.LAYERS",
-    "MODEL.FEATURE_SIZE", "MODEL.TGRU.NUM_LAYERS", "MODEL.TGRU.HIDDEN_SIZE", "MODEL.REGRESSOR.HIDDEN_SIZE",
+_POSITIVE = ("TRAIN.BATCH_SIZE", "TRAIN.RUN_LENGTH", "TRAIN.NUM_ITERS_PER_EPOCH", "MODEL.FEATURE_SIZE")
+_WIDTHS = (
+    "TRAIN.MOT_DISCR.HIDDEN_SIZE", "TRAIN.MOT_DISCR.ATT.SIZE", "MODEL.TGRU.HIDDEN_SIZE",
+    "MODEL.REGRESSOR.HIDDEN_SIZE",
 )  # fmt: skip
+_DEPTHS = ("TRAIN.MOT_DISCR.NUM_LAYERS", "TRAIN.MOT_DISCR.ATT.LAYERS", "MODEL.TGRU.NUM_LAYERS")
 _SHARES = ("TRAIN.DATA_2D_RATIO", "TRAIN.MOT_DISCR.ATT.DROPOUT", "MODEL.REGRESSOR.DROPOUT")
 _RANGES: dict[str, tuple[float, float]] = {  # what makes sense
     **dict.fromkeys(_NOT_NEGATIVE, (0, math.inf)),
-    **dict.fromkeys(_POSITIVE, (1, math.inf)),
+    **dict.fromkeys(_POSITIVE, (1, 1 << 20)),
+    **dict.fromkeys(_WIDTHS, (1, 1 << 14)),  # networks of more do not fit in memory
+    **dict.fromkeys(_DEPTHS, (1, 64)),
     **dict.fromkeys(_SHARES, (0, 1)),
-    "DATASET.SEQLEN": (3, math.inf),  # a frame, its past and its future
+    "DATASET.SEQLEN": (3, 1 << 12),  # a frame, its past and its future
 }
 
 
@@ -173,8 +175,7 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
         cfg.merge_from_other_cfg(CfgNode(_read_yaml(path)))
     except (*_MISTAKES, OSError, yaml.YAMLError, RecursionError, MemoryError) as error:
         raise UserError(f"configuration file {path}: {_reason(error)}") from error
-    merge_opts(cfg, opts)
-    _check_values(to_dict(cfg), path)
+    merge_opts(cfg, opts, f"{path} or --opts")
     return cfg
 
 
@@ -215,11 +216,11 @@ def _check_sizes(value: Any) -> None:
         raise ValueError("it holds a text or a number that is too long")
 
 
-def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
-    """Override keys of ``cfg`` by the ``KEY VALUE`` pairs of ``--opts``.
+def merge_opts(cfg: CfgNode, opts: Sequence[str], origin: str = "--opts") -> None:
+    """Override keys of ``cfg``, which is from ``origin``, by the ``KEY VALUE`` pairs of ``--opts``.
 
     Raises:
-        UserError: a word is left over, a key is unknown, or a value has the wrong type.
+        UserError: a word is left over, a key is unknown, or a value has the wrong type or makes no sense.
     """
     if len(opts) % 2:
         raise UserError(f"--opts expects pairs KEY VALUE, got {len(opts)} words: {' '.join(opts)}")
@@ -231,27 +232,29 @@ def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
                 cfg.merge_from_list([key, value])
         except _MISTAKES as error:
             raise UserError(f"--opts {key} {value}: {_reason(error)}") from error
+    _check_values(to_dict(cfg), origin)
 
 
-def _check_values(values: dict[str, Any], path: str | Path, prefix: str = "") -> None:
+def _check_values(values: dict[str, Any], origin: str, prefix: str = "") -> None:
     for name, value in values.items():
         key = f"{prefix}{name}"
         if isinstance(value, dict):
-            _check_values(value, path, f"{key}.")
+            _check_values(value, origin, f"{key}.")
         elif value is None or (key.startswith(_FILES_PREFIX) and not isinstance(value, str)):
-            raise UserError(f"{key} is {value} in {path} or --opts: give a value, or leave the key out")
+            raise UserError(f"{key} is {value} in {origin}: give a value, or leave the key out")
         elif key.startswith(_FILES_PREFIX) and name not in DATABASES:
             likely = get_close_matches(name, DATABASES, n=1)
             advice = f"did you mean {likely[0]}?" if likely else f"expected one of {', '.join(DATABASES)}"
-            raise UserError(f"{key} in {path} or --opts names no database of this project: {advice}")
+            raise UserError(f"{key} in {origin} names no database of this project: {advice}")
         elif isinstance(value, int) and not -_LARGEST <= value < _LARGEST:
-            raise UserError(f"{key} in {path} or --opts: expected a number of at most 64 bits")
+            raise UserError(f"{key} in {origin}: expected a number of at most 64 bits")
         elif isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{key} is {value} in {path} or --opts: expected a finite number")
+            raise UserError(f"{key} is {value} in {origin}: expected a finite number")
         elif key in _RANGES and not _RANGES[key][0] <= value <= _RANGES[key][1]:
             low, high = _RANGES[key]
-            expected = f"at least {low}" if high == math.inf else f"{low} to {high}"
-            raise UserError(f"{key} is {value} in {path} or --opts: expected {expected}")
+            expected = f"at least {low}" if value < low else f"at most {high}"
+            expected = f"{low} to {high}" if key in _SHARES else expected
+            raise UserError(f"{key} is {value} in {origin}: expected {expected}")
 
 
 def _reason(error: Exception) -> str:

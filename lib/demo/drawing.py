@@ -9,12 +9,13 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from lib.demo.render import SIDE_VIEW_DEGREES, Colour, Projection, Renderer, person_colour, rotate_about_y
+from lib.demo.render import SIDE_VIEW_DEGREES, Projection, Renderer, rotate_about_y
 from lib.models.body import BodyData
 from lib.models.smpl import SMPL
 from lib.motion.camera import Camera, weak_to_perspective
 from lib.motion.meshes import Meshes
 from lib.motion.motion import Motion, Placed, Scene, rest_joints
+from lib.utils.colours import Colour, person_colour
 from lib.utils.smoothing import gaussian
 
 View = Literal["", "side", "top", "follow"]

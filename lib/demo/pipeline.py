@@ -25,7 +25,7 @@ from lib.demo.focal import film_camera
 from lib.demo.models import Models, find_checkpoint, load_models
 from lib.demo.networks import find_asset, landmark_network, person_detector
 from lib.demo.reconstruct import Stopwatch, progress_bar, reconstruct
-from lib.demo.render import Renderer, colour_name
+from lib.demo.render import Renderer
 from lib.demo.track_files import choose_people, read_boxes, save_boxes, track_boxes
 from lib.demo.tracking import MIN_SECONDS, Track, track_people
 from lib.demo.video import FrameSource, ImageFolder, VideoFile, VideoWriter, video_comment
@@ -38,6 +38,7 @@ from lib.motion.scene_file import save_scene
 from lib.motion.smooth import parse_smoothing
 from lib.motion.viewer import write_viewer
 from lib.motion.world import Up
+from lib.utils.colours import colour_name
 from lib.utils.errors import UserError, fault
 from lib.utils.files import atomic_write, only_process
 from lib.utils.prefetch import map_ahead, prefetch

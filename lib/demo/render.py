@@ -7,7 +7,6 @@ Weak perspective in the image, ``orig_cam`` = (sx, sy, tx, ty), is
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,28 +14,13 @@ import cv2
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from lib.utils.colours import Colour
+
 SIDE_VIEW_DEGREES = 270.0
-_HUES = ("red", "orange", "yellow", "lime", "green", "mint", "cyan", "blue", "indigo", "violet", "magenta",
-         "pink")  # fmt: skip
 _SUPERSAMPLING = 2
 _NEAR, _FAR = 1.0, 4.0
 _MESH_NEAR, _MESH_FAR = 2.0, 3.0
 _EDGE_DEPTH_SLACK = 0.02  # metres behind the visible surface at which an edge still counts as visible
-
-
-def person_colour(person: int) -> Colour:
-    """RGB in [0, 1] for the ``person``-th person (from 0): soft, and far apart for neighbouring numbers."""
-    return colorsys.hsv_to_rgb(_hue(person), 0.5, 1.0)
-
-
-def colour_name(person: int) -> str:
-    """What people call that colour."""
-    return _HUES[round(_hue(person) * len(_HUES)) % len(_HUES)]
-
-
-def _hue(person: int) -> float:
-    golden_section = 0.381966
-    return (0.57 + golden_section * person) % 1.0
 
 
 def rotate_about_y(verts: np.ndarray, degrees: float) -> np.ndarray:
@@ -58,7 +42,6 @@ def project_vertices(verts: np.ndarray, orig_cam: np.ndarray, width: int, height
 
 Projection = Callable[[np.ndarray], np.ndarray]
 """Vertices (V, 3) metres -> pixels (V, 2)."""
-Colour = tuple[float, float, float]
 
 
 class Renderer:

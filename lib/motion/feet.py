@@ -17,7 +17,7 @@ LEGS = ((1, 4, 7, 10), (2, 5, 8, 11))
 _HEELS = ((3387,), (6787,))  # vertices; where these feet end behind and in front
 _TOES = ((3216, 3216, 3216, 3226), (6617, 6617, 6617, 6624))
 
-MAX_SHIFT = 0.15  # metres that a foot may be moved; a contact that asks for more is none
+MAX_SHIFT = 0.25  # metres that a foot may be moved; a contact that asks for more is none
 _BLEND = 0.25  # seconds over which a change comes and goes
 _ROOT_SMOOTH = 0.07  # seconds, width of the Gaussian over the change of the root
 _STRETCH = 0.9995  # of a leg's length that it may reach
@@ -96,7 +96,6 @@ def lock_feet(
     shift = gaussian(_bridge(wanted, standing), _ROOT_SMOOTH * fps)
     placed = Placed(placed.rotmat, (placed.transl + shift).astype(np.float32))
     rotations, positions = skeleton.chain(placed)
-    rotations, positions = rotations.astype(np.float64), positions.astype(np.float64)
     feet = skeleton.points(rotations, positions)
     targets, turns = [], []
     for (_, _, ankle, _), pair in zip(LEGS, pairs):

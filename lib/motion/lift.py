@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -53,24 +55,22 @@ def lift(
     return Fitted(rotmat, betas, transl, joints, seen2d, (0.0, 0.0), camera.focal)
 
 
-def resize(smpl: SMPL, body: BodyData, track: Fitted, height: float, camera: Camera) -> Fitted:
-    """The track of a person of known height in metres, seen where it was seen: as much farther away as the
-    person is taller.
+def resize(smpl: SMPL, body: BodyData, motion: Motion, height: float, camera: Camera) -> Motion:
+    """The motion of a person of known height in metres, seen where it was seen: as much farther away as the
+    person is taller. Not yet in a world.
 
     Args:
         smpl, body: the same body.
     """
-    betas = with_height(body, track.betas, height)
-    still = Placed(track.rotmat, np.zeros_like(track.transl))
-    joints = Meshes(smpl, still, betas).joints()
-    rays = (track.joints2d - np.array([camera.width, camera.height]) / 2) / camera.focal
-    growth = height / height_of(body, track.betas)
-    points, seen, guess = (
-        torch.from_numpy(v.astype(np.float32)) for v in (joints, rays, track.transl * growth)
-    )
-    transl = solve_camera(points, seen, torch.ones(points.shape[:-1]), guess).numpy()
+    betas, placed = with_height(body, motion.betas, height), motion.camera
+    joints = Meshes(smpl, Placed(placed.rotmat, np.zeros_like(placed.transl)), betas).joints()
+    rays = (motion.joints2d - np.array([camera.width, camera.height]) / 2) / camera.focal
+    guess = placed.transl * (height / height_of(body, motion.betas))
+    points, seen, start = (torch.from_numpy(v.astype(np.float32)) for v in (joints, rays, guess))
+    transl = solve_camera(points, seen, torch.ones(points.shape[:-1]), start).numpy()
+    placed = Placed(placed.rotmat, transl)
     joints2d = camera.project(joints + transl[:, None]).astype(np.float32)
-    return track._replace(betas=betas, transl=transl, joints3d=joints, joints2d=joints2d)
+    return replace(motion, betas=betas, camera=placed, world=placed, joints3d=joints, joints2d=joints2d)
 
 
 def make_motion(

@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 from smplx.vertex_ids import vertex_ids
 
-from lib.demo.render import person_colour
 from lib.demo.video import FrameSource, ImageFolder, VideoFile
 from lib.models.body import BASE_DATA, OPEN_DATA, BodyData
 from lib.motion.export import scene_body
@@ -32,6 +31,7 @@ from lib.motion.exporters import gltf
 from lib.motion.motion import Motion, Scene, rest_joints
 from lib.motion.scene_file import load_scene
 from lib.motion.web_video import encode_webm
+from lib.utils.colours import person_colour
 from lib.utils.errors import UserError, run_command
 from lib.utils.files import atomic_write, check_writable
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from scipy.linalg import solveh_banded
+from scipy import sparse
 from scipy.ndimage import minimum_filter1d
+from scipy.sparse.linalg import spsolve
 
 from lib.models.body import BodyData
 from lib.motion.camera import Camera
@@ -22,15 +23,16 @@ Up = Literal["floor", "camera"]
 
 # How cameras are held: pitch (positive looks down) and roll in radians, and how much they vary.
 _PITCH, _PITCH_SPREAD, _ROLL_SPREAD = 0.1, 0.15, 0.05
-_UPRIGHT_SPREAD = 0.12  # rad, of the mean axis of one standing person against gravity
+_UPRIGHT_SPREAD = 0.15  # rad, of the mean axis of one standing person against gravity
+_STANDING_LEAN = 0.6  # rad from a level camera's vertical; who leans more does not stand
 _HEAD, _ANKLES = 15, [7, 8]
+_ALONG, _ALONG_LATER = 0.3, 0.35  # of the speed along the line of sight, before and after it is corrected
 _STRIDE = 0.5  # seconds within which some foot is on the floor, before and after
-_STANDING = 0.03  # metres above the lowest sole, of others that stand
+_BESIDE = 0.03  # metres above the lowest sole, of others that stand
 _LASTS = 0.5  # seconds for which errors of a pose last: of so many frames one counts
 _SOLE_SPREAD = 0.02  # metres, errors of a resting sole across the line of sight
 _DEPTH_SPREAD = 0.02  # of the distance, errors along it, apart from a person's size
 _SIZE_SPREAD = 0.06  # of a person's size
-_STILL_SPREAD = 0.08  # m/s of a foot that stands
 _ROOT_SPREAD = 3.0  # m/s^2 of the root along the line of sight
 _OUTLIER = 3.0  # spreads from which on an error counts less and less
 
@@ -51,13 +53,14 @@ class Floor:
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """One person's feet (T, 4, 3) and pelvis (T, 3) in the camera's frame, axis (3,) from the feet to the
-    head, and which points (T, 4) are in the image."""
+    """One person's feet (T, 4, 3) and pelvis (T, 3) in the camera's frame, the axis (3,) from the feet to the
+    head while they stand, the share of frames in which they do, and which points (T, 4) are in the image."""
 
     skeleton: Skeleton
     feet: np.ndarray
     pelvis: np.ndarray
     axis: np.ndarray
+    standing: float
     in_sight: np.ndarray
 
 
@@ -66,7 +69,7 @@ def place_in_world(scene: Scene, body: BodyData, *, up: Up = "floor", lock: bool
 
     Gravity and floor come from the soles that rest, of everybody; towards a camera held as cameras are, and
     people who stand upright, where they say little. Each person's distance from the camera is then corrected
-    by the soles that rest: they are on the floor, and still.
+    by the soles that rest, which are on the floor.
 
     Args:
         scene: with motions in the camera's frame. Of a camera that moves, each person's path becomes their
@@ -110,7 +113,9 @@ def _paths(
         contacts = []
         for person, path in zip(people, paths):
             feet = person.feet + path[:, None]
-            contacts.append(find_contacts(feet, feet @ floor.up + floor.height, fps) & person.in_sight)
+            contacts.append(
+                find_contacts(feet, feet @ floor.up + floor.height, fps, _ALONG_LATER) & person.in_sight
+            )
     return floor, paths, contacts
 
 
@@ -121,7 +126,7 @@ def _first_contacts(people: Sequence[_Seen], level: bool, fps: float) -> list[np
     for person in people:
         heights = person.feet @ up
         around = minimum_filter1d(heights.min(1), 2 * round(_STRIDE * fps) + 1, mode="nearest")
-        contacts.append(find_contacts(person.feet, heights - around[:, None], fps) & person.in_sight)
+        contacts.append(find_contacts(person.feet, heights - around[:, None], fps, _ALONG) & person.in_sight)
     return contacts
 
 
@@ -135,7 +140,7 @@ def _own_paths(
     for person in people:
         heights = person.feet @ floor.up
         lowest = heights.min(1, keepdims=True)
-        contact = heights < lowest + _STANDING
+        contact = heights < lowest + _BESIDE
         arms = person.feet - person.pelvis[:, None]
         both = contact[1:] & contact[:-1]
         step = -(np.diff(arms, axis=0) * both[..., None]).sum(1) / both.sum(1).clip(1)[:, None]
@@ -169,6 +174,7 @@ def find_floor(
     found = np.concatenate(points) if points else np.zeros((0, 3))
     owner = np.concatenate(owners) if owners else np.zeros(0, int)
     axes = np.array([person.axis @ LEVEL for person in people])
+    standing = np.array([person.standing for person in people])
     share = 1 / max(_LASTS * fps, 1)
     counts = np.bincount(owner, minlength=len(people))
     robust = np.ones(len(found))
@@ -179,9 +185,9 @@ def find_floor(
         centred = found - _means(found, weight, owner, len(people))[owner]
         # Linear in the slant (a, b): a sole lies x a + y c + z b above the middle of its owner's, c near 1.
         sides, height = centred[:, [0, 2]], centred[:, 1] * normal[1]
-        matrix = sides.T @ (weight[:, None] * sides) + np.eye(2) * len(people) / _UPRIGHT_SPREAD**2
+        matrix = sides.T @ (weight[:, None] * sides) + np.eye(2) * standing.sum() / _UPRIGHT_SPREAD**2
         matrix += np.diag([_ROLL_SPREAD**-2, _PITCH_SPREAD**-2])
-        right = axes[:, [0, 2]].sum(0) / _UPRIGHT_SPREAD**2 - sides.T @ (weight * height)
+        right = standing @ axes[:, [0, 2]] / _UPRIGHT_SPREAD**2 - sides.T @ (weight * height)
         right[1] += _PITCH / _PITCH_SPREAD**2
         slant = np.linalg.solve(matrix, right).clip(-0.8, 0.8)
         robust = 1 / (1 + (centred @ _slanted(slant) / spread / _OUTLIER) ** 2)
@@ -201,7 +207,7 @@ def follow_floor(
     """How far a person has to be moved along the lines of sight so that soles rest on the floor.
 
     The only thing that one camera sees badly is the distance. A sole that rests gives it where its line of
-    sight meets the floor; that it stands still gives it from frame to frame; a root has mass.
+    sight meets the floor; and a root has mass.
 
     Args:
         pelvis: (T, 3), feet (T, 4, 3) metres in the camera's frame. contacts: (T, 4).
@@ -209,49 +215,24 @@ def follow_floor(
     Returns:
         (T, 3) metres.
     """
-    frames = len(pelvis)
-    spread = _SIZE_SPREAD
-    bands = np.zeros((3, frames))  # diagonal, first and second upper diagonal
-    right = np.zeros(frames)
     share = 1 / max(_LASTS * fps, 1)
-    up = pelvis @ floor.up
-    change = np.zeros(frames)
+    up, far = pelvis @ floor.up, pelvis[:, 2]
     height = feet @ floor.up + floor.height
-    step = np.diff(feet, axis=0)
-    both = contacts[1:] & contacts[:-1]
+    size = _size(height, up, contacts, share)
+    # The unknown is the change of the distance, as a share of it: a sole's height is height + up * change.
+    smooth, bend = sparse.csc_array((len(far), len(far))), np.zeros(len(far))
+    if len(far) > 2:
+        second = sparse.diags_array([1.0, -2.0, 1.0], offsets=[0, 1, 2], shape=(len(far) - 2, len(far)))
+        second = second @ sparse.diags_array(far) * (fps**2 / _ROOT_SPREAD)
+        smooth, bend = second.T @ second, second.T @ (second @ np.ones(len(far)))
+    change = np.full(len(far), size)
     for _ in range(4):
-        bands[:], right[:] = 0, 0
-        bands[0] += share / spread**2
-        # On the floor: height + up * change = 0.
-        error = height + (up * change)[:, None]
-        weight = share * contacts / _SOLE_SPREAD**2 / (1 + (error / _SOLE_SPREAD / _OUTLIER) ** 2)
-        bands[0] += weight.sum(1) * up**2
-        right -= (weight * height).sum(1) * up
-        # At rest: step + pelvis' change' - pelvis change = 0.
-        moved = step + (pelvis[1:] * change[1:, None] - pelvis[:-1] * change[:-1, None])[:, None]
-        speed = np.linalg.norm(moved, axis=-1) * fps / _STILL_SPREAD
-        weight = both * (fps / _STILL_SPREAD) ** 2 * share / (1 + (speed / _OUTLIER) ** 2)
-        total = weight.sum(1)
-        bands[0, 1:] += total * (pelvis[1:] ** 2).sum(1)
-        bands[0, :-1] += total * (pelvis[:-1] ** 2).sum(1)
-        bands[1, 1:] -= total * (pelvis[1:] * pelvis[:-1]).sum(1)
-        mean = (weight[..., None] * step).sum(1)
-        right[1:] -= (mean * pelvis[1:]).sum(1)
-        right[:-1] += (mean * pelvis[:-1]).sum(1)
-        # Smooth: second differences of the distance.
-        far = pelvis[:, 2]
-        if frames > 2:
-            second = far[2:] - 2 * far[1:-1] + far[:-2]
-            weight = share * (fps**2 / _ROOT_SPREAD) ** 2
-            rows = np.arange(frames - 2)
-            for i, a in enumerate((1.0, -2.0, 1.0)):
-                right[rows + i] -= weight * a * far[rows + i] * second
-                for j, b in enumerate((1.0, -2.0, 1.0)):
-                    if j >= i:
-                        bands[j - i, rows + j] += weight * a * b * far[rows + i] * far[rows + j]
-        upper = bands[::-1]
-        change = solveh_banded(upper, right)
-    return pelvis * change[:, None]
+        error = (height + (up * change)[:, None]) / _SOLE_SPREAD
+        weight = contacts / _SOLE_SPREAD**2 / (1 + (error / _OUTLIER) ** 2)
+        diagonal = _DEPTH_SPREAD**-2 + weight.sum(1) * up**2
+        right = size * _DEPTH_SPREAD**-2 - (weight * height).sum(1) * up - bend
+        change = spsolve((smooth + sparse.diags_array(diagonal)).tocsc(), right)
+    return pelvis * np.atleast_1d(change)[:, None]
 
 
 def _means(values: np.ndarray, weights: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:
@@ -260,15 +241,30 @@ def _means(values: np.ndarray, weights: np.ndarray, groups: np.ndarray, count: i
     return np.stack([np.bincount(groups, weights * column, count) / sums for column in values.T], 1)
 
 
+def _size(height: np.ndarray, up: np.ndarray, contacts: np.ndarray, share: float) -> float:
+    """The change of distance, as a share of it, that is the same in all frames of a person: that of a size
+    which was wrong. Soles (T, 4) of these heights that rest must come down by moving the pelvis, which lies
+    (T,) above the camera, along the line of sight."""
+    slope = np.broadcast_to(up[:, None], height.shape)[contacts]
+    rest, size = height[contacts], 0.0
+    spread = np.hypot(_SOLE_SPREAD, _DEPTH_SPREAD * slope)
+    for _ in range(4):
+        weight = share / spread**2 / (1 + ((rest + slope * size) / spread / _OUTLIER) ** 2)
+        size = -(weight * slope * rest).sum() / ((weight * slope**2).sum() + _SIZE_SPREAD**-2)
+    return float(size)
+
+
 def _look(motion: Motion, body: BodyData, camera: Camera) -> _Seen:
     skeleton = Skeleton.of(body, motion.betas)
     rotations, joints = skeleton.chain(motion.camera)
     feet = skeleton.points(rotations, joints).astype(np.float64)
     pixels = camera.project(feet)
     in_sight = ((pixels >= 0) & (pixels < [camera.width, camera.height])).all(-1) & (feet[..., 2] > 0)
-    axis = joints[:, _HEAD] - joints[:, _ANKLES].mean(1)
-    axis = np.median(axis / np.linalg.norm(axis, axis=-1, keepdims=True), 0)
-    return _Seen(skeleton, feet, joints[:, 0].astype(np.float64), axis, in_sight)
+    axes = joints[:, _HEAD] - joints[:, _ANKLES].mean(1)
+    axes = axes / np.linalg.norm(axes, axis=-1, keepdims=True)
+    stands = -axes[:, 1] > np.cos(_STANDING_LEAN)
+    axis = np.median(axes[stands], 0) if stands.any() else np.zeros(3)
+    return _Seen(skeleton, feet, joints[:, 0].astype(np.float64), axis, float(stands.mean()), in_sight)
 
 
 def _slanted(slant: np.ndarray) -> np.ndarray:

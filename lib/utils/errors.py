@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 
 _SHOWN = 60  # characters of a name that comes from a file
 _SIGNALS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+_NO_MEMORY = re.compile("can't allocate memory|out of memory")  # in torch's words
 _CLOSED_PIPE = 141  # what a shell reports of a process that SIGPIPE ended
 
 
@@ -90,7 +92,9 @@ def run_command(main: Callable[[], None]) -> None:
         sys.exit(_CLOSED_PIPE)
     except OSError as error:
         _fail(_system(error))
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
+            raise
         _fail("there is not enough memory for this")
     except KeyboardInterrupt as error:
         number = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT

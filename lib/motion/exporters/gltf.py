@@ -9,10 +9,10 @@ import numpy as np
 import pygltflib as gl
 from scipy.spatial.transform import Rotation
 
-from lib.demo.render import person_colour
 from lib.models.body import BodyData
 from lib.motion.exporters.skeleton import BONES
 from lib.motion.motion import Motion, Scene, rest_joints
+from lib.utils.colours import person_colour
 from lib.utils.files import atomic_write
 
 _WEIGHTS = 4  # joints per vertex that every reader takes
