@@ -121,6 +121,7 @@ def chromium() -> Iterator[Any]:
 def tab(chromium: Any, html: Path) -> tuple[Any, list[str]]:
     """A tab, and what went wrong in it: what its pages say on the console or ask of a network."""
     tab, wrong = chromium.new_page(), []
+    tab.set_default_timeout(120_000)
     allowed = ("data:", "blob:null/", html.as_uri())
     tab.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
     tab.on("pageerror", lambda error: wrong.append(str(error)))
@@ -303,6 +304,21 @@ def test_mesh_and_skeleton_differ(page: Any) -> None:
         page.add_style_tag(content=".bar { display: flex !important; }")
     assert 0 < shares["skeleton"] < 0.5 * shares["mesh"]
     assert shares["both"] == pytest.approx(shares["mesh"], rel=0.1)
+
+
+@needs_browser
+def test_followed_people_stay_in_the_middle(page: Any) -> None:
+    middle = page.locator("#canvas").bounding_box()["width"] / 2
+    seen = {}
+    for following in (False, True):
+        if following:
+            page.click("#follow")
+        for frame in (0, N_FRAMES - 1):
+            page.evaluate("frame => tcmr.show(frame)", frame)
+            seen[following, frame] = page.evaluate("tcmr.project(0, 0)")[0]
+    assert abs(seen[False, 0] - seen[False, N_FRAMES - 1]) > 20
+    assert seen[True, 0] == pytest.approx(middle, abs=0.5)
+    assert seen[True, N_FRAMES - 1] == pytest.approx(middle, abs=0.5)
 
 
 @needs_browser
