@@ -29,8 +29,9 @@ def install() -> None:
     """By the system's packages where we may, else by playwright's download."""
     commands = [[sys.executable, "-m", "playwright", "install", "chromium"]]
     if shutil.which("apt-get") and os.geteuid() == 0:
-        packages = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium-headless-shell"]
-        commands = [["apt-get", "update", "-qq"], packages, *commands]
+        install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends"]
+        packages = ["chromium-headless-shell", "fonts-dejavu-core"]
+        commands = [["apt-get", "update", "-qq"], [*install, *packages], *commands]
     for command in commands:
         if find_chromium():
             return

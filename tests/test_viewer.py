@@ -62,7 +62,7 @@ def person(person_id: int, start: int, n: int, x: float) -> Motion:
         betas=rng.normal(size=10).astype(np.float32),
         camera=camera,
         world=camera,
-        contacts=rng.random((n, 4)) < 0.5,
+        contacts=np.repeat((np.arange(n) + 1) % 3 > 0, 4).reshape(n, 4),
         boxes=np.ones((n, 4), np.float32),
         joints3d=np.zeros((n, 49, 3), np.float32),
         joints2d=np.zeros((n, 49, 2), np.float32),
@@ -117,25 +117,26 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def tab(chromium: Any, html: Path) -> tuple[Any, list[str]]:
+    """A tab, and what went wrong in it: what its pages say on the console or ask of a network."""
+    tab, wrong = chromium.new_page(), []
+    tab.set_default_timeout(120_000)
+    allowed = ("data:", "blob:null/", html.as_uri())
+    tab.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    tab.on("pageerror", lambda error: wrong.append(str(error)))
+    tab.on("dialog", lambda dialog: wrong.append(dialog.message))
+    tab.on("request", lambda request: request.url.startswith(allowed) or wrong.append(request.url))
+    return tab, wrong
+
+
 @pytest.fixture
-def page(chromium: Any, html: Path) -> Iterator[Any]:
-    """The page, opened from disk. Whatever it says on the console or asks of a network is a failure."""
-    opened = chromium.new_page(viewport={"width": 800, "height": 500})
-    wrong: list[str] = []
-    opened.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-    opened.on("pageerror", lambda error: wrong.append(str(error)))
-    opened.on("dialog", lambda dialog: wrong.append(dialog.message))
-    opened.on(
-        "request",
-        lambda request: (
-            None
-            if request.url.startswith(("data:", "blob:null/", html.as_uri()))
-            else wrong.append(request.url)
-        ),
-    )
-    open_page(opened, html)
-    yield opened
-    opened.close()
+def page(tab: tuple[Any, list[str]], html: Path) -> Iterator[Any]:
+    """The page, opened afresh from disk."""
+    page, wrong = tab
+    page.set_viewport_size({"width": 800, "height": 500})
+    open_page(page, html)
+    yield page
     assert wrong == []
 
 
@@ -181,12 +182,9 @@ def canvas_image(page: Any) -> np.ndarray:
     return np.array(Image.open(io.BytesIO(page.locator("#canvas").screenshot())).convert("RGB"))
 
 
-def look_from_camera(page: Any, *, people_only: bool) -> None:
-    page.click("#video-view")
-    if people_only:
-        for layer in ("floor", "contacts", "paths", "camera"):
-            page.click(f"[data-layer={layer}]")
-    page.evaluate("new Promise(requestAnimationFrame)")
+def show_people_only(page: Any) -> None:
+    for layer in ("floor", "contacts", "paths"):
+        page.click(f"[data-layer={layer}]")
 
 
 def to_canvas(page: Any, pixels: np.ndarray) -> np.ndarray:
@@ -200,7 +198,7 @@ def to_canvas(page: Any, pixels: np.ndarray) -> np.ndarray:
 @needs_browser
 def test_scrubbing_shows_the_frame_asked_for(page: Any, scene: Scene, open_body: BodyData) -> None:
     """Out of order: the picture by the number in it, the joints by our forward kinematics and camera."""
-    look_from_camera(page, people_only=False)
+    page.click("#video-view")
     for frame in (0, 39, 12, 13, 29, 28, 1):
         page.evaluate("frame => tcmr.show(frame)", frame)
         assert page.evaluate("tcmr.frame") == picture_number(page) == frame
@@ -221,7 +219,8 @@ def test_scrubbing_shows_the_frame_asked_for(page: Any, scene: Scene, open_body:
 
 @needs_browser
 def test_people_are_drawn_where_the_renderer_draws_them(page: Any, scene: Scene, open_body: BodyData) -> None:
-    look_from_camera(page, people_only=True)
+    show_people_only(page)
+    page.click("#video-view")
     for frame, present in ((20, [0, 1]), (5, [0])):
         page.evaluate("frame => tcmr.show(frame)", frame)
         image = canvas_image(page).astype(int)
@@ -241,7 +240,12 @@ def test_people_are_drawn_where_the_renderer_draws_them(page: Any, scene: Scene,
             covered |= mask
             order = np.argsort(np.median(image[mask], axis=0))
             assert order.tolist() == np.argsort(person_colour(index)).tolist()  # of red, green and blue
-        drawn = np.abs(image - image[0, 0]).max(2) > 25
+        for toggle in page.locator("#people .toggle").all():
+            toggle.click()
+        picture = canvas_image(page).astype(int)
+        for toggle in page.locator("#people .toggle").all():
+            toggle.click()
+        drawn = np.abs(image - picture).max(2) > 25
         # Pose correctives and weights of more than four joints are not drawn in the browser.
         overlap = (drawn & covered).sum() / (drawn | covered).sum()
         assert overlap > 0.94
@@ -249,7 +253,7 @@ def test_people_are_drawn_where_the_renderer_draws_them(page: Any, scene: Scene,
 
 @needs_browser
 def test_without_people_and_floor_nothing_is_drawn(page: Any) -> None:
-    look_from_camera(page, people_only=True)
+    show_people_only(page)
     page.evaluate("tcmr.show(15)")
     assert len(np.unique(canvas_image(page).reshape(-1, 3), axis=0)) > 100
     toggles = page.locator("#people .toggle")
@@ -264,8 +268,33 @@ def test_without_people_and_floor_nothing_is_drawn(page: Any) -> None:
 
 
 @needs_browser
+def test_each_layer_is_drawn_and_taken_away(page: Any, scene: Scene) -> None:
+    frame = int(np.argmax(scene.people[0].contacts.all(1)))
+    page.evaluate("frame => tcmr.show(frame)", frame)
+    show_people_only(page)
+    without = canvas_image(page)
+    for layer in ("floor", "contacts", "paths", "camera"):
+        page.eval_on_selector(f"[data-layer={layer}]", "button => button.click()")
+        assert (canvas_image(page) != without).any(), layer
+        page.eval_on_selector(f"[data-layer={layer}]", "button => button.click()")
+        if layer != "camera":  # for which the view steps back
+            assert (canvas_image(page) == without).all(), layer
+
+
+@needs_browser
+def test_contacts_are_lit(page: Any, scene: Scene) -> None:
+    """Green on the canvas in frames with contacts only."""
+    page.click("[data-layer=floor]")
+    for frame in range(4):  # nobody else is there yet
+        page.evaluate("frame => tcmr.show(frame)", frame)
+        image = canvas_image(page).astype(int)
+        green = (image[..., 1] - image[..., [0, 2]].max(2) > 60).sum()
+        assert (green > 50) == scene.people[0].contacts[frame].all() == (green > 0)
+
+
+@needs_browser
 def test_mesh_and_skeleton_differ(page: Any) -> None:
-    look_from_camera(page, people_only=True)
+    show_people_only(page)
     page.evaluate("tcmr.show(15)")
     shares = {}
     for style in ("mesh", "skeleton", "both"):
@@ -278,8 +307,23 @@ def test_mesh_and_skeleton_differ(page: Any) -> None:
 
 
 @needs_browser
+def test_followed_people_stay_in_the_middle(page: Any) -> None:
+    middle = page.locator("#canvas").bounding_box()["width"] / 2
+    seen = {}
+    for following in (False, True):
+        if following:
+            page.click("#follow")
+        for frame in (0, N_FRAMES - 1):
+            page.evaluate("frame => tcmr.show(frame)", frame)
+            seen[following, frame] = page.evaluate("tcmr.project(0, 0)")[0]
+    assert abs(seen[False, 0] - seen[False, N_FRAMES - 1]) > 20
+    assert seen[True, 0] == pytest.approx(middle, abs=0.5)
+    assert seen[True, N_FRAMES - 1] == pytest.approx(middle, abs=0.5)
+
+
+@needs_browser
 def test_playing(page: Any) -> None:
-    look_from_camera(page, people_only=True)
+    show_people_only(page)
     before = canvas_image(page)
     page.click("#play")
     until(page, "tcmr.frame > 5")

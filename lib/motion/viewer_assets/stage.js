@@ -271,17 +271,17 @@ export class Stage {
       { map: this.texture, side: THREE.DoubleSide, toneMapped: false, depthWrite: false }));
     this.film.add(this.frustum, this.picture);
     this.scene.add(this.film);
-    this.cameraOn = !this.data.cameraMoves;
+    this.cameraOn = false;
     this.#placeFilm();
   }
 
   /** Small in the scene; behind everything when it is what one looks through. */
   #placeFilm() {
     const away = new THREE.Vector3(...this.data.camera.offset).distanceTo(this.centre);
-    this.film.children.forEach((part) => part.scale.setScalar(this.fromCamera ? 1 : Math.max(0.1 * away, 0.15)));
+    this.film.children.forEach((part) => part.scale.setScalar(this.fromCamera ? 1 : Math.max(0.18 * away, 0.15)));
     this.picture.material.depthTest = !this.fromCamera;
     this.picture.renderOrder = this.fromCamera ? -10 : 0;
-    this.film.visible = this.cameraOn;
+    this.film.visible = this.cameraOn || this.fromCamera;
     this.frustum.visible = !this.fromCamera;
     this.grid.material.uniforms.fill.value = this.fromCamera ? 0 : 0.5;
     this.film.updateMatrixWorld(true);
@@ -341,8 +341,28 @@ export class Stage {
     if (layer === 'camera') {
       this.cameraOn = on;
       this.#placeFilm();
+      if (on) this.#stepBack();
     }
     this.invalidate();
+  }
+
+  /** Go back until the video camera is in sight, too. */
+  #stepBack() {
+    this.viewFromCamera(false);
+    this.view.updateMatrixWorld();
+    const camera = new THREE.Vector3(...this.data.camera.offset);
+    const { x, y, z } = camera.clone().project(this.view);
+    if (Math.max(Math.abs(x), Math.abs(y), Math.abs(z)) < 0.9) return;
+    const away = this.view.position.clone().sub(this.controls.target).normalize();
+    const reach = camera.distanceTo(this.centre) / 2 + 0.5 * this.reach;
+    this.controls.target.copy(camera).add(this.centre).multiplyScalar(0.5);
+    this.view.position.copy(this.controls.target).addScaledVector(away, (0.8 * reach) / Math.sin(this.#halfAngle()));
+    this.controls.update();
+  }
+
+  /** Of the view, where it is narrower. */
+  #halfAngle() {
+    return Math.atan(Math.tan(THREE.MathUtils.degToRad(FIELD_OF_VIEW) / 2) * Math.min(1, this.view.aspect));
   }
 
   follow(index) {
@@ -362,9 +382,8 @@ export class Stage {
     const away = new THREE.Vector3(...this.data.camera.rotation.map((row) => -row[2])).setY(0);
     if (away.lengthSq() < 1e-6) away.set(0, 0, 1);
     away.normalize().applyAxisAngle(new THREE.Vector3(0, 1, 0), 0.5).setY(0.42).normalize();
-    const half = Math.atan(Math.tan(THREE.MathUtils.degToRad(FIELD_OF_VIEW) / 2) * Math.min(1, this.view.aspect));
     this.controls.target.copy(this.centre);
-    this.view.position.copy(this.centre).addScaledVector(away, (0.8 * this.reach) / Math.sin(half));
+    this.view.position.copy(this.centre).addScaledVector(away, (0.8 * this.reach) / Math.sin(this.#halfAngle()));
     this.controls.update();
     this.invalidate();
   }

@@ -53,7 +53,7 @@ scene.people.forEach((person, index) => {
 });
 
 // Buttons
-const layers = { floor: true, contacts: true, paths: true, camera: !scene.cameraMoves };
+const layers = { floor: true, contacts: true, paths: true, camera: false };
 for (const element of document.querySelectorAll('[data-layer]')) {
   const { layer } = element.dataset;
   setPressed(element, layers[layer]);
