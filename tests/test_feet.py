@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from motion_tools import walk
 from scipy.spatial.transform import Rotation
 
 from lib.models.body import OPEN_DATA, BodyData, load_body
@@ -13,6 +12,7 @@ from lib.motion.contacts import find_contacts
 from lib.motion.feet import MAX_SHIFT, Skeleton, lock_feet, reach, runs
 from lib.motion.meshes import Meshes
 from lib.motion.motion import Placed
+from tests.motion_tools import walk
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from PIL import ExifTags, Image, ImageOps
 
 from lib.demo.video import VideoFile
 from tests.video_tools import encode, quarters
@@ -195,3 +196,17 @@ def test_a_photograph_is_a_film_of_one_frame(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.jpg"), quarters()[..., ::-1])
     (frame,) = VideoFile(tmp_path / "a.jpg")
     np.testing.assert_allclose(centres(frame), centres(quarters()), atol=12)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_photos_with_exif(tmp_path, orientation):
+    """As Pillow turns them; PyAV cannot list their side data."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.FocalLengthIn35mmFilm] = 28
+    path = tmp_path / "photo.jpg"
+    Image.fromarray(quarters()).save(path, exif=exif, quality=95)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(path)), int)
+    (shown,) = VideoFile(path)
+    assert shown.shape == expected.shape
+    assert np.abs(shown - expected).mean() < 5

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from motion_tools import CAMERA, EYE, angle, camera_turn, make_motion, scene_of, walk
 from scipy.spatial.transform import Rotation
 
 from lib.models.body import OPEN_DATA, BodyData, load_body
@@ -17,6 +16,7 @@ from lib.motion.lift import resize
 from lib.motion.meshes import Meshes
 from lib.motion.motion import Placed
 from lib.motion.world import place_in_world
+from tests.motion_tools import CAMERA, EYE, angle, camera_turn, make_motion, scene_of, walk
 
 
 @pytest.fixture(scope="module")

@@ -23,11 +23,17 @@ def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
 
     Rotations by other angles than quarter turns count as the nearest of those.
     """
-    side_data: Any = frame.side_data
-    if "DISPLAYMATRIX" not in side_data:
-        return False, False, False
-    # x' = a x + c y, y' = b x + d y
-    a, b, _, c, d = (int(v) for v in np.frombuffer(side_data["DISPLAYMATRIX"], np.int32)[:5])
+    try:
+        side_data: Any = frame.side_data
+        if "DISPLAYMATRIX" not in side_data:
+            return False, False, False
+        # x' = a x + c y, y' = b x + d y
+        a, b, _, c, d = (float(v) for v in np.frombuffer(side_data["DISPLAYMATRIX"], np.int32)[:5])
+    except (
+        ValueError
+    ):  # PyAV does not know all side data, not a photo's EXIF, but the rotation
+        angle = np.radians(-frame.rotation)
+        a, b, c, d = np.cos(angle), np.sin(angle), -np.sin(angle), np.cos(angle)
     if abs(a) + abs(d) >= abs(b) + abs(c):
         return False, d < 0, a < 0
     return True, b < 0, c < 0
