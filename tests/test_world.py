@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from lib.demo.render import Renderer
 from lib.models.body import OPEN_DATA, BodyData, load_body
 from lib.models.smpl import SMPL
 from lib.motion.feet import Skeleton
@@ -153,8 +155,21 @@ def test_given_height_changes_size_and_distance_but_not_the_picture(body: BodyDa
 
 
 def test_the_matrix_gives_the_pixels_that_are_drawn(body: BodyData) -> None:
-    placed, betas = walk(body, 2, length=4)
+    """The overlay covers what the triangles cover whose corners K gives, to half a pixel."""
+    placed, betas = walk(body, 2, length=1)
     scene = scene_of([(placed, betas)], body, camera_turn(5, 1))
-    verts = Meshes(SMPL(body), scene.people[0].camera, betas).all()
+    verts = Meshes(SMPL(body), scene.people[0].camera, betas)[0]
+    renderer = Renderer(body.faces, CAMERA.width, CAMERA.height, len(verts))
+    black = np.zeros((CAMERA.height, CAMERA.width, 3), np.uint8)
+    drawn = renderer.render(black, [(verts, (1.0, 1.0, 1.0))], scene.camera.project).any(-1)
     seen = verts @ scene.camera.K.T
-    assert np.abs(seen[..., :2] / seen[..., 2:] - scene.camera.project(verts)).max() < 0.5
+    pixels, fine = seen[:, :2] / seen[:, 2:], 8
+    low = np.floor(pixels.min(0)) - 1
+    corners = np.round(fine * (pixels - low) - 0.5).astype(np.int32)
+    covered = np.zeros(corners.max(0)[::-1] + 1, np.uint8)
+    for face in body.faces:
+        cv2.fillConvexPoly(covered, corners[face], 1)
+    expected = (np.argwhere(covered) + 0.5) / fine + low[::-1]
+    assert np.abs(np.argwhere(drawn).mean(0) - expected.mean(0)).max() < 0.5
+    assert np.abs(np.argwhere(drawn).std(0) - expected.std(0)).max() < 0.5
+    assert drawn.sum() == pytest.approx(len(expected) / fine**2, rel=0.03)

@@ -148,9 +148,6 @@ def run_demo(options: DemoOptions) -> list[Path]:
     if not tracks:
         raise UserError(_nobody(source, n_frames, options))
     tracks = _long_enough(choose_people(tracks, options.person), models.cfg)
-    camera_moves = watch.camera_moves(tracks)
-    if camera_moves:
-        log.info("the camera moves: world paths are each person's own, told from their feet")
     scene = reconstruct(
         models,
         source,
@@ -164,7 +161,7 @@ def run_demo(options: DemoOptions) -> list[Path]:
         heights=heights_of(heights, [track.person_id for track in tracks]),
         up=options.up,
         lock_feet=options.lock_feet,
-        camera_moves=camera_moves,
+        camera_moves=watch.camera_moves(tracks),
         stopwatch=stopwatch,
     )
     files: list[Path] = []

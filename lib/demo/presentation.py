@@ -29,9 +29,7 @@ def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
             return False, False, False
         # x' = a x + c y, y' = b x + d y
         a, b, _, c, d = (float(v) for v in np.frombuffer(side_data["DISPLAYMATRIX"], np.int32)[:5])
-    except (
-        ValueError
-    ):  # PyAV does not know all side data, not a photo's EXIF, but the rotation
+    except ValueError:  # PyAV does not know all side data, not a photo's EXIF, but the rotation
         angle = np.radians(-frame.rotation)
         a, b, c, d = np.cos(angle), np.sin(angle), -np.sin(angle), np.cos(angle)
     if abs(a) + abs(d) >= abs(b) + abs(c):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -16,6 +17,8 @@ from lib.motion.camera import Camera
 from lib.motion.contacts import find_contacts
 from lib.motion.feet import Skeleton, lock_feet
 from lib.motion.motion import Motion, Placed, Scene
+
+log = logging.getLogger(__name__)
 
 LEVEL = np.diag([1.0, -1.0, -1.0])
 """Camera axes to a world with y up, for a camera that is held level."""
@@ -83,6 +86,11 @@ def place_in_world(scene: Scene, body: BodyData, *, up: Up = "floor", lock: bool
     people = [_look(motion, body, scene.camera) for motion in scene.people]
     find = _own_paths if scene.camera_moves else _paths
     floor, paths, contacts = find(people, up == "camera", scene.fps)
+    if scene.camera_moves:
+        log.info("the camera moves: world paths are each person's own, told from their feet")
+    else:
+        down = np.degrees(np.arcsin(-floor.up[2]))
+        log.info("the camera stands %.2f m above the floor and looks %.0f degrees down", floor.height, down)
     rotation = floor.rotation
     start = rotation @ (people[0].pelvis[0] + paths[0][0])
     offset = np.array([-start[0], floor.height, -start[2]])
