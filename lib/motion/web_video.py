@@ -30,7 +30,7 @@ def encode_webm(
         UserError: the source has not ``n_frames`` frames.
     """
     file = io.BytesIO()
-    rate = Fraction(fps).limit_denominator(1000)
+    rate = Fraction(fps).limit_denominator(60000)
     width, height = _even_size(source.info.width, source.info.height)
     count = 0
     with av.open(file, "w", format="webm") as container:
