@@ -1,12 +1,13 @@
 """Measure world paths, contacts and feet on simulated films of known motions before a static camera.
 
-    python scripts/measure_world.py [--motions FOLDER] [--json table.json]
+    python scripts/measure_world.py [--motions FOLDER] [--films FOLDER] [--json table.json]
 
 Each motion is seen by a camera that stands, tilted, 0.9 to 2.4 m above the floor; its landmarks, with the
 errors of real ones, go through TCMR, the fit and the world as in demo.py. Without a folder: procedural walks.
 With one: its held-out performers, too; what captured feet do badly when they are put on another body, slide
 and float, is taken out first (:func:`lib.motion.feet.lock_feet`). Contact is defined by the true motion: a
-heel or toe slower than 0.3 m/s and lower than 4 cm. Prints a Markdown table.
+heel or toe slower than 0.3 m/s and lower than 4 cm. With ``--films`` three more walks are drawn as films,
+which stay there, and the demo looks at those. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -35,21 +37,28 @@ from lib.data_utils.preprocess import positive_integer
 from lib.data_utils.simulate import FOCAL, IMAGE_SIZE, NOISES, Simulator
 from lib.data_utils.walks import procedural_walk
 from lib.demo.models import Models, load_models
+from lib.demo.pipeline import SCENE, DemoOptions, run_demo
 from lib.demo.reconstruct import reconstruct
+from lib.demo.render import Renderer
 from lib.demo.tracking import Track
+from lib.demo.video import VideoWriter
 from lib.models.body import OPEN_DATA, BodyData
 from lib.motion.camera import Camera
 from lib.motion.feet import Skeleton, lock_feet
 from lib.motion.height import height_of
 from lib.motion.lift import resize
+from lib.motion.meshes import Meshes
 from lib.motion.motion import Placed, Scene
+from lib.motion.scene_file import load_scene
 from lib.motion.world import place_in_world
 from lib.utils.errors import run_command
 from lib.utils.files import atomic_write
+from lib.utils.geometry import default_focal
 from lib.utils.landmark_features import landmark_boxes
 from lib.utils.landmark_flips import repair_flips
 
 LENGTH, SHORTEST = 300, 45  # frames of a film
+DRAWN, DRAWN_WALKS = (1280, 720), 3  # size in px, and number, of films that are drawn
 CONTACT_SPEED, CONTACT_HEIGHT = 0.3, 0.04  # m/s and m, in the true motion
 PLANTED_SPEED, PLANTED_HEIGHT = 0.4, 0.1  # of captured feet that are meant to stand
 AFLOAT = 0.12  # metres above the floor where the lower foot often is: no motion on a floor
@@ -192,14 +201,54 @@ def measure(film: Film, scene: Scene, body: BodyData) -> dict[str, float]:
     }
 
 
-def results(film: Film, models: Models) -> dict[str, dict[str, float]]:
-    """Before and after the feet are locked."""
+def seen(film: Film, models: Models) -> Scene:
+    """What the demo makes of a film's landmarks."""
     camera = Camera(int(IMAGE_SIZE), int(IMAGE_SIZE), FOCAL)
-    scene = reconstruct(
+    return reconstruct(
         models, (), [film.track], camera=camera, fps=FPS, n_frames=len(film.track.xy), lock_feet=False
     )
+
+
+def draw(film: Film, models: Models, path: Path) -> None:
+    """The film as a video: the person on a chequered floor, under a plain sky."""
+    camera = Camera(*DRAWN, default_focal(*DRAWN))
+    width, height = DRAWN
+    skeleton, smpl = Skeleton.of(models.body, film.betas), models.tcmr.regressor.smpl
+    placed = film.truth.moved(film.turn.astype(np.float32), -film.turn @ film.eye, skeleton.rest[0])
+    ys, xs = np.mgrid[:height, :width]
+    rays = np.stack([xs - width / 2, ys - height / 2, np.full(xs.shape, camera.focal)], -1) @ film.turn
+    rays /= camera.focal
+    away = -film.eye[1] / np.minimum(rays[..., 1], -1e-6)
+    tiles = np.floor(film.eye + rays * away[..., None])[..., [0, 2]].sum(-1) % 2
+    background = np.where(tiles[..., None] > 0, [120, 115, 105], [150, 145, 135])
+    background[(rays[..., 1] > -0.01) | (away > 40)] = 170, 190, 210
+    meshes, renderer = Meshes(smpl, placed, film.betas), Renderer(models.body.faces, width, height)
+    with VideoWriter(path, Fraction(int(FPS))) as video:
+        for row in range(len(meshes)):
+            image = renderer.render(
+                background.astype(np.uint8), [(meshes[row], (0.85, 0.65, 0.55))], camera.project
+            )
+            video.write(image, Fraction(row, int(FPS)))
+
+
+def watched(film: Film, models: Models, folder: Path) -> tuple[Film, Scene]:
+    """What the demo makes of the film drawn; and the film, cut to the frames in which it saw somebody."""
+    path = folder / f"{film.name}.mp4"
+    draw(film, models, path)
+    written = run_demo(
+        DemoOptions(
+            vid_file=str(path), output_folder=str(folder), base_data="", person="largest", lock_feet=False
+        )
+    )
+    scene = load_scene(written[0].with_name(SCENE))
+    frames = scene.people[0].frames
+    return replace(film, truth=Placed(film.truth.rotmat[frames], film.truth.transl[frames])), scene
+
+
+def results(film: Film, scene: Scene, models: Models) -> dict[str, dict[str, float]]:
+    """Before and after the feet are locked."""
     height = height_of(models.body, film.betas)
-    tall = [resize(models.tcmr.regressor.smpl, models.body, scene.people[0], height, camera)]
+    tall = [resize(models.tcmr.regressor.smpl, models.body, scene.people[0], height, scene.camera)]
     table, before = {}, place_in_world(replace(scene, people=tuple(tall)), models.body, lock=False)
     skeleton = Skeleton.of(models.body, tall[0].betas)
     for name, lock in (("before", False), ("after", True)):
@@ -243,6 +292,7 @@ def main() -> None:
     )
     parser.add_argument("--motions", default="", help="folder of motion files, measured beside the walks")
     parser.add_argument("--walks", type=positive_integer, default=20, help="procedural walks (%(default)s)")
+    parser.add_argument("--films", type=Path, help="folder for walks that are drawn and watched")
     parser.add_argument("--noise", choices=NOISES, default="v2", help="of the landmarks (%(default)s)")
     parser.add_argument("--checkpoint", type=Path, default=Path("data/open/tcmr_open.pth.tar"))
     parser.add_argument("--seed", type=positive_integer, default=1)
@@ -259,8 +309,14 @@ def main() -> None:
     for kind, motions in sources.items():
         for name, truth, betas in motions:
             made = film(name, kind, truth, betas, simulator, Skeleton.of(body, betas), rng)
-            films.setdefault(kind, {})[name] = results(made, models)
+            films.setdefault(kind, {})[name] = results(made, seen(made, models), models)
             tqdm.write(f"{name}: {films[kind][name]['after']}")
+    if args.films:
+        for name, truth, betas in walks(body, rng, DRAWN_WALKS):
+            made = film(name, "drawn", truth, betas, simulator, Skeleton.of(body, betas), rng)
+            films.setdefault("walks drawn as films", {})[name] = results(
+                *watched(made, models, args.films), models
+            )
     tables = {
         kind: {side: summary([film[side] for film in found.values()]) for side in ("before", "after")}
         for kind, found in films.items()
