@@ -623,6 +623,7 @@ def test_all_files(video, open_dir, tmp_path, tracked):
         base_data=str(tmp_path),
         device="cpu",
         export=list(EXPORTERS),
+        viewer=True,
         view="side",
     )
     written = run_demo(options)
@@ -633,7 +634,7 @@ def test_all_files(video, open_dir, tmp_path, tracked):
     ]
     files = {f"{name}_input.mp4", f"{name}_output.mp4", "tcmr_output.npz", "tcmr_output.pkl"}
     files |= {f"person_{i}.{kind}" for i in (1, 2) for kind in ("npz", "bvh", "trc")}
-    files |= {"scene.glb", "scene.json"}
+    files |= {"scene.glb", "scene.json", "viewer.html"}
     assert files_in(folder) == sorted([*meshes, *files])
     assert set(written) == {folder / n for n in files | {"meshes"}}
 

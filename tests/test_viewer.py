@@ -442,13 +442,20 @@ def test_a_browser_without_webgl_says_so(chromium: Any, html: Path) -> None:
 
 
 @needs_browser
-def test_moving_camera_is_said(chromium: Any, scene: Scene, open_body: BodyData, video: Path) -> None:
+@pytest.mark.parametrize("fps", [0.5, 9000])
+def test_moving_cameras_and_strange_rates(
+    chromium: Any, scene: Scene, open_body: BodyData, video: Path, fps: float
+) -> None:
     path = video.with_name("moving.html")
-    write_viewer(replace(scene, camera_moves=True), open_body, VideoFile(video), path)
+    write_viewer(replace(scene, camera_moves=True, fps=fps), open_body, VideoFile(video), path)
     page = chromium.new_page()
     open_page(page, path)
-    assert "camera moves" in page.locator("#note").text_content()
+    assert "camera moves" in page.text_content("#note")
     assert page.is_disabled("#video-view")
+    page.evaluate("tcmr.show(29)")
+    assert picture_number(page) == 29
+    page.click("#play")
+    until(page, "tcmr.frame != 29")
     page.close()
 
 

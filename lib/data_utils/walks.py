@@ -60,8 +60,8 @@ def procedural_walk(skeleton: Skeleton, rng: np.random.Generator, length: int, f
         for step in (count, count + 1):
             middle = (step - phase - 0.5 * number + _STANCE / 2) * stride
             where, facing = path(middle)
-            aside = _APART * (1 if number == 0 else -1)
-            where = where + aside * np.stack([np.cos(facing), -np.sin(facing)], -1)
+            apart = _APART * (1 if number == 0 else -1)
+            where = where + apart * np.stack([np.cos(facing), -np.sin(facing)], -1)
             stands.append((where, facing))
         (here, facing), (there, later) = stands
         air = ((share - _STANCE) / (1 - _STANCE)).clip(0, 1)

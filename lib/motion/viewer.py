@@ -47,7 +47,7 @@ _MODULES = {
     "stage": "stage.js",
     "timeline": "timeline.js",
 }
-_FASTEST = 250.0  # 1/s: WebM counts milliseconds
+_RATES = 1.0, 250.0  # 1/s, of the video in the page: WebM counts milliseconds
 # In the order of lib.motion.motion.FEET: a vertex of the sole, and the joint that it goes with.
 _SOLES = (("LHeel", 7), ("LBigToe", 10), ("RHeel", 8), ("RBigToe", 11))
 
@@ -75,7 +75,7 @@ def write_viewer(
             f"{source.path} is {info.width}x{info.height} px, but the motions are of a video of "
             f"{camera.width}x{camera.height}; give the video that they were made from"
         )
-    video_fps = min(scene.fps, _FASTEST)
+    video_fps = float(np.clip(scene.fps, *_RATES))
     video = encode_webm(source, video_fps, scene.n_frames, progress)
     contents = {
         "title": html.escape(scene.name),

@@ -12,6 +12,7 @@ from av.video.reformatter import ColorRange, Colorspace
 
 from lib.demo.video import FrameSource
 from lib.utils.errors import UserError
+from lib.utils.prefetch import prefetch
 
 _LONGEST_SIDE = 960  # px
 _BIT_RATE, _MOST_BYTES = 1_500_000, 60_000_000
@@ -19,6 +20,7 @@ _KEY_FRAMES = 15
 """Frames from one key frame to the next: a player that looks for a frame decodes no more than these."""
 _SPEED = {"deadline": "realtime", "cpu-used": "6", "row-mt": "1", "crf": "33", "lag-in-frames": "0"}
 _BT709 = 1  # H.273
+_FRAMES_AHEAD = 4
 
 
 def encode_webm(
@@ -30,10 +32,10 @@ def encode_webm(
         UserError: the source has not ``n_frames`` frames.
     """
     file = io.BytesIO()
-    rate = Fraction(fps).limit_denominator(1000)
+    rate = Fraction(fps).limit_denominator(60000)
     width, height = _even_size(source.info.width, source.info.height)
     count = 0
-    with av.open(file, "w", format="webm") as container:
+    with av.open(file, "w", format="webm") as container, prefetch(source, _FRAMES_AHEAD) as images:
         stream = container.add_stream("libvpx-vp9", rate=rate, options=_SPEED)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.time_base = 1 / rate
@@ -43,7 +45,7 @@ def encode_webm(
         context.bit_rate = round(min(_BIT_RATE, 8 * _MOST_BYTES * fps / n_frames))
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         context.color_range = ColorRange.MPEG.value
-        for count, image in enumerate(source, start=1):
+        for count, image in enumerate(images, start=1):
             if count > n_frames:
                 break
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24").reformat(

@@ -40,9 +40,11 @@ export class Player {
   get loop() { return this.video.loop; }
 
   set speed(speed) {
-    // playbackRate counts from the video's own rate, which differs from that of very fast films.
+    // playbackRate counts from the video's own rate, which differs from that of very fast and slow films, and
+    // has limits.
     this.rate = speed;
-    this.video.defaultPlaybackRate = this.video.playbackRate = (speed * this.fps) / this.videoFps;
+    const rate = Math.min(Math.max((speed * this.fps) / this.videoFps, 0.0625), 16);
+    this.video.defaultPlaybackRate = this.video.playbackRate = rate;
   }
 
   /** Go to a frame. Resolves when its picture is there. */
