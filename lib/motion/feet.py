@@ -19,8 +19,9 @@ _TOES = ((3216, 3216, 3216, 3226), (6617, 6617, 6617, 6624))
 
 MAX_SHIFT = 0.25  # metres that a foot may be moved; a contact that asks for more is none
 _BLEND = 0.25  # seconds over which a change comes and goes
+_ROOT_BLEND = 1.0  # the same of the root's
 _ROOT_SMOOTH = 0.07  # seconds, width of the Gaussian over the change of the root
-_STRETCH = 0.9995  # of a leg's length that it may reach
+_STRETCH = 0.985  # of a leg's length that it may reach, unless it did before: knees of straight legs shake
 _MAX_DROP = 0.1  # metres that the root may sink for legs to reach their feet
 
 
@@ -74,8 +75,7 @@ def lock_feet(
     """A motion in the world whose feet stand still on the floor while they touch it.
 
     The root takes what all feet need, smoothly; legs bend for the rest, about the knees' own axes; soles that
-    rest as a whole are laid flat. In the air changes fade out within a quarter of a second, and no foot
-    sinks.
+    rest as a whole are laid flat. In the air changes fade out, and no foot sinks.
 
     Args:
         placed: T frames, y up, floor at 0.
@@ -93,7 +93,7 @@ def lock_feet(
     if not standing.any():
         return placed, contacts
     wanted = np.where(contacts[..., None], anchors - feet, 0).sum(1) / contacts.sum(1).clip(1)[:, None]
-    shift = gaussian(_bridge(wanted, standing), _ROOT_SMOOTH * fps)
+    shift = gaussian(_fade(wanted, standing, round(_ROOT_BLEND * fps)), _ROOT_SMOOTH * fps)
     placed = Placed(placed.rotmat, (placed.transl + shift).astype(np.float32))
     rotations, positions = skeleton.chain(placed)
     feet = skeleton.points(rotations, positions)
@@ -183,7 +183,7 @@ def reach(leg: np.ndarray, thigh: np.ndarray, target: np.ndarray) -> tuple[np.nd
     upper, lower = start_upper, start_lower
     lengths = np.linalg.norm(upper, axis=-1), np.linalg.norm(lower, axis=-1)
     reach_to = np.linalg.norm(target - hip, axis=-1).clip(
-        np.abs(lengths[0] - lengths[1]) + 1e-3, _STRETCH * (lengths[0] + lengths[1])
+        np.abs(lengths[0] - lengths[1]) + 1e-3, _longest(hip, knee, ankle)
     )
     turned = Rotation.identity(len(hip)), Rotation.identity(len(hip))
     for _ in range(3):
@@ -199,6 +199,12 @@ def reach(leg: np.ndarray, thigh: np.ndarray, target: np.ndarray) -> tuple[np.nd
         upper, lower = hips.apply(upper), hips.apply(lower)
         turned = hips * turned[0], hips * knees * turned[1]
     return turned[0].as_matrix(), turned[1].as_matrix()
+
+
+def _longest(hip: np.ndarray, knee: np.ndarray, ankle: np.ndarray) -> np.ndarray:
+    """(T,) metres from hip to ankle that a leg may reach, of joints (T, 3)."""
+    bones = np.linalg.norm(knee - hip, axis=-1) + np.linalg.norm(ankle - knee, axis=-1)
+    return np.maximum(_STRETCH * bones, np.linalg.norm(ankle - hip, axis=-1))
 
 
 def _bend(upper: np.ndarray, lower: np.ndarray, distance: np.ndarray) -> np.ndarray:
@@ -238,44 +244,32 @@ def _foot_change(
     return move, turn.as_matrix()
 
 
-def _fade(values: np.ndarray, known: np.ndarray, reach_frames: int) -> np.ndarray:
-    """Values (T, K) that are known in some frames; elsewhere they go smoothly from one to the next, or to 0
-    and back where more than ``reach_frames`` lie between."""
+def _fade(values: np.ndarray, known: np.ndarray, width: int) -> np.ndarray:
+    """Values (T, K) that are known in some frames (T,); elsewhere they go on smoothly, at the speed that they
+    had, to the next, or to 0 and back where more than ``width`` frames lie between."""
     rows = np.flatnonzero(known)
     if len(rows) == 0:
         return np.zeros_like(values)
     frames = np.arange(len(values))
-    after = np.searchsorted(rows, frames).clip(max=len(rows) - 1)
-    before = (np.searchsorted(rows, frames, side="right") - 1).clip(0)
-    left, right = rows[before], rows[after]
-    width = np.where((left < frames) & (frames < right), np.minimum(right - left, reach_frames), reach_frames)
-    width = width.clip(1)
-
-    def share(distance: np.ndarray) -> np.ndarray:
-        near = (1 - distance / width).clip(0, 1)
-        return (near * near * (3 - 2 * near))[:, None]
-
-    only = left == right
-    by_left = np.where(frames >= left, 1.0, 0.0)[:, None] * share(np.abs(frames - left)) * values[left]
-    by_right = np.where(frames <= right, 1.0, 0.0)[:, None] * share(np.abs(right - frames)) * values[right]
-    return np.where(known[:, None], values, np.where(only[:, None] & (frames >= left)[:, None], by_left,
-                    np.where(only[:, None], by_right, by_left + by_right)))  # fmt: skip
-
-
-def _bridge(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Values (T, K) with straight lines where they are not known."""
-    rows = np.flatnonzero(known)
-    return np.stack([np.interp(np.arange(len(values)), rows, column[rows]) for column in values.T], 1)
+    after = np.searchsorted(rows, frames)
+    left, right = rows[(after - 1).clip(0)], rows[after.clip(max=len(rows) - 1)]
+    between = (left < frames) & (frames < right)
+    span = np.where(between, np.minimum(right - left, width), width).clip(1)
+    steps = np.diff(values, axis=0, prepend=values[:1]) * (known & np.r_[False, known[:-1]])[:, None]
+    backwards = np.r_[steps[1:], np.zeros_like(steps[:1])]
+    faded = np.zeros_like(values)
+    for end, speed, passed in ((left, steps, frames > left), (right, -backwards, frames < right)):
+        way = (np.abs(frames - end) / span).clip(0, 1)[:, None]
+        part = (1 - way) ** 2 * ((1 + 2 * way) * values[end] + way * span[:, None] * speed[end])
+        faded += np.where(passed[:, None], part, 0)
+    return np.where(known[:, None], values, faded)
 
 
 def _drop(positions: np.ndarray, targets: list[np.ndarray], width: int) -> np.ndarray:
     """(T,) metres, at most 0, that the root sinks so that both legs reach their targets."""
     drop = np.zeros(len(positions))
     for (hip, knee, ankle, _), target in zip(LEGS, targets):
-        longest = _STRETCH * sum(
-            np.linalg.norm(positions[:, b] - positions[:, a], axis=-1)
-            for a, b in ((hip, knee), (knee, ankle))
-        )
+        longest = _longest(positions[:, hip], positions[:, knee], positions[:, ankle])
         away = target - positions[:, hip]
         height = np.sqrt((longest**2 - away[:, 0] ** 2 - away[:, 2] ** 2).clip(0))
         drop = np.minimum(drop, (height + away[:, 1]).clip(-_MAX_DROP, 0))
