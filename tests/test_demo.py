@@ -746,7 +746,11 @@ def test_damaged_image_in_the_middle(open_dir, tmp_path, monkeypatch):
     options = DemoOptions(img_dir=str(tmp_path), output_folder=str(tmp_path / "out"), open_dir=str(open_dir))
     with pytest.raises(UserError, match=r"020\.png is damaged or no image"):
         run_demo(options)
-    monkeypatch.setattr(pipeline, "track_people", lambda *a, **k: [make_track()])
+
+    def before_the_damage(frames, *args, **kwargs):
+        return [make_track(n=len(list(itertools.islice(frames, 20))))]
+
+    monkeypatch.setattr(pipeline, "track_people", before_the_damage)
     threads = threading.active_count()
     with pytest.raises(UserError, match=r"020\.png is damaged or no image"):
         run_demo(options)
