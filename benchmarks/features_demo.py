@@ -24,7 +24,6 @@ from lib.demo.pipeline import DemoOptions, run_demo, write_videos
 from lib.demo.reconstruct import reconstruct
 from lib.demo.render import Renderer
 from lib.demo.tracking import Track, track_people
-from lib.demo.video import VideoFile
 from lib.models.body import load_body
 from lib.models.extractors import SpinExtractor
 from lib.models.hmr import HMR
@@ -35,6 +34,7 @@ from lib.utils.colours import Colour
 from lib.utils.crops import IMAGENET_MEAN, IMAGENET_STD
 from lib.utils.geometry import default_focal
 from lib.utils.prefetch import prefetch
+from lib.video.video import VideoFile
 
 BATCH = 64
 

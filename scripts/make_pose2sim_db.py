@@ -43,12 +43,12 @@ from lib.data_utils.multiview import (
 from lib.data_utils.open_assets import asset_path
 from lib.data_utils.preprocess import positive_integer
 from lib.demo.tracking import Track, track_people
-from lib.demo.video import VideoFile
 from lib.models.extractors import Extractor, LandmarkExtractor, load_landmark_net
 from lib.utils.errors import UserError, run_command
 from lib.utils.files import dump_joblib
 from lib.utils.landmark_features import LIMB_JOINTS, LIMB_LANDMARKS
 from lib.utils.smoothing import gaussian
+from lib.video.video import VideoFile
 
 log = logging.getLogger(__name__)
 

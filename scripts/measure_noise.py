@@ -36,13 +36,13 @@ from lib.data_utils.multiview import project, to_camera
 from lib.data_utils.open_assets import asset_path
 from lib.data_utils.preprocess import positive_integer
 from lib.data_utils.simulate import NOISES, NoiseModel, Simulator
-from lib.demo.video import VideoFile
 from lib.models.body import OPEN_DATA, load_body
 from lib.models.predict import window_step
 from lib.utils.errors import run_command
 from lib.utils.files import atomic_write
 from lib.utils.landmark_features import LIMB_LANDMARKS
 from lib.utils.landmark_flips import find_flips
+from lib.video.video import VideoFile
 from scripts.compare_open import JUMP, heading
 from scripts.make_pose2sim_db import find_people, long_runs, owner_of
 

@@ -36,12 +36,11 @@ from lib.data_utils.motions import FPS, open_motions
 from lib.data_utils.preprocess import positive_integer
 from lib.data_utils.simulate import FOCAL, IMAGE_SIZE, NOISES, Simulator
 from lib.data_utils.walks import procedural_walk
-from lib.demo.models import Models, load_models
+from lib.demo.models import OPEN_CHECKPOINT, Models, load_models
 from lib.demo.pipeline import SCENE, DemoOptions, run_demo
 from lib.demo.reconstruct import reconstruct
 from lib.demo.render import Renderer
 from lib.demo.tracking import Track
-from lib.demo.video import VideoWriter
 from lib.models.body import OPEN_DATA, BodyData
 from lib.motion.camera import Camera
 from lib.motion.feet import Skeleton, lock_feet
@@ -56,6 +55,7 @@ from lib.utils.files import atomic_write
 from lib.utils.geometry import default_focal
 from lib.utils.landmark_features import landmark_boxes
 from lib.utils.landmark_flips import repair_flips
+from lib.video.video import VideoWriter
 
 LENGTH, SHORTEST = 300, 45  # frames of a film
 DRAWN, DRAWN_WALKS = (1280, 720), 3  # size in px, and number, of films that are drawn
@@ -82,7 +82,6 @@ class Film:
     camera's, ``eye`` (3,) its place."""
 
     name: str
-    kind: str
     truth: Placed
     betas: np.ndarray
     turn: np.ndarray
@@ -146,7 +145,6 @@ def view(pelvis: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.n
 
 def film(
     name: str,
-    kind: str,
     truth: Placed,
     betas: np.ndarray,
     simulator: Simulator,
@@ -164,7 +162,7 @@ def film(
     )
     frames = np.arange(len(xy))
     track = Track(1, frames, landmark_boxes(xy), xy, visibility, world)
-    return Film(name, kind, truth, betas, turn, eye, track)
+    return Film(name, truth, betas, turn, eye, track)
 
 
 def after_alignment(path: np.ndarray, truth: np.ndarray, scaled: bool) -> float:
@@ -294,7 +292,7 @@ def main() -> None:
     parser.add_argument("--walks", type=positive_integer, default=20, help="procedural walks (%(default)s)")
     parser.add_argument("--films", type=Path, help="folder for walks that are drawn and watched")
     parser.add_argument("--noise", choices=NOISES, default="v2", help="of the landmarks (%(default)s)")
-    parser.add_argument("--checkpoint", type=Path, default=Path("data/open/tcmr_open.pth.tar"))
+    parser.add_argument("--checkpoint", type=Path, default=Path(OPEN_DATA) / OPEN_CHECKPOINT)
     parser.add_argument("--seed", type=positive_integer, default=1)
     parser.add_argument("--json", type=Path, help="also write the numbers of every film here")
     args = parser.parse_args()
@@ -308,12 +306,12 @@ def main() -> None:
     films: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
     for kind, motions in sources.items():
         for name, truth, betas in motions:
-            made = film(name, kind, truth, betas, simulator, Skeleton.of(body, betas), rng)
+            made = film(name, truth, betas, simulator, Skeleton.of(body, betas), rng)
             films.setdefault(kind, {})[name] = results(made, seen(made, models), models)
             tqdm.write(f"{name}: {films[kind][name]['after']}")
     if args.films:
         for name, truth, betas in walks(body, rng, DRAWN_WALKS):
-            made = film(name, "drawn", truth, betas, simulator, Skeleton.of(body, betas), rng)
+            made = film(name, truth, betas, simulator, Skeleton.of(body, betas), rng)
             films.setdefault("walks drawn as films", {})[name] = results(
                 *watched(made, models, args.films), models
             )

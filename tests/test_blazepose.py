@@ -21,9 +21,9 @@ from lib.data_utils.blazepose import (
     weighted_nms,
 )
 from lib.data_utils.open_assets import asset_path
-from lib.demo.video import VideoFile
 from lib.utils.errors import UserError
 from lib.utils.landmark_features import LANDMARK_FLIP
+from lib.video.video import VideoFile
 
 BODY = np.arange(11, 29)
 NOSE, ANKLES = 0, [27, 28]

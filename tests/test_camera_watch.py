@@ -74,3 +74,17 @@ def test_a_cut_is_no_motion() -> None:
             yield wall(1 if frame < LENGTH // 2 else 9)[:, : SIZE[1]]
 
     assert not moves(cut(), [])
+
+
+def test_noise_of_hours_does_not_add_up() -> None:
+    """Each step of a film of a still wall has errors of its own; 40 minutes of them are no wandering."""
+    rng, watch = np.random.default_rng(3), CameraWatch(4.0)
+    image = cv2.resize(wall(), (320, 180))
+
+    def frames() -> Iterator[np.ndarray]:
+        for _ in range(400):
+            yield np.clip(image + rng.normal(0, 6, image.shape), 0, 255).astype(np.uint8)
+
+    assert sum(1 for _ in watch.watching(frames())) == 400
+    watch._pairs *= 24  # the same 100 s again and again
+    assert not watch.camera_moves([])

@@ -35,7 +35,6 @@ from lib.demo.pipeline import DemoOptions, measured_fps, run_demo
 from lib.demo.reconstruct import predict_track, reconstruct, sequence_step
 from lib.demo.render import Renderer
 from lib.demo.tracking import Track, landmark_boxes
-from lib.demo.video import VideoFile, VideoWriter
 from lib.models.body import load_body
 from lib.models.extractors import (
     LandmarkExtractor,
@@ -62,6 +61,7 @@ from lib.utils.files import load_joblib, only_process, save_checkpoint
 from lib.utils.geometry import crop_cam_to_image_cam
 from lib.utils.landmark_features import landmark_arrays
 from lib.utils.landmark_flips import repair_flips
+from lib.video.video import VideoFile, VideoWriter
 from tests.golden_tools import GOLDEN, fill_by_recipe, load_golden
 from tests.video_tools import encode
 
@@ -532,6 +532,13 @@ def test_a_view_is_appended_and_leaves_the_overlay_alone(open_models):
         assert image[:, W:].any()
 
 
+def test_plain_people_are_turned_where_they_are_drawn(open_models):
+    scene = scene_of(open_models, make_track(centre=(40.0, 60.0)))
+    image = drawer(open_models, scene, view="side", plain=True)(BLACK, 0)
+    columns = [np.flatnonzero(half.any((0, 2))).mean() for half in (image[:, :W], image[:, W:])]
+    assert columns[1] == pytest.approx(columns[0], abs=12)
+
+
 def test_the_side_view_turns_people_where_they_stand(open_models):
     scene = scene_of(open_models, make_track(centre=(40.0, 60.0)))
     image = drawer(open_models, scene, view="side")(BLACK, 0)
@@ -680,7 +687,7 @@ def test_image_folder(open_dir, tmp_path, tracked, monkeypatch):
         cv2.imwrite(str(images / f"{i:03d}.png"), np.full((H, W + 1, 3), 128, np.uint8))
     tracked.pop()
     opened = []
-    monkeypatch.setattr("lib.demo.viewer.webbrowser.open", lambda address: opened.append(address) or True)
+    monkeypatch.setattr("lib.demo.display.webbrowser.open", lambda address: opened.append(address) or True)
     options = DemoOptions(
         img_dir=f"{images}/",
         output_folder=str(tmp_path / "out"),

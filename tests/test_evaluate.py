@@ -22,7 +22,6 @@ from lib.core.evaluator import EvaluationSet, evaluate
 from lib.core.plots import write_plots
 from lib.core.report import report, results
 from lib.dataset.datasets import get_spec
-from lib.demo.video import VideoFile
 from lib.models.body import BodyData, load_body
 from lib.models.predict import predict_sequence
 from lib.models.smpl import SMPL
@@ -32,6 +31,7 @@ from lib.utils.files import dump_joblib, load_joblib
 from lib.utils.keypoints import H36M_TO_J14
 from lib.utils.landmark_flips import repair_flips
 from lib.utils.smoothing import slerp_filter
+from lib.video.video import VideoFile
 from tests.golden_tools import GOLDEN, fill_by_recipe, load_golden, write_base_data
 
 REPOSITORY = Path(__file__).resolve().parents[1]

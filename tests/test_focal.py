@@ -12,7 +12,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from lib.demo.focal import film_camera, tag_focal
-from lib.demo.video import ImageFolder, VideoFile
+from lib.video.video import ImageFolder, VideoFile
 
 WIDTH, HEIGHT = 320, 240
 DIAGONAL = float(np.hypot(36, 24))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps
 
-from lib.demo.video import VideoFile
+from lib.video.video import VideoFile
 from tests.video_tools import encode, quarters
 
 SHARP = {"crf": "1", "preset": "ultrafast"}

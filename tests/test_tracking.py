@@ -13,8 +13,8 @@ import pytest
 from lib.data_utils.blazepose import Detection, LandmarkNetwork, Landmarks, PersonDetector
 from lib.data_utils.open_assets import asset_path
 from lib.demo.tracking import Track, same_person, tiles, track_people
-from lib.demo.video import VideoFile
 from lib.utils.landmark_features import LANDMARK_FLIP, landmark_boxes
+from lib.video.video import VideoFile
 
 SHAPE = np.random.default_rng(0).uniform(
     [-0.3, -1], [0.3, 1], (33, 2)

@@ -17,7 +17,6 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from lib.demo.render import Renderer
-from lib.demo.video import VideoFile
 from lib.models.body import BodyData
 from lib.models.smpl import SMPL
 from lib.motion.camera import Camera
@@ -29,6 +28,7 @@ from lib.motion.viewer import main, write_viewer
 from lib.utils.colours import person_colour
 from lib.utils.errors import UserError
 from lib.utils.files import sha256
+from lib.video.video import VideoFile
 from tests.video_tools import encode
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

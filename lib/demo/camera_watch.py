@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import cv2
 import numpy as np
+from scipy.ndimage import maximum_filter1d, minimum_filter1d
 
 from lib.models.extractors import PersonTrack
 
@@ -17,6 +18,7 @@ _SIDE = 320  # px of the longer side of the images that are compared
 _POINTS, _FEWEST = 80, 12
 _AGREE = 0.5  # share of points that must move as one
 _TOLERANCE = 1.0  # px of the small images
+_WINDOW = 300  # seconds within which the background wanders
 _MARGIN = 1.3  # of people's boxes, inside which nothing is background
 
 
@@ -25,7 +27,7 @@ class CameraWatch:
 
     def __init__(self, fps: float) -> None:
         self._every = max(1, round(fps / PER_SECOND))
-        self._pairs: list[tuple[int, np.ndarray]] = []  # frame number, (2, n, 2) float16 in longer sides
+        self._pairs: list[tuple[int, np.ndarray]] = []  # frame number, (2, n, 2) float32 in longer sides
         self._before: np.ndarray | None = None
         self._side = 1.0
 
@@ -46,7 +48,6 @@ class CameraWatch:
                 boxes.setdefault(int(track.frame_ids[row]), []).append(track.bboxes[row] / self._side)
         steps = []
         for number, (start, end) in self._pairs:
-            start, end = start.astype(np.float32), end.astype(np.float32)
             free = np.ones(len(start), bool)
             for box in boxes.get(number, []):
                 inside = np.abs(start - box[:2]) < _MARGIN * box[2:] / 2
@@ -66,7 +67,9 @@ class CameraWatch:
         if not steps:
             return False
         path = np.concatenate([np.zeros((1, 4)), np.cumsum(steps, 0)])
-        return bool(np.ptp(path, axis=0).max() > TRAVEL)
+        # Errors of single steps add up, too.
+        window = {"size": _WINDOW * PER_SECOND + 1, "axis": 0, "mode": "nearest"}
+        return bool((maximum_filter1d(path, **window) - minimum_filter1d(path, **window)).max() > TRAVEL)
 
     def _look(self, number: int, frame: np.ndarray) -> None:
         self._side = float(max(frame.shape[:2]))
@@ -82,4 +85,4 @@ class CameraWatch:
         back, again, _ = cv2.calcOpticalFlowPyrLK(small, before, end, np.zeros_like(start))
         good = (found[:, 0] > 0) & (again[:, 0] > 0) & (np.abs(back - start).max((1, 2)) < _TOLERANCE)
         pair = np.stack([start[good, 0], end[good, 0]]) / _SIDE
-        self._pairs.append((number, pair.astype(np.float16)))
+        self._pairs.append((number, pair.astype(np.float32)))

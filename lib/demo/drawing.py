@@ -12,7 +12,7 @@ import numpy as np
 from lib.demo.render import SIDE_VIEW_DEGREES, Projection, Renderer, rotate_about_y
 from lib.models.body import BodyData
 from lib.models.smpl import SMPL
-from lib.motion.camera import Camera, weak_to_perspective
+from lib.motion.camera import NEAREST, Camera, weak_to_perspective
 from lib.motion.meshes import Meshes
 from lib.motion.motion import Motion, Placed, Scene, rest_joints
 from lib.utils.colours import Colour, person_colour
@@ -23,6 +23,7 @@ VIEWS: tuple[View, ...] = ("side", "top", "follow")
 _BACKGROUND, _LINES = (22, 24, 28), (62, 66, 74)
 _MARGIN = 1.0  # metres around all paths in the view from above
 _DISTANCE, _RISE, _AZIMUTH = 4.5, 0.2, 35.0  # metres, share of it, degrees: where the following camera is
+_PATH = 60.0  # seconds of the way gone that are drawn
 _CALM = 0.5  # seconds, width of the Gaussian over its path
 _GRID = 12  # metres that the floor reaches around the person who is followed
 
@@ -32,6 +33,7 @@ class Figure:
     """A person to be drawn: meshes over the video, and in the world."""
 
     motion: Motion
+    origins: np.ndarray  # (T, 3) of the overlay's bodies
     overlay: Meshes
     world: Meshes
     pelvis: np.ndarray  # (3,) of the rest pose
@@ -52,6 +54,7 @@ def figures(scene: Scene, smpl: SMPL, body: BodyData, *, plain: bool = False) ->
         found.append(
             Figure(
                 motion,
+                placed.transl,
                 Meshes(smpl, placed, motion.betas),
                 Meshes(smpl, motion.world, motion.betas),
                 rest_joints(body, motion.betas)[0],
@@ -85,6 +88,7 @@ class Drawer:
     ) -> None:
         self._camera, self._people, self._renderer = scene.camera, people, renderer
         self._view, self._wireframe, self._plain = view, wireframe, plain
+        self._remembered = max(2, round(_PATH * scene.fps))
         # The pelvises' ways through the world.
         self._paths = [figure.motion.world.transl + figure.pelvis for figure in people]
         if view == "follow":
@@ -121,7 +125,7 @@ class Drawer:
     def _turned(self, index: int, row: int) -> np.ndarray:
         """A mesh of the overlay, turned about the vertical through the body's origin."""
         verts = self._people[index].overlay[row]
-        middle = self._people[index].motion.camera.transl[row]
+        middle = self._people[index].origins[row]
         return rotate_about_y(verts - middle, SIDE_VIEW_DEGREES) + middle
 
     def _from_elsewhere(
@@ -137,15 +141,15 @@ class Drawer:
 
         _draw_floor(image, middle, reach, see, project)
         for figure, path in zip(self._people, self._paths):
-            done = path[: max(0, frame_id - int(figure.motion.frames[0]) + 1)] * [1, 0, 1]
-            points = see(done)
-            points = project(points[points[:, 2] > 0.1]) if len(points) else points[:, :2]
-            colour = tuple(int(200 * part) for part in figure.colour)
-            _polyline(image, points, colour)
+            gone = max(0, frame_id - int(figure.motion.frames[0]) + 1)
+            points = see(path[max(0, gone - self._remembered) : gone] * [1, 0, 1])
+            points = project(points[points[:, 2] > NEAREST])
+            _polyline(image, points, [int(200 * part) for part in figure.colour])
         meshes = [
             (see(self._people[i].world[row]).astype(np.float32), self._people[i].colour) for i, row in present
         ]
-        return self._draw(image, meshes, project)
+        ahead = [(verts, colour) for verts, colour in meshes if verts[:, 2].min() > NEAREST]
+        return self._draw(image, ahead, project)
 
     def _above(self) -> tuple[np.ndarray, np.ndarray, Projection, np.ndarray, float]:
         """From above: right is +x, down is +z, which is towards a level camera."""
@@ -189,7 +193,7 @@ def _draw_floor(
             start[axis] = end[axis] = place
             start[across], end[across] = first[across], last[across]
             points = see(start + along * (end - start))
-            ahead = points[:, 2] > 0.3
+            ahead = points[:, 2] > NEAREST
             _polyline(image, project(points[ahead]), _LINES)
 
 

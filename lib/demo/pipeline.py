@@ -20,6 +20,7 @@ from yacs.config import CfgNode
 
 from lib.core.config import choose_device
 from lib.demo.camera_watch import CameraWatch
+from lib.demo.display import show_video
 from lib.demo.drawing import Drawer, View, figures
 from lib.demo.focal import film_camera
 from lib.demo.models import Models, find_checkpoint, load_models
@@ -28,8 +29,6 @@ from lib.demo.reconstruct import Stopwatch, progress_bar, reconstruct
 from lib.demo.render import Renderer
 from lib.demo.track_files import choose_people, read_boxes, save_boxes, track_boxes
 from lib.demo.tracking import MIN_SECONDS, Track, track_people
-from lib.demo.video import FrameSource, ImageFolder, VideoFile, VideoWriter, video_comment
-from lib.demo.viewer import show_video
 from lib.models.body import BASE_DATA, OPEN_DATA
 from lib.motion.exporters import check_formats, export_scene
 from lib.motion.height import SHORTEST, TALLEST
@@ -42,6 +41,7 @@ from lib.utils.colours import colour_name
 from lib.utils.errors import UserError, fault
 from lib.utils.files import atomic_write, only_process
 from lib.utils.prefetch import map_ahead, prefetch
+from lib.video.video import FrameSource, ImageFolder, VideoFile, VideoWriter, video_comment
 
 log = logging.getLogger(__name__)
 
@@ -147,6 +147,7 @@ def run_demo(options: DemoOptions) -> list[Path]:
     n_frames = len(moments)
     if not tracks:
         raise UserError(_nobody(source, n_frames, options))
+    camera_moves = watch.camera_moves(tracks)  # before people are left out: nobody is background
     tracks = _long_enough(choose_people(tracks, options.person), models.cfg)
     scene = reconstruct(
         models,
@@ -161,7 +162,7 @@ def run_demo(options: DemoOptions) -> list[Path]:
         heights=heights_of(heights, [track.person_id for track in tracks]),
         up=options.up,
         lock_feet=options.lock_feet,
-        camera_moves=watch.camera_moves(tracks),
+        camera_moves=camera_moves,
         stopwatch=stopwatch,
     )
     files: list[Path] = []

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from lib.core.evaluator import Bodies, SequenceErrors
 from lib.data_utils.boxes import scale_bboxes
 from lib.data_utils.raw import read_image
 from lib.demo.render import Renderer
-from lib.demo.video import VideoWriter
 from lib.models.smpl import SMPL
+from lib.motion.meshes import Meshes
+from lib.motion.motion import Placed
 from lib.utils.crops import CROP_SCALE
 from lib.utils.errors import UserError
 from lib.utils.geometry import crop_cam_to_image_cam
+from lib.video.video import VideoWriter
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,6 @@ LAST_FRAME = 240  # frames after the first one that are drawn
 DEFAULT_FPS = 30.0
 _PLAIN_CAMERA = (1.0, 0.0, 0.0)
 _COLOUR = (1.0, 1.0, 0.9)
-_BLOCK = 32  # frames posed at once
 
 
 def write_videos(
@@ -105,24 +105,15 @@ def _write_video(path: Path, bodies: Bodies, rows: np.ndarray, smpl: SMPL, plain
     renderer = Renderer(smpl.faces, width, height)
     half = (width // 4 * 2, height // 4 * 2)
     with VideoWriter(path, Fraction(fps).limit_denominator(1000)) as video:
-        meshes = tqdm(_meshes(smpl, bodies, rows), total=len(rows), desc=path.stem, disable=None)
-        for k, verts in enumerate(meshes):
+        # As measured: with a shape of its own and a weak camera for every frame.
+        still = Placed(bodies.rotmat[rows], np.zeros((len(rows), 3), np.float32))
+        meshes = Meshes(smpl, still, bodies.theta[rows, 75:])
+        for k in tqdm(range(len(rows)), desc=path.stem, disable=None):
             image = np.zeros((height, width, 3), np.uint8) if plain else read_image(files[k])
             if image.shape[:2] != (height, width):
                 raise UserError(
                     f"image {files[k]} is {image.shape[1]}x{image.shape[0]}, expected {width}x{height} like "
                     f"{files[0]}: repair it"
                 )
-            drawn = renderer.render(image, [(verts, _COLOUR)], cameras[k])
+            drawn = renderer.render(image, [(meshes[k], _COLOUR)], cameras[k])
             video.write(cv2.resize(drawn, half, interpolation=cv2.INTER_AREA), k / video.fps)
-
-
-@torch.inference_mode()
-def _meshes(smpl: SMPL, bodies: Bodies, rows: np.ndarray) -> Iterator[np.ndarray]:
-    device = smpl.v_template.device
-    for start in range(0, len(rows), _BLOCK):
-        chosen = rows[start : start + _BLOCK]
-        rotmat = torch.from_numpy(bodies.rotmat[chosen]).to(device)
-        betas = torch.from_numpy(bodies.theta[chosen, 75:]).to(device)
-        output = smpl(betas=betas, body_pose=rotmat[:, 1:], global_orient=rotmat[:, :1], pose2rot=False)
-        yield from output.vertices.cpu().numpy()

@@ -11,7 +11,7 @@ import torch
 from lib.models.smpl import SMPL
 from lib.motion.motion import Placed
 
-_BLOCK = 32
+_BLOCK, _JOINTS_AT_ONCE = 32, 2048
 
 
 class Meshes:
@@ -46,12 +46,15 @@ class Meshes:
     @torch.inference_mode()
     def joints(self) -> np.ndarray:
         """SPIN's 49 joints (T, 49, 3), metres, in the frame of reference of ``placed``."""
-        device = self._smpl.v_template.device
-        betas, rotmat = (
-            torch.from_numpy(np.array(values, np.float32)).to(device)
-            for values in (self._betas, self._placed.rotmat)
-        )
-        return self._smpl.joints(betas, rotmat).cpu().numpy() + self._placed.transl[:, None]
+        device, parts = self._smpl.v_template.device, []
+        for start in range(0, len(self), _JOINTS_AT_ONCE):
+            rows = slice(start, start + _JOINTS_AT_ONCE)
+            betas, rotmat = (
+                torch.from_numpy(np.array(values[rows], np.float32)).to(device)
+                for values in (self._betas, self._placed.rotmat)
+            )
+            parts.append(self._smpl.joints(betas, rotmat).cpu().numpy() + self._placed.transl[rows, None])
+        return np.concatenate(parts)
 
     @torch.inference_mode()
     def _pose(self, start: int) -> np.ndarray:

@@ -131,8 +131,8 @@ class Scene:
     def __post_init__(self) -> None:
         _check("world_rotation", self.world_rotation, (3, 3))
         _check("world_offset", self.world_offset, (3,))
-        if not (np.isfinite(self.fps) and self.fps > 0):
-            raise ValueError(f"fps is {self.fps}, expected more than 0")
+        if not 1e-3 < self.fps < 1e5:
+            raise ValueError(f"fps is {self.fps}, expected 0.001 to 100000")
         if self.n_frames < 1:
             raise ValueError(f"n_frames is {self.n_frames}, expected 1 or more")
         for motion in self.people:

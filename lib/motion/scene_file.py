@@ -118,4 +118,4 @@ def _check_rotations(name: str, values: np.ndarray) -> None:
 def _numbers(values: np.ndarray, name: str) -> np.ndarray:
     if values.dtype.kind not in "?biuf":
         raise ValueError(f"{name} is not made of numbers")
-    return values
+    return values.astype(values.dtype.newbyteorder("="))

@@ -22,18 +22,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from smplx.vertex_ids import vertex_ids
 
-from lib.demo.video import FrameSource, ImageFolder, VideoFile
 from lib.models.body import BASE_DATA, OPEN_DATA, BodyData
 from lib.motion.export import scene_body
 from lib.motion.exporters import gltf
-from lib.motion.motion import Motion, Scene, rest_joints
+from lib.motion.feet import LEGS, Skeleton
+from lib.motion.motion import Motion, Scene
 from lib.motion.scene_file import load_scene
 from lib.motion.web_video import encode_webm
 from lib.utils.colours import person_colour
 from lib.utils.errors import UserError, run_command
 from lib.utils.files import atomic_write, check_writable
+from lib.video.video import FrameSource, ImageFolder, VideoFile
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +48,7 @@ _MODULES = {
     "timeline": "timeline.js",
 }
 _RATES = 1.0, 250.0  # 1/s, of the video in the page: WebM counts milliseconds
-# In the order of lib.motion.motion.FEET: a vertex of the sole, and the joint that it goes with.
-_SOLES = (("LHeel", 7), ("LBigToe", 10), ("RHeel", 8), ("RBigToe", 11))
+_SOLE_JOINTS = [joint for *_, ankle, toe in LEGS for joint in (ankle, toe)]  # in the order of FEET
 
 
 def write_viewer(
@@ -137,22 +136,23 @@ def _scene_data(scene: Scene, body: BodyData) -> dict[str, Any]:
             "faces": _array(body.faces, "u2"),
             "skinJoints": _array(joints, "u1"),
             "skinWeights": _array(weights, "f4"),
-            "soleJoints": [joint for _, joint in _SOLES],
+            "soleJoints": _SOLE_JOINTS,
         },
         "people": [_person_data(motion, index, body) for index, motion in enumerate(scene.people)],
     }
 
 
 def _person_data(motion: Motion, index: int, body: BodyData) -> dict[str, Any]:
+    skeleton = Skeleton.of(body, motion.betas)
     rest = body.v_template + body.shapedirs @ motion.betas
     quats = np.stack([gltf.steady_quaternions(rotmat) for rotmat in motion.world.rotmat.swapaxes(0, 1)], 1)
     return {
         "id": motion.person_id,
         "colour": person_colour(index),
         "start": int(motion.frames[0]),
-        "rest": rest_joints(body, motion.betas).tolist(),
+        "rest": skeleton.rest.tolist(),
         "vertices": _array(rest, "f4"),
-        "soles": rest[[vertex_ids["smplh"][name] for name, _ in _SOLES]].tolist(),
+        "soles": (skeleton.soles + skeleton.rest[_SOLE_JOINTS]).tolist(),
         # x, y, z, w in steps of 1/32767: less than 0.1 mm at a fingertip.
         "rotations": _array(np.rint(32767 * quats), "i2"),
         "translations": _array(motion.world.transl, "f4"),

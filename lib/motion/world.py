@@ -160,7 +160,7 @@ def _own_paths(
         low = ((path[:, None] + arms) @ floor.up).min(1) + floor.height
         path = path - low[:, None] * floor.up
         paths.append(path - person.pelvis)
-        contacts.append(contact)
+        contacts.append(contact & person.in_sight)
     return floor, paths, contacts
 
 

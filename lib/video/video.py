@@ -24,9 +24,9 @@ from av.stream import Disposition
 from av.video.reformatter import ColorRange, Colorspace
 
 from lib.data_utils.raw import read_image
-from lib.demo.presentation import Deinterlacer, present, shown_size
 from lib.utils.errors import UserError
 from lib.utils.files import atomic_write
+from lib.video.presentation import Deinterlacer, present, shown_size
 
 log = logging.getLogger(__name__)
 
