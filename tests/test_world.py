@@ -73,6 +73,23 @@ def test_sizes_that_are_wrong_still_stand_on_one_floor(body: BodyData) -> None:
         assert np.abs(feet[..., 1][motion.contacts]).mean() < 0.015
 
 
+@pytest.mark.parametrize("stays", [40, 200])
+def test_somebody_on_a_box_is_above_the_floor(body: BodyData, stays: int) -> None:
+    """One walks on the floor; another stands on a box for most of the film, or all of it, then beside it."""
+    (placed, betas), (other, shape) = walk(body, 3), walk(body, 4)
+    upright = np.tile(np.eye(3, dtype=np.float32), (200, 24, 1, 1))
+    on_box = Placed(upright, other.transl[:1].repeat(200, 0))
+    on_box.transl[:, 1] -= Skeleton.of(body, shape).feet(on_box)[0, :, 1].min()
+    on_box.transl[:stays, 1] += 1.1
+    turn = camera_turn(8.0, 0.0)
+    scene = place_in_world(scene_of([(on_box, shape), (placed, betas)], body, turn), body)
+    assert scene.world_offset[1] == pytest.approx(EYE[1], abs=0.08)
+    soles = [Skeleton.of(body, motion.betas).feet(motion.world)[..., 1].min(1) for motion in scene.people]
+    assert np.median(soles[0][:stays]) == pytest.approx(1.1, abs=0.1)
+    assert np.abs(soles[1]).max() < 0.02
+    assert not scene.people[0].contacts[5 : stays - 5].any()
+
+
 def test_level_camera_where_asked_and_where_nothing_is_known(body: BodyData) -> None:
     scene = scene_of([walk(body, 3)], body, camera_turn(12.0, 0.0))
     assert np.allclose(place_in_world(scene, body, up="camera").world_rotation, np.diag([1, -1, -1]))

@@ -37,6 +37,8 @@ _SOLE_SPREAD = 0.02  # metres, errors of a resting sole across the line of sight
 _DEPTH_SPREAD = 0.02  # of the distance, errors along it, apart from a person's size
 _SIZE_SPREAD = 0.06  # of a person's size
 _ROOT_SPREAD = 3.0  # m/s^2 of the root along the line of sight
+_STEP = 0.3  # metres from which on a level is another one: a box, a stair
+_KNOWN = 1.0  # seconds of resting soles that tell a level
 _OUTLIER = 3.0  # spreads from which on an error counts less and less
 
 
@@ -170,8 +172,8 @@ def find_floor(
     """The most likely floor: soles (T, 4) that rest lie on it, people stand upright on it.
 
     A person whose size is wrong by some share is so much too near or too far, and the floor below them seems
-    so much too high or too low; so each person has a floor level of their own here, and the floor's is their
-    mean. ``level``: the camera is.
+    so much too high or too low; so each person has a floor level of their own here, and the floor's is the
+    mean of the lowest ones. ``level``: the camera is.
     """
     points, owners = [], []
     slant = np.array([0.0, _PITCH])
@@ -200,13 +202,25 @@ def find_floor(
         slant = np.linalg.solve(matrix, right).clip(-0.8, 0.8)
         robust = 1 / (1 + (centred @ _slanted(slant) / spread / _OUTLIER) ** 2)
     normal = _slanted(np.zeros(2) if level else slant)
-    levels = [
-        -np.median(found[owner == number] @ normal) if counts[number]
+    levels = np.array([
+        _lowest_level(-found[owner == number] @ normal) if counts[number]
         else -np.percentile((person.feet @ LEVEL @ normal).min(1), 10)
         for number, person in enumerate(people)
-    ]  # fmt: skip
+    ])  # fmt: skip
     trust = np.sqrt(counts + 1e-3)
-    return Floor(LEVEL @ normal, float(np.average(levels, weights=trust)))
+    # Who stands higher than the others, stands on something.
+    trusted = counts >= min(_KNOWN * fps, counts.max())
+    floor = levels > levels[trusted].max() - _STEP
+    return Floor(LEVEL @ normal, float(np.average(levels[floor], weights=trust[floor])))
+
+
+def _lowest_level(levels: np.ndarray) -> float:
+    """How high the camera is above what is lowest of the things that soles rest on for a while, given how
+    high (n,) it is above each sole."""
+    lowest = np.percentile(levels, 90)
+    if lowest - np.median(levels) > _STEP:
+        levels = levels[levels > lowest - _STEP]
+    return float(np.median(levels))
 
 
 def follow_floor(
