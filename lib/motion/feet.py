@@ -9,11 +9,13 @@ from scipy.ndimage import minimum_filter1d
 from scipy.spatial.transform import Rotation
 
 from lib.models.body import BodyData
-from lib.motion.motion import Placed, joint_chain, rest_joints
+from lib.motion.motion import Placed, joint_chain, rest_joints, rest_vertices
 from lib.utils.smoothing import gaussian
 
 LEGS = ((1, 4, 7, 10), (2, 5, 8, 11))
 """Hip, knee, ankle and toe joint of the left and the right leg."""
+SOLE_JOINTS = [joint for *_, ankle, toe in LEGS for joint in (ankle, toe)]
+"""The joints that the points on the soles go with, in the order of :data:`lib.motion.motion.FEET`."""
 _HEELS = ((3387,), (6787,))  # vertices; where these feet end behind and in front
 _TOES = ((3216, 3216, 3216, 3226), (6617, 6617, 6617, 6624))
 
@@ -44,7 +46,7 @@ class Skeleton:
     def of(body: BodyData, betas: np.ndarray) -> Skeleton:
         """The skeleton of a shape (10,)."""
         rest = rest_joints(body, betas)
-        verts = body.v_template + body.shapedirs @ betas
+        verts = rest_vertices(body, betas)
         soles = []
         for (_, _, ankle, toe), heels, toes in zip(LEGS, _HEELS, _TOES):
             foot = verts[np.isin(body.weights.argmax(1), (ankle, toe))]
@@ -65,8 +67,7 @@ class Skeleton:
 
     def points(self, rotations: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """:meth:`feet` of joints that are known."""
-        joints = [joint for leg in LEGS for joint in leg[2:]]
-        return positions[:, joints] + (rotations[:, joints] @ self.soles[..., None])[..., 0]
+        return positions[:, SOLE_JOINTS] + (rotations[:, SOLE_JOINTS] @ self.soles[..., None])[..., 0]
 
 
 def lock_feet(
@@ -195,7 +196,7 @@ def reach(leg: np.ndarray, thigh: np.ndarray, target: np.ndarray) -> tuple[np.nd
         bend = _bend(*lengths, reach_to) - _bend(*lengths, np.linalg.norm(upper + lower, axis=-1))
         knees = Rotation.from_rotvec(axis * bend[:, None])
         lower = knees.apply(lower)
-        hips = _between(upper + lower, target - hip)
+        hips = between(upper + lower, target - hip)
         upper, lower = hips.apply(upper), hips.apply(lower)
         turned = hips * turned[0], hips * knees * turned[1]
     return turned[0].as_matrix(), turned[1].as_matrix()
@@ -213,7 +214,7 @@ def _bend(upper: np.ndarray, lower: np.ndarray, distance: np.ndarray) -> np.ndar
     return np.pi - np.arccos(cosine.clip(-1, 1))
 
 
-def _between(start: np.ndarray, end: np.ndarray) -> Rotation:
+def between(start: np.ndarray, end: np.ndarray) -> Rotation:
     """The smallest rotations from directions (T, 3) to others."""
     start, end = _unit(start), _unit(end)
     axis = np.cross(start, end)
@@ -232,7 +233,7 @@ def _foot_change(
     """Shift (T, 3) of an ankle and turn (T, 3, 3) of a foot that bring its heel and toe to their places."""
     heel, toe = points[:, 0], points[:, 1]
     flat = np.all(contacts, 1)
-    turn = _between(toe - heel, anchors[:, 1] - anchors[:, 0]).as_rotvec()
+    turn = between(toe - heel, anchors[:, 1] - anchors[:, 0]).as_rotvec()
     turn = Rotation.from_rotvec(_fade(turn, flat, blend))
     arms = turn.apply(heel - ankle), turn.apply(toe - ankle)
     by_heel, by_toe = anchors[:, 0] - arms[0] - ankle, anchors[:, 1] - arms[1] - ankle

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lib.models.body import BodyData
+from lib.motion.motion import rest_vertices
 
 SHORTEST, TALLEST = 0.5, 2.6
 """Metres that a person's height may be."""
@@ -14,8 +15,7 @@ _STIFF = 1e-4
 
 def height_of(body: BodyData, betas: np.ndarray) -> float:
     """Metres from the soles to the top of the head of a shape (10,) in the rest pose."""
-    heights = body.v_template[:, 1] + body.shapedirs[:, 1] @ betas
-    return float(heights.max() - heights.min())
+    return float(np.ptp(rest_vertices(body, betas)[:, 1]))
 
 
 def with_height(body: BodyData, betas: np.ndarray, height: float) -> np.ndarray:
@@ -24,7 +24,7 @@ def with_height(body: BodyData, betas: np.ndarray, height: float) -> np.ndarray:
     basis = body.shapedirs.reshape(-1, 10).astype(np.float64)
     gram = basis.T @ basis / len(body.v_template) + _STIFF * np.eye(10)
     for _ in range(3):  # the top and the bottom may become other vertices
-        verts = body.v_template + body.shapedirs @ betas
+        verts = rest_vertices(body, betas)
         now = np.ptp(verts[:, 1])
         grown = (height / now - 1) * (verts - verts.mean(0))
         change = np.linalg.solve(gram, basis.T @ grown.reshape(-1) / len(verts))

@@ -42,17 +42,12 @@ def lift(
         camera: of the video.
     """
     betas = np.median(theta[:, 75:], 0).astype(np.float32)
-    still = Placed(rotmat, np.zeros((len(rotmat), 3), np.float32))
-    joints = Meshes(smpl, still, betas).joints()
+    joints = _joints(smpl, rotmat, betas)
     guess = weak_to_perspective(theta[:, :3], boxes, camera.focal, camera.width, camera.height)
-    rays = (joints2d - np.array([camera.width, camera.height]) / 2) / camera.focal
-    points, seen, start = (torch.from_numpy(v.astype(np.float32)) for v in (joints, rays, guess))
-    weights = torch.ones(points.shape[:-1])
-    depth = solve_camera(points, seen, weights, start)[:, 2].clamp(min=0.5).numpy()
-    calm = torch.from_numpy(np.exp(gaussian(np.log(depth), _SIZE_SMOOTH * fps)))[:, None]
-    transl = solve_camera(points, seen, weights, start, depth=calm).numpy()
-    seen2d = camera.project(joints + transl[:, None]).astype(np.float32)
-    return Fitted(rotmat, betas, transl, joints, seen2d, (0.0, 0.0), camera.focal)
+    depth = _place(joints, joints2d, guess, camera)[0][:, 2].clip(0.5)
+    calm = np.exp(gaussian(np.log(depth), _SIZE_SMOOTH * fps))
+    transl, seen = _place(joints, joints2d, guess, camera, calm)
+    return Fitted(rotmat, betas, transl, joints, seen, (0.0, 0.0), camera.focal)
 
 
 def resize(smpl: SMPL, body: BodyData, motion: Motion, height: float, camera: Camera) -> Motion:
@@ -63,14 +58,32 @@ def resize(smpl: SMPL, body: BodyData, motion: Motion, height: float, camera: Ca
         smpl, body: the same body.
     """
     betas, placed = with_height(body, motion.betas, height), motion.camera
-    joints = Meshes(smpl, Placed(placed.rotmat, np.zeros_like(placed.transl)), betas).joints()
-    rays = (motion.joints2d - np.array([camera.width, camera.height]) / 2) / camera.focal
+    joints = _joints(smpl, placed.rotmat, betas)
     guess = placed.transl * (height / height_of(body, motion.betas))
-    points, seen, start = (torch.from_numpy(v.astype(np.float32)) for v in (joints, rays, guess))
-    transl = solve_camera(points, seen, torch.ones(points.shape[:-1]), start).numpy()
+    transl, seen = _place(joints, motion.joints2d, guess, camera)
     placed = Placed(placed.rotmat, transl)
-    joints2d = camera.project(joints + transl[:, None]).astype(np.float32)
-    return replace(motion, betas=betas, camera=placed, world=placed, joints3d=joints, joints2d=joints2d)
+    return replace(motion, betas=betas, camera=placed, world=placed, joints3d=joints, joints2d=seen)
+
+
+def _joints(smpl: SMPL, rotmat: np.ndarray, betas: np.ndarray) -> np.ndarray:
+    """(T, 49, 3) metres, without translation."""
+    return Meshes(smpl, Placed(rotmat, np.zeros((len(rotmat), 3), np.float32)), betas).joints()
+
+
+def _place(
+    joints: np.ndarray,
+    joints2d: np.ndarray,
+    guess: np.ndarray,
+    camera: Camera,
+    depth: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Translations (T, 3) that bring joints (T, 49, 3) to pixels (T, 49, 2), at distances (T,) where they are
+    given, and the pixels that they are seen at then."""
+    rays = (joints2d - np.array([camera.width, camera.height]) / 2) / camera.focal
+    points, seen, start = (torch.from_numpy(v.astype(np.float32)) for v in (joints, rays, guess))
+    known = None if depth is None else torch.from_numpy(depth.astype(np.float32))[:, None]
+    transl = solve_camera(points, seen, torch.ones(points.shape[:-1]), start, depth=known).numpy()
+    return transl, camera.project(joints + transl[:, None]).astype(np.float32)
 
 
 def make_motion(

@@ -142,9 +142,14 @@ class Scene:
                 )
 
 
+def rest_vertices(body: BodyData, betas: np.ndarray) -> np.ndarray:
+    """(V, 3) metres: the skin of the rest pose of a shape (10,)."""
+    return body.v_template + body.shapedirs @ betas
+
+
 def rest_joints(body: BodyData, betas: np.ndarray) -> np.ndarray:
     """(24, 3) metres: the joints of the rest pose of a shape (10,)."""
-    return (body.J_regressor @ (body.v_template + body.shapedirs @ betas)).astype(np.float32)
+    return (body.J_regressor @ rest_vertices(body, betas)).astype(np.float32)
 
 
 def joint_chain(rotmat: np.ndarray, rest: np.ndarray, parents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,6 @@ import html
 import json
 import logging
 import re
-import tempfile
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,8 +25,8 @@ import numpy as np
 from lib.models.body import BASE_DATA, OPEN_DATA, BodyData
 from lib.motion.export import scene_body
 from lib.motion.exporters import gltf
-from lib.motion.feet import LEGS, Skeleton
-from lib.motion.motion import Motion, Scene
+from lib.motion.feet import SOLE_JOINTS, Skeleton
+from lib.motion.motion import Motion, Scene, rest_vertices
 from lib.motion.scene_file import load_scene
 from lib.motion.web_video import encode_webm
 from lib.utils.colours import person_colour
@@ -48,7 +47,6 @@ _MODULES = {
     "timeline": "timeline.js",
 }
 _RATES = 1.0, 250.0  # 1/s, of the video in the page: WebM counts milliseconds
-_SOLE_JOINTS = [joint for *_, ankle, toe in LEGS for joint in (ankle, toe)]  # in the order of FEET
 
 
 def write_viewer(
@@ -82,19 +80,13 @@ def write_viewer(
         "modules": json.dumps({"imports": {name: _module(file) for name, file in _MODULES.items()}}),
         "scene": _json(_scene_data(scene, body) | {"videoFps": video_fps}),
         "video": b64encode(video).decode(),
-        "glb": b64encode(_glb(scene, body)).decode(),
+        "glb": b64encode(gltf.glb(scene, body)).decode(),
         "script": _asset("viewer.js"),
     }
     # In one pass: a name that looks like a place to be filled stays a name.
     page = re.sub(r"\{\{(\w+)\}\}", lambda match: contents[match[1]], _asset("viewer.html"))
     with atomic_write(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
-
-
-def _glb(scene: Scene, body: BodyData) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        (path,) = gltf.export(scene, body, Path(folder))
-        return path.read_bytes()
 
 
 def _asset(name: str) -> str:
@@ -136,7 +128,7 @@ def _scene_data(scene: Scene, body: BodyData) -> dict[str, Any]:
             "faces": _array(body.faces, "u2"),
             "skinJoints": _array(joints, "u1"),
             "skinWeights": _array(weights, "f4"),
-            "soleJoints": _SOLE_JOINTS,
+            "soleJoints": SOLE_JOINTS,
         },
         "people": [_person_data(motion, index, body) for index, motion in enumerate(scene.people)],
     }
@@ -144,15 +136,14 @@ def _scene_data(scene: Scene, body: BodyData) -> dict[str, Any]:
 
 def _person_data(motion: Motion, index: int, body: BodyData) -> dict[str, Any]:
     skeleton = Skeleton.of(body, motion.betas)
-    rest = body.v_template + body.shapedirs @ motion.betas
     quats = np.stack([gltf.steady_quaternions(rotmat) for rotmat in motion.world.rotmat.swapaxes(0, 1)], 1)
     return {
         "id": motion.person_id,
         "colour": person_colour(index),
         "start": int(motion.frames[0]),
         "rest": skeleton.rest.tolist(),
-        "vertices": _array(rest, "f4"),
-        "soles": (skeleton.soles + skeleton.rest[_SOLE_JOINTS]).tolist(),
+        "vertices": _array(rest_vertices(body, motion.betas), "f4"),
+        "soles": (skeleton.soles + skeleton.rest[SOLE_JOINTS]).tolist(),
         # x, y, z, w in steps of 1/32767: less than 0.1 mm at a fingertip.
         "rotations": _array(np.rint(32767 * quats), "i2"),
         "translations": _array(motion.world.transl, "f4"),

@@ -15,7 +15,7 @@ from scipy.sparse.linalg import spsolve
 from lib.models.body import BodyData
 from lib.motion.camera import Camera
 from lib.motion.contacts import find_contacts
-from lib.motion.feet import Skeleton, lock_feet
+from lib.motion.feet import Skeleton, between, lock_feet
 from lib.motion.motion import Motion, Placed, Scene
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Floor:
     @property
     def rotation(self) -> np.ndarray:
         """(3, 3) from the camera's axes to the world's, without turning about the vertical."""
-        return _upright(LEVEL @ self.up) @ LEVEL
+        return between((LEVEL @ self.up)[None], np.array([[0.0, 1.0, 0.0]])).as_matrix()[0] @ LEVEL
 
 
 @dataclass(frozen=True, eq=False)
@@ -293,10 +293,3 @@ def _slanted(slant: np.ndarray) -> np.ndarray:
     """Unit vector up of a floor whose normal has so much of x and z in the axes of a level camera."""
     a, b = slant
     return np.array([a, np.sqrt(1 - min(a * a + b * b, 0.99)), b])
-
-
-def _upright(up: np.ndarray) -> np.ndarray:
-    """The smallest rotation (3, 3) that takes a unit vector (3,) to (0, 1, 0)."""
-    axis = np.cross(up, [0.0, 1.0, 0.0])
-    cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
-    return np.eye(3) + cross + cross @ cross / (1 + up[1])

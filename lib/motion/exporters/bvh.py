@@ -8,7 +8,7 @@ import numpy as np
 
 from lib.models.body import BodyData
 from lib.motion.exporters.skeleton import BONES
-from lib.motion.motion import Motion, Scene, rest_joints
+from lib.motion.motion import Motion, Scene, rest_joints, rest_vertices
 from lib.utils.files import atomic_write
 
 _CM = 100
@@ -63,7 +63,7 @@ def _offset(metres: np.ndarray) -> str:
 
 def _tips(body: BodyData, betas: np.ndarray, rest: np.ndarray) -> dict[int, np.ndarray]:
     """From the last joint of each limb to where the skin ends, (3,) metres."""
-    vertices, tips = body.v_template + body.shapedirs @ betas, {}
+    vertices, tips = rest_vertices(body, betas), {}
     for name, direction in _TIPS.items():
         joint = BONES.index(name)
         skin = vertices[body.weights[:, joint] > 0.5]

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from lib.models.body import BodyData
 from lib.motion.exporters.skeleton import BONES
-from lib.motion.motion import Motion, Scene, rest_joints
+from lib.motion.motion import Motion, Scene, rest_joints, rest_vertices
 from lib.utils.colours import person_colour
 from lib.utils.files import atomic_write
 
@@ -30,8 +30,13 @@ def export(scene: Scene, body: BodyData, folder: Path) -> list[Path]:
     """
     path = folder / "scene.glb"
     with atomic_write(path) as temporary:
-        _file(scene, body).save_binary(temporary)
+        temporary.write_bytes(glb(scene, body))
     return [path]
+
+
+def glb(scene: Scene, body: BodyData) -> bytes:
+    """What :func:`export` writes."""
+    return b"".join(_file(scene, body).save_to_bytes())
 
 
 @dataclass
@@ -81,7 +86,7 @@ def _file(scene: Scene, body: BodyData) -> gl.GLTF2:
     }
     indices = buffer.add(body.faces.astype(np.uint16).ravel(), gl.ELEMENT_ARRAY_BUFFER)
     for index, motion in enumerate(scene.people):
-        vertices = body.v_template + body.shapedirs @ motion.betas
+        vertices = rest_vertices(body, motion.betas)
         standing = np.array([0, -vertices[:, 1].min(), 0])
         rest = rest_joints(body, motion.betas)
         gltf.materials.append(_material(index))
