@@ -1,47 +1,6 @@
-"""Train TCMR: ``python train.py --cfg configs/repr_table4_3dpw_model.yaml``.
+"""Train TCMR: ``python train.py --cfg configs/repr_table4_3dpw_model.yaml``; see lib/commands/train.py."""
 
-Several devices: ``torchrun --nproc_per_node 4 train.py --cfg ...``; TRAIN.BATCH_SIZE is shared among them.
-"""
-
-from __future__ import annotations
-
-if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
-    from lib.utils.errors import leave_on_signals
-
-    leave_on_signals()
-
-import torch
-
-from lib.core import distributed
-from lib.core.build import build_model, training_body
-from lib.core.config import choose_device, parse_args
-from lib.core.run_folder import create_run_folder, last_checkpoint, log_to_console, log_to_file
-from lib.core.seeding import seed_everything
-from lib.core.trainer import Trainer
-from lib.utils.errors import run_command
-
-
-def main() -> None:
-    args, cfg = parse_args(__doc__)
-    if distributed.is_main():
-        log_to_console()
-    device = distributed.process_device(choose_device(args.device, cfg.DEVICE))
-    torch.backends.cudnn.benchmark = cfg.CUDNN.BENCHMARK
-    torch.backends.cudnn.deterministic = cfg.CUDNN.DETERMINISTIC
-    torch.backends.cudnn.enabled = cfg.CUDNN.ENABLED
-    with distributed.process_group(device):
-        if cfg.SEED_VALUE >= 0:
-            seed_everything(cfg.SEED_VALUE)
-        if cfg.TRAIN.RESUME == "auto":
-            cfg.TRAIN.RESUME = distributed.from_main(last_checkpoint(cfg))
-        body = training_body(cfg)
-        trainer = Trainer(cfg, build_model(cfg, body), body, device)
-        folder = None
-        if distributed.is_main():
-            folder = create_run_folder(cfg)
-            log_to_file(folder)
-        trainer.run(folder)
-
+from lib.commands import run
 
 if __name__ == "__main__":
-    run_command(main)
+    run("train")

@@ -23,7 +23,7 @@ import pytest
 import torch
 from tqdm import tqdm
 
-import demo as command
+from lib.commands import demo as command
 from lib.core.config import dump_yaml, get_cfg_defaults, to_dict
 from lib.data_utils.boxes import scale_bboxes
 from lib.data_utils.open_assets import DOWNLOADS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from demo import parse_args
+from lib.commands.demo import parse_args
 from lib.demo.pipeline import DemoOptions, heights_of, parse_heights, run_demo
 from lib.utils.errors import UserError
 

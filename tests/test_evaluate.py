@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-import evaluate as command
+from lib.commands import evaluate as command
 from lib.core import evaluator
 from lib.core.config import load_config
 from lib.core.evaluator import EvaluationSet, evaluate

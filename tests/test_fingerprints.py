@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-import evaluate as evaluate_command
+from lib.commands import evaluate as evaluate_command
 from lib.core.build import build_model
 from lib.core.config import dump_yaml
 from lib.core.trainer import Trainer

@@ -19,8 +19,7 @@ import numpy as np
 import pytest
 import torch
 
-import evaluate
-import train
+from lib.commands import evaluate, train
 from lib.core.config import load_config
 from lib.core.trainer import open_datasets
 from lib.dataset import database as database_module

@@ -20,8 +20,8 @@ import yaml
 from torch import nn
 from torch.optim import SGD
 
-import evaluate as evaluate_command
-import train as train_command
+from lib.commands import evaluate as evaluate_command
+from lib.commands import train as train_command
 from lib.core import distributed, run_folder
 from lib.core import trainer as trainer_module
 from lib.core.build import build_model, load_model

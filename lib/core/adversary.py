@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
-from lib.core import distributed
-from lib.core.loss import lsgan_discriminator_loss, lsgan_generator_loss
-from lib.core.optimizer import build_optimizer, restore_optimizer
-from lib.core.schedule import build_schedule
-from lib.dataset.datasets import BatchDataset, ConcatWindows, find_database
-from lib.dataset.loaders import BatchStream
-from lib.dataset.sequences import RealMotions, video_sequences
-from lib.models.encoder import run_windows
-from lib.models.motion_discriminator import MotionDiscriminator
-from lib.models.tcmr import TCMR
-from lib.utils.errors import UserError
+from ..core import distributed
+from ..dataset.datasets import BatchDataset, ConcatWindows, find_database
+from ..dataset.loaders import BatchStream
+from ..dataset.sequences import RealMotions, video_sequences
+from ..models.encoder import run_windows
+from ..models.motion_discriminator import MotionDiscriminator
+from ..models.tcmr import TCMR
+from ..utils.errors import UserError
+from .loss import lsgan_discriminator_loss, lsgan_generator_loss
+from .optimizer import build_optimizer, restore_optimizer
+from .schedule import build_schedule
 
 logger = logging.getLogger(__name__)
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
-from lib.core.config import from_dict
-from lib.models.body import BodyData, load_body
-from lib.models.tcmr import TCMR
-from lib.utils.errors import UserError, fault
-from lib.utils.files import load_checkpoint
+from ..models.body import BodyData, load_body
+from ..models.tcmr import TCMR
+from ..utils.errors import UserError, fault
+from ..utils.files import load_checkpoint
+from .config import from_dict
 
 _LONGEST_WINDOW = 4096  # frames
 

@@ -16,8 +16,8 @@ import torch
 import yaml
 from yacs.config import CfgNode
 
-from lib.dataset.datasets import DATABASES
-from lib.utils.errors import UserError, fault, shown
+from ..dataset.datasets import DATABASES
+from ..utils.errors import UserError, fault, shown
 
 logger = logging.getLogger(__name__)
 

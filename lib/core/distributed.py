@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from lib.utils.errors import UserError, shown
+from ..utils.errors import UserError, shown
 
 Value = TypeVar("Value")
 

@@ -11,25 +11,25 @@ import torch
 from tqdm import tqdm
 from yacs.config import CfgNode
 
-from lib.core.protocol import FRAME_RATES, ROOT_JOINTS, FrameRate, Protocol
-from lib.data_utils.simulate import IMAGE_SIZE
-from lib.dataset.database import H5Rows, blocks, open_database
-from lib.dataset.datasets import DatasetSpec, check_shape, database_path
-from lib.dataset.windows import VIBE_MULTIPLE
-from lib.models.body import BodyData
-from lib.models.inference import PreparedTCMR
-from lib.models.landmark_body import LandmarkBody
-from lib.models.precision import Precision
-from lib.models.predict import TRAINING_FPS, iter_predictions, window_step
-from lib.models.smpl import SMPL
-from lib.models.tcmr import TCMR, Borders
-from lib.motion.fit import fit_track
-from lib.utils import metrics
-from lib.utils.errors import UserError
-from lib.utils.geometry import rotmat_to_axis_angle
-from lib.utils.keypoints import H36M_TO_J14, JOINT_NAMES, convert_kps
-from lib.utils.landmark_flips import repair_flips
-from lib.utils.smoothing import slerp_filter
+from ..data_utils.simulate import IMAGE_SIZE
+from ..dataset.database import H5Rows, blocks, open_database
+from ..dataset.datasets import DatasetSpec, check_shape, database_path
+from ..dataset.windows import VIBE_MULTIPLE
+from ..models.body import BodyData
+from ..models.inference import PreparedTCMR
+from ..models.landmark_body import LandmarkBody
+from ..models.precision import Precision
+from ..models.predict import TRAINING_FPS, iter_predictions, window_step
+from ..models.smpl import SMPL
+from ..models.tcmr import TCMR, Borders
+from ..motion.fit import fit_track
+from ..utils import metrics
+from ..utils.errors import UserError
+from ..utils.geometry import rotmat_to_axis_angle
+from ..utils.keypoints import H36M_TO_J14, JOINT_NAMES, convert_kps
+from ..utils.landmark_flips import repair_flips
+from ..utils.smoothing import slerp_filter
+from .protocol import FRAME_RATES, ROOT_JOINTS, FrameRate, Protocol
 
 MM = 1000.0
 GENDERS = {"m": "male", "f": "female", "male": "male", "female": "female"}  # as databases write them

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from lib.utils.geometry import axis_angle_to_rotmat
+from ..utils.geometry import axis_angle_to_rotmat
 
 # The 14 LSP joints of the 49, and the two hips among those 14, whose middle is the root.
 _LSP = slice(25, 39)

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 
-from lib.utils.errors import UserError
+from ..utils.errors import UserError
 
 
 def build_optimizer(

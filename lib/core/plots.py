@@ -9,10 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure  # used without pyplot, it needs no display and keeps no global state
 
-from lib.core.evaluator import MM, Evaluation, SequenceErrors
-from lib.utils import metrics
-from lib.utils.files import atomic_write
-from lib.utils.keypoints import JOINT_NAMES
+from ..utils import metrics
+from ..utils.files import atomic_write
+from ..utils.keypoints import JOINT_NAMES
+from .evaluator import MM, Evaluation, SequenceErrors
 
 _BINS = 60
 _PRED, _TRUE = "#d95f02", "#444444"

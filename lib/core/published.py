@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lib.dataset.datasets import (
+from ..dataset.datasets import (
     TABLE4_3DPW,
     TABLE4_H36M_MPII3D,
     TABLE6_3DPW,

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lib.core.evaluator import METRICS, MM, Evaluation, SequenceErrors, mean_mm
-from lib.core.published import published
-from lib.utils.files import atomic_write
+from ..utils.files import atomic_write
+from .evaluator import METRICS, MM, Evaluation, SequenceErrors, mean_mm
+from .published import published
 
 COLUMNS = {
     "mpjpe_pa": "PA-MPJPE",

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from yacs.config import CfgNode
 
-from lib.core.config import dump_yaml
-from lib.utils.errors import UserError, shown
-from lib.utils.files import atomic_write
+from ..utils.errors import UserError, shown
+from ..utils.files import atomic_write
+from .config import dump_yaml
 
 CHECKPOINT, BEST_CHECKPOINT, BEST_VALUE = "checkpoint.pth.tar", "model_best.pth.tar", "best.txt"
 _DATE_PATTERN = r"\d\d-\d\d-\d{4}_\d\d-\d\d-\d\d(-\d+)?_"

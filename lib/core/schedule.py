@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from yacs.config import CfgNode
 
-from lib.utils.errors import UserError
+from ..utils.errors import UserError
 
 
 def build_schedule(optimizer: Optimizer, train: CfgNode) -> LearningRate:

@@ -17,28 +17,28 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 from yacs.config import CfgNode
 
-from lib.core import distributed
-from lib.core.adversary import MotionAdversary
-from lib.core.build import fingerprint_of
-from lib.core.config import dump_yaml, to_dict
-from lib.core.evaluator import EvaluationSet, evaluate
-from lib.core.loss import TCMRLoss, count_rows, expand_targets, velocity_counts, velocity_terms
-from lib.core.optimizer import build_optimizer, restore_optimizer
-from lib.core.run_folder import BEST_CHECKPOINT, BEST_VALUE, CHECKPOINT
-from lib.core.schedule import build_schedule
-from lib.core.seeding import get_rng_state, set_rng_state
-from lib.core.stopping import StopSignals
-from lib.data_utils.simulated import SIMULATED, SimulatedStream
-from lib.dataset.database import Database
-from lib.dataset.datasets import Batch, ConcatWindows, WindowDataset, get_spec, training_set
-from lib.dataset.loaders import BatchStream
-from lib.models.body import BodyData
-from lib.models.extractors import check_fingerprints, fingerprint
-from lib.models.precision import check_precision, tf32, use_tf32
-from lib.models.tcmr import TCMR
-from lib.models.weights import per_frame_weights
-from lib.utils.errors import UserError
-from lib.utils.files import atomic_write, load_checkpoint, save_checkpoint
+from ..core import distributed
+from ..data_utils.simulated import SIMULATED, SimulatedStream
+from ..dataset.database import Database
+from ..dataset.datasets import Batch, ConcatWindows, WindowDataset, get_spec, training_set
+from ..dataset.loaders import BatchStream
+from ..models.body import BodyData
+from ..models.extractors import check_fingerprints, fingerprint
+from ..models.precision import check_precision, tf32, use_tf32
+from ..models.tcmr import TCMR
+from ..models.weights import per_frame_weights
+from ..utils.errors import UserError
+from ..utils.files import atomic_write, load_checkpoint, save_checkpoint
+from .adversary import MotionAdversary
+from .build import fingerprint_of
+from .config import dump_yaml, to_dict
+from .evaluator import EvaluationSet, evaluate
+from .loss import TCMRLoss, count_rows, expand_targets, velocity_counts, velocity_terms
+from .optimizer import build_optimizer, restore_optimizer
+from .run_folder import BEST_CHECKPOINT, BEST_VALUE, CHECKPOINT
+from .schedule import build_schedule
+from .seeding import get_rng_state, set_rng_state
+from .stopping import StopSignals
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ Differs from the original: clips are thinned to about 25 frames per second (--fp
 from __future__ import annotations
 
 if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
-    from lib.utils.errors import leave_on_signals
+    from ..utils.errors import leave_on_signals
 
     leave_on_signals()
 
@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.data_utils.preprocess import Clip, Job, Video, make_parser
-from lib.data_utils.raw import warn_missing
-from lib.utils.errors import UserError, run_command
-from lib.utils.files import load_arrays
+from ..utils.errors import UserError, run_command
+from ..utils.files import load_arrays
+from .preprocess import Clip, Job, Video, make_parser
+from .raw import warn_missing
 
 DATASETS = {  # names of the folders in releases since 2020: those of 2019, and of the original's list
     "ACCAD": "ACCAD",

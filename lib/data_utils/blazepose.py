@@ -17,10 +17,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from lib.data_utils.open_assets import MODULE, check_pinned
-from lib.utils.errors import UserError, shown
-from lib.utils.geometry import default_focal, turn_to_ray
-from lib.utils.paths import module_command
+from ..utils.errors import UserError, shown
+from ..utils.geometry import default_focal, turn_to_ray
+from ..utils.paths import module_command
+from .open_assets import MODULE, check_pinned
 
 N_POINTS = 39  # that the network gives: the 33 landmarks, centre and rim of the body's circle, 4 of no use
 N_LANDMARKS = 33

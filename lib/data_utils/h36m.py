@@ -14,7 +14,7 @@ camera, in camera coordinates (the original's files): both are understood.
 from __future__ import annotations
 
 if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
-    from lib.utils.errors import leave_on_signals
+    from ..utils.errors import leave_on_signals
 
     leave_on_signals()
 
@@ -28,12 +28,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from lib.data_utils.boxes import get_smooth_bbox_params, params_to_bboxes
-from lib.data_utils.preprocess import Clip, CropExtractor, Job, Video, image_clip, make_parser
-from lib.data_utils.raw import common_length, find, list_images, read_json, warn_missing
-from lib.utils.errors import UserError, fault, run_command
-from lib.utils.geometry import axis_angle_to_rotmat, rotmat_to_axis_angle
-from lib.utils.keypoints import JOINT_NAMES, convert_kps
+from ..utils.errors import UserError, fault, run_command
+from ..utils.geometry import axis_angle_to_rotmat, rotmat_to_axis_angle
+from ..utils.keypoints import JOINT_NAMES, convert_kps
+from .boxes import get_smooth_bbox_params, params_to_bboxes
+from .preprocess import Clip, CropExtractor, Job, Video, image_clip, make_parser
+from .raw import common_length, find, list_images, read_json, warn_missing
 
 SUBJECTS = {"train": (1, 5, 6, 7, 8), "val": (9, 11), "test": (9, 11)}
 FRONT_CAMERA = 4

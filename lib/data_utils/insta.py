@@ -10,7 +10,7 @@ clips without face or toe points have confidence 0 there.
 from __future__ import annotations
 
 if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
-    from lib.utils.errors import leave_on_signals
+    from ..utils.errors import leave_on_signals
 
     leave_on_signals()
 
@@ -19,11 +19,11 @@ from functools import partial
 
 import numpy as np
 
-from lib.data_utils.preprocess import Clip, CropExtractor, Job, Video, make_parser
-from lib.data_utils.raw import decode_image, find
-from lib.data_utils.tfrecord import Record, list_records
-from lib.utils.crops import CROP_SIZE
-from lib.utils.errors import UserError, run_command
+from ..utils.crops import CROP_SIZE
+from ..utils.errors import UserError, run_command
+from .preprocess import Clip, CropExtractor, Job, Video, make_parser
+from .raw import decode_image, find
+from .tfrecord import Record, list_records
 
 _FACE_POINTS, _TOE_POINTS = 5, 6
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from lib.data_utils.blazepose import Detection
-from lib.utils.errors import UserError
+from ..utils.errors import UserError
+from .blazepose import Detection
 
 _PERSON = 1
 _LEFT_SHOULDER, _RIGHT_SHOULDER, _LEFT_HIP, _RIGHT_HIP = 5, 6, 11, 12  # of COCO's 17 keypoints

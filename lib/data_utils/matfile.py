@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.utils.errors import shown
-from lib.utils.reading import unpacked_limit
+from ..utils.errors import shown
+from ..utils.reading import unpacked_limit
 
 _HEADER = 128
 _MATRIX, _COMPRESSED = 14, 15

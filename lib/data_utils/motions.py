@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lib.data_utils.draws import Draws
-from lib.utils.errors import UserError
-from lib.utils.files import load_arrays
-from lib.utils.geometry import (
+from ..utils.errors import UserError
+from ..utils.files import load_arrays
+from ..utils.geometry import (
     axis_angle_to_quat,
     axis_angle_to_rotmat,
     quat_multiply,
@@ -24,8 +23,9 @@ from lib.utils.geometry import (
     quat_to_rotmat,
     rotmat_to_quat,
 )
-from lib.utils.joint_limits import HINGES, flexion_axes
-from lib.utils.keypoints import SMPL_FLIP
+from ..utils.joint_limits import HINGES, flexion_axes
+from ..utils.keypoints import SMPL_FLIP
+from .draws import Draws
 
 FPS = 30.0
 UPPER_BODY = list(range(12, 24))

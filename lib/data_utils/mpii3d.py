@@ -15,7 +15,7 @@ with a field ``inside``. Frames whose ``valid_i`` is 0 are always kept.
 from __future__ import annotations
 
 if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
-    from lib.utils.errors import leave_on_signals
+    from ..utils.errors import leave_on_signals
 
     leave_on_signals()
 
@@ -28,8 +28,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from lib.data_utils.boxes import get_bbox_from_kp2d
-from lib.data_utils.preprocess import (
+from ..utils.errors import UserError, run_command
+from ..utils.hdf5 import check_data_set, h5_errors
+from ..utils.keypoints import JOINT_NAMES, convert_kps
+from .boxes import get_bbox_from_kp2d
+from .preprocess import (
     Clip,
     CropExtractor,
     Job,
@@ -39,7 +42,7 @@ from lib.data_utils.preprocess import (
     make_parser,
     number_label,
 )
-from lib.data_utils.raw import (
+from .raw import (
     common_length,
     find,
     list_images,
@@ -49,9 +52,6 @@ from lib.data_utils.raw import (
     read_mat,
     warn_missing,
 )
-from lib.utils.errors import UserError, run_command
-from lib.utils.hdf5 import check_data_set, h5_errors
-from lib.utils.keypoints import JOINT_NAMES, convert_kps
 
 CAMERAS = (0, 1, 2, 4, 5, 6, 7, 8)
 IMAGE_SIZE = (2048, 2048)  # of the training set

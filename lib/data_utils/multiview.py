@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 
-from lib.utils.errors import UserError
+from ..utils.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from lib.data_utils.raw import check_image_size, find, interpreting, need_file, read_image
-from lib.utils.errors import UserError
+from ..utils.errors import UserError
+from .raw import check_image_size, find, interpreting, need_file, read_image
 
 MIN_PIXELS = 500
 EDGE_ALPHA = 192

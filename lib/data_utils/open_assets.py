@@ -13,7 +13,7 @@ the smaller one: where it cannot be fetched, a line says so.
 from __future__ import annotations
 
 if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
-    from lib.utils.errors import leave_on_signals
+    from ..utils.errors import leave_on_signals
 
     leave_on_signals()
 
@@ -34,9 +34,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
-from lib.utils.atomic import atomic_write, only_process  # lib.utils.files would load torch
-from lib.utils.errors import UserError, run_command, shown
-from lib.utils.paths import ROOT, module_command
+from ..utils.atomic import atomic_write, only_process  # lib.utils.files would load torch
+from ..utils.errors import UserError, run_command, shown
+from ..utils.paths import ROOT, module_command
 
 log = logging.getLogger(__name__)
 

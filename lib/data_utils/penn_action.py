@@ -9,7 +9,7 @@ their number, whatever --dir is. --box-factor 1.1 is VIBE's box.
 from __future__ import annotations
 
 if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
-    from lib.utils.errors import leave_on_signals
+    from ..utils.errors import leave_on_signals
 
     leave_on_signals()
 
@@ -20,8 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.data_utils.boxes import get_bbox_from_kp2d
-from lib.data_utils.preprocess import (
+from ..utils.errors import UserError, run_command
+from ..utils.keypoints import JOINT_NAMES, convert_kps
+from .boxes import get_bbox_from_kp2d
+from .preprocess import (
     Clip,
     CropExtractor,
     Job,
@@ -30,9 +32,7 @@ from lib.data_utils.preprocess import (
     make_parser,
     number_label,
 )
-from lib.data_utils.raw import common_length, find, list_images, read_mat
-from lib.utils.errors import UserError, run_command
-from lib.utils.keypoints import JOINT_NAMES, convert_kps
+from .raw import common_length, find, list_images, read_mat
 
 
 def main(argv: Sequence[str] | None = None, extractor: CropExtractor | None = None) -> None:

@@ -11,7 +11,7 @@ as contiguous, as in the original); the exclusion of ``021133_mpii_train.json`` 
 from __future__ import annotations
 
 if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
-    from lib.utils.errors import leave_on_signals
+    from ..utils.errors import leave_on_signals
 
     leave_on_signals()
 
@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from lib.data_utils.preprocess import Clip, CropExtractor, Job, Rows, Video, image_clip, make_parser
-from lib.data_utils.raw import find, read_json
-from lib.utils.errors import UserError, run_command
-from lib.utils.keypoints import JOINT_NAMES, convert_kps
+from ..utils.errors import UserError, run_command
+from ..utils.keypoints import JOINT_NAMES, convert_kps
+from .preprocess import Clip, CropExtractor, Job, Rows, Video, image_clip, make_parser
+from .raw import find, read_json
 
 EXCLUDED = ("021133_mpii_train.json",)
 MIN_FRAMES = 8

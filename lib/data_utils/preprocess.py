@@ -28,14 +28,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from lib.data_utils.occlusion import load_occluders, occlude
-from lib.data_utils.raw import interpreting, read_image
-from lib.models.body import BASE_DATA, load_body
-from lib.models.extractors import SpinExtractor, get_extractor
-from lib.utils.crops import CROP_SIZE, crop_image
-from lib.utils.errors import UserError, fault
-from lib.utils.files import atomic_write, dump_joblib, load_joblib, only_process
-from lib.utils.prefetch import map_ahead
+from ..models.body import BASE_DATA, load_body
+from ..models.extractors import SpinExtractor, get_extractor
+from ..utils.crops import CROP_SIZE, crop_image
+from ..utils.errors import UserError, fault
+from ..utils.files import atomic_write, dump_joblib, load_joblib, only_process
+from ..utils.prefetch import map_ahead
+from .occlusion import load_occluders, occlude
+from .raw import interpreting, read_image
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from lib.data_utils.matfile import read_matfile
-from lib.utils.errors import UserError, fault, shown
+from ..utils.errors import UserError, fault, shown
+from .matfile import read_matfile
 
 log = logging.getLogger(__name__)
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.data_utils.draws import Draws
-from lib.models.body import BodyData
-from lib.models.landmark_body import LandmarkBody
-from lib.utils.geometry import axis_angle_to_rotmat
-from lib.utils.landmark_features import LANDMARK_FLIP
+from ..models.body import BodyData
+from ..models.landmark_body import LandmarkBody
+from ..utils.geometry import axis_angle_to_rotmat
+from ..utils.landmark_features import LANDMARK_FLIP
+from .draws import Draws
 
 FOCAL, IMAGE_SIZE = 1000.0, 1000.0
 LIMBS = {

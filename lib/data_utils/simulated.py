@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
-from lib.data_utils.motions import Augmentation, Motion, MotionSampler, open_motions
-from lib.data_utils.simulate import NOISE_V1, NOISE_V2, NoiseModel, Simulator
-from lib.models.body import BodyData
-from lib.models.extractors import load_landmark_net
-from lib.utils.errors import UserError
-from lib.utils.geometry import rotmat_to_axis_angle
-from lib.utils.landmark_features import landmark_vector, to_crop
-from lib.utils.landmark_flips import undo_flips
-from lib.utils.smoothing import gaussian_kernel
+from ..models.body import BodyData
+from ..models.extractors import load_landmark_net
+from ..utils.errors import UserError
+from ..utils.geometry import rotmat_to_axis_angle
+from ..utils.landmark_features import landmark_vector, to_crop
+from ..utils.landmark_flips import undo_flips
+from ..utils.smoothing import gaussian_kernel
+from .motions import Augmentation, Motion, MotionSampler, open_motions
+from .simulate import NOISE_V1, NOISE_V2, NoiseModel, Simulator
 
 SIMULATED = "Simulated"
 """In TRAIN.DATASETS_3D: make the data while training."""

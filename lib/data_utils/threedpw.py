@@ -15,7 +15,7 @@ from the person's own), and frames with fewer than 7 visible joints are left out
 from __future__ import annotations
 
 if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
-    from lib.utils.errors import leave_on_signals
+    from ..utils.errors import leave_on_signals
 
     leave_on_signals()
 
@@ -28,15 +28,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from lib.data_utils.boxes import get_smooth_bbox_params, params_to_bboxes
-from lib.data_utils.preprocess import Clip, CropExtractor, Job, Rows, Video, image_clip, make_parser
-from lib.data_utils.raw import find
-from lib.models.body import BodyData, load_body
-from lib.models.smpl import SMPL
-from lib.utils.errors import UserError, run_command
-from lib.utils.files import load_pickle
-from lib.utils.geometry import axis_angle_to_rotmat, rotmat_to_axis_angle
-from lib.utils.keypoints import JOINT_NAMES
+from ..models.body import BodyData, load_body
+from ..models.smpl import SMPL
+from ..utils.errors import UserError, run_command
+from ..utils.files import load_pickle
+from ..utils.geometry import axis_angle_to_rotmat, rotmat_to_axis_angle
+from ..utils.keypoints import JOINT_NAMES
+from .boxes import get_smooth_bbox_params, params_to_bboxes
+from .preprocess import Clip, CropExtractor, Job, Rows, Video, image_clip, make_parser
+from .raw import find
 
 SETS = {"train": "train", "val": "validation", "test": "test"}
 VISIBLE = 0.3  # confidence from which a joint counts as seen

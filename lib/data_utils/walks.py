@@ -6,8 +6,8 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 from scipy.spatial.transform import Rotation
 
-from lib.motion.feet import LEGS, Skeleton, reach
-from lib.motion.motion import Placed, joint_chain
+from ..motion.feet import LEGS, Skeleton, reach
+from ..motion.motion import Placed, joint_chain
 
 _STANCE = 0.62  # of a stride, for which a foot is on the floor
 # Pitch in degrees, heel up, over the share of a stance: a foot lands on the heel and leaves by the toe.

@@ -11,10 +11,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from lib.dataset.finite import check_numbers
-from lib.utils.errors import UserError, fault, shown
-from lib.utils.files import load_joblib, to_array
-from lib.utils.hdf5 import check_data_set, check_links, h5_errors
+from ..utils.errors import UserError, fault, shown
+from ..utils.files import load_joblib, to_array
+from ..utils.hdf5 import check_data_set, check_links, h5_errors
+from .finite import check_numbers
 
 _JOINTS = ((14, 3), (25, 3), (49, 3))
 _ROW_SHAPES: dict[str, tuple[tuple[int, ...], ...]] = {  # what a row of a field may look like

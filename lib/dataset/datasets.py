@@ -13,11 +13,11 @@ import torch
 from torch.utils.data import Dataset
 from yacs.config import CfgNode
 
-from lib.dataset.database import Database, open_database, read_features
-from lib.dataset.windows import first_of_runs, original_windows, training_windows, window_frames
-from lib.utils.crops import CROP_SIZE, transform_keypoints
-from lib.utils.errors import UserError
-from lib.utils.keypoints import JOINT_NAMES, convert_kps
+from ..utils.crops import CROP_SIZE, transform_keypoints
+from ..utils.errors import UserError
+from ..utils.keypoints import JOINT_NAMES, convert_kps
+from .database import Database, open_database, read_features
+from .windows import first_of_runs, original_windows, training_windows, window_frames
 
 Batch = dict[str, torch.Tensor]
 

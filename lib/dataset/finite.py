@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lib.utils.errors import UserError
+from ..utils.errors import UserError
 
 _ADVICE = {  # what may be NaN
     "joints2D": "; where the confidence is 0, x and y may be NaN",

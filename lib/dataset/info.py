@@ -6,7 +6,7 @@ Arrays of numbers are not read into memory, so a file may be larger than it.
 from __future__ import annotations
 
 if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
-    from lib.utils.errors import leave_on_signals
+    from ..utils.errors import leave_on_signals
 
     leave_on_signals()
 
@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from lib.dataset.database import H5Rows, blocks, read_fields
-from lib.utils.errors import UserError, printable, run_command
-from lib.utils.files import to_array
+from ..utils.errors import UserError, printable, run_command
+from ..utils.files import to_array
+from .database import H5Rows, blocks, read_fields
 
 _SHOWN = 40  # characters of a scalar's value
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from lib.dataset.datasets import Batch, BatchDataset
+from .datasets import Batch, BatchDataset
 
 
 class EndlessBatches(Sampler):

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from lib.dataset.database import open_database, read_features, read_fields
-from lib.dataset.datasets import Batch, BatchDataset, ConcatWindows, WindowDataset
-from lib.dataset.windows import split_into_chunks, video_spans
-from lib.utils.errors import UserError
+from ..utils.errors import UserError
+from .database import open_database, read_features, read_fields
+from .datasets import Batch, BatchDataset, ConcatWindows, WindowDataset
+from .windows import split_into_chunks, video_spans
 
 
 class RealMotions(BatchDataset):

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from scipy.ndimage import maximum_filter1d, minimum_filter1d
 
-from lib.models.extractors import PersonTrack
+from ..models.extractors import PersonTrack
 
 PER_SECOND = 4
 """Frames in a second that are compared."""

@@ -8,7 +8,7 @@ import webbrowser
 from pathlib import Path
 from urllib.parse import quote
 
-from lib.utils.files import atomic_write
+from ..utils.files import atomic_write
 
 log = logging.getLogger(__name__)
 

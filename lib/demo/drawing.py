@@ -9,14 +9,14 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from lib.demo.render import SIDE_VIEW_DEGREES, Projection, Renderer, rotate_about_y
-from lib.models.body import BodyData
-from lib.models.smpl import SMPL
-from lib.motion.camera import NEAREST, Camera, weak_to_perspective
-from lib.motion.meshes import Meshes
-from lib.motion.motion import Motion, Placed, Scene, rest_joints
-from lib.utils.colours import Colour, person_colour
-from lib.utils.smoothing import gaussian
+from ..models.body import BodyData
+from ..models.smpl import SMPL
+from ..motion.camera import NEAREST, Camera, weak_to_perspective
+from ..motion.meshes import Meshes
+from ..motion.motion import Motion, Placed, Scene, rest_joints
+from ..utils.colours import Colour, person_colour
+from ..utils.smoothing import gaussian
+from .render import SIDE_VIEW_DEGREES, Projection, Renderer, rotate_about_y
 
 View = Literal["", "side", "top", "follow"]
 VIEWS: tuple[View, ...] = ("side", "top", "follow")

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image
 
-from lib.motion.camera import Camera
-from lib.utils.geometry import default_focal
-from lib.video.video import IMAGE_SUFFIXES, FrameSource, ImageFolder
+from ..motion.camera import Camera
+from ..utils.geometry import default_focal
+from ..video.video import IMAGE_SUFFIXES, FrameSource, ImageFolder
 
 log = logging.getLogger(__name__)
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import torch
 from yacs.config import CfgNode
 
-from lib.core.build import build_model, check_claims, fingerprint_of
-from lib.core.config import from_dict, get_cfg_defaults, load_config, merge_opts
-from lib.models.body import BASE_DATA, OPEN_DATA, BodyData, find_smpl, load_body, load_gendered_body
-from lib.models.extractors import Extractor, check_fingerprints, get_extractor
-from lib.models.smpl import SMPL
-from lib.models.tcmr import TCMR
-from lib.utils.errors import UserError
-from lib.utils.files import load_checkpoint
+from ..core.build import build_model, check_claims, fingerprint_of
+from ..core.config import from_dict, get_cfg_defaults, load_config, merge_opts
+from ..models.body import BASE_DATA, OPEN_DATA, BodyData, find_smpl, load_body, load_gendered_body
+from ..models.extractors import Extractor, check_fingerprints, get_extractor
+from ..models.smpl import SMPL
+from ..models.tcmr import TCMR
+from ..utils.errors import UserError
+from ..utils.files import load_checkpoint
 
 log = logging.getLogger(__name__)
 

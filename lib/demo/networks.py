@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
-from lib.data_utils.blazepose import LandmarkNetwork, PersonDetector
-from lib.data_utils.keypoint_rcnn import KeypointRCNN
-from lib.data_utils.open_assets import HEAVY, MODULE, asset_path
-from lib.demo.tracking import Detector
-from lib.utils.errors import UserError
-from lib.utils.paths import module_command
+from ..data_utils.blazepose import LandmarkNetwork, PersonDetector
+from ..data_utils.keypoint_rcnn import KeypointRCNN
+from ..data_utils.open_assets import HEAVY, MODULE, asset_path
+from ..utils.errors import UserError
+from ..utils.paths import module_command
+from .tracking import Detector
 
 log = logging.getLogger(__name__)
 

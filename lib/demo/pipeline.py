@@ -18,30 +18,30 @@ import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 from yacs.config import CfgNode
 
-from lib.core.config import choose_device
-from lib.demo.camera_watch import CameraWatch
-from lib.demo.display import show_video
-from lib.demo.drawing import Drawer, View, figures
-from lib.demo.focal import film_camera
-from lib.demo.models import Models, find_checkpoint, load_models
-from lib.demo.networks import find_asset, landmark_network, person_detector
-from lib.demo.reconstruct import Stopwatch, progress_bar, reconstruct
-from lib.demo.render import Renderer
-from lib.demo.track_files import choose_people, read_boxes, save_boxes, track_boxes
-from lib.demo.tracking import MIN_SECONDS, Track, track_people
-from lib.models.body import BASE_DATA, OPEN_DATA
-from lib.motion.exporters import check_formats, export_scene
-from lib.motion.height import SHORTEST, TALLEST
-from lib.motion.motion import Scene
-from lib.motion.scene_file import save_scene
-from lib.motion.smooth import parse_smoothing
-from lib.motion.viewer import write_viewer
-from lib.motion.world import Up
-from lib.utils.colours import colour_name
-from lib.utils.errors import UserError, fault
-from lib.utils.files import atomic_write, only_process
-from lib.utils.prefetch import map_ahead, prefetch
-from lib.video.video import FrameSource, ImageFolder, VideoFile, VideoWriter, video_comment
+from ..core.config import choose_device
+from ..models.body import BASE_DATA, OPEN_DATA
+from ..motion.exporters import check_formats, export_scene
+from ..motion.height import SHORTEST, TALLEST
+from ..motion.motion import Scene
+from ..motion.scene_file import save_scene
+from ..motion.smooth import parse_smoothing
+from ..motion.viewer import write_viewer
+from ..motion.world import Up
+from ..utils.colours import colour_name
+from ..utils.errors import UserError, fault
+from ..utils.files import atomic_write, only_process
+from ..utils.prefetch import map_ahead, prefetch
+from ..video.video import FrameSource, ImageFolder, VideoFile, VideoWriter, video_comment
+from .camera_watch import CameraWatch
+from .display import show_video
+from .drawing import Drawer, View, figures
+from .focal import film_camera
+from .models import Models, find_checkpoint, load_models
+from .networks import find_asset, landmark_network, person_detector
+from .reconstruct import Stopwatch, progress_bar, reconstruct
+from .render import Renderer
+from .track_files import choose_people, read_boxes, save_boxes, track_boxes
+from .tracking import MIN_SECONDS, Track, track_people
 
 log = logging.getLogger(__name__)
 

@@ -11,19 +11,19 @@ import numpy as np
 from tqdm import tqdm
 from yacs.config import CfgNode
 
-from lib.data_utils.boxes import scale_bboxes
-from lib.demo.models import Models
-from lib.models.extractors import LandmarkExtractor, PersonTrack, StaticFeatures
-from lib.models.landmark_body import LandmarkBody
-from lib.models.predict import Borders, predict_sequence, window_step
-from lib.motion.camera import Camera
-from lib.motion.fit import fit_track
-from lib.motion.lift import lift, make_motion, resize
-from lib.motion.motion import Scene
-from lib.motion.smooth import UNSMOOTHED, Smoothing, smooth_motion
-from lib.motion.world import Up, place_in_world
-from lib.utils.crops import CROP_SCALE, crop_to_image
-from lib.utils.landmark_flips import repair_flips
+from ..data_utils.boxes import scale_bboxes
+from ..models.extractors import LandmarkExtractor, PersonTrack, StaticFeatures
+from ..models.landmark_body import LandmarkBody
+from ..models.predict import Borders, predict_sequence, window_step
+from ..motion.camera import Camera
+from ..motion.fit import fit_track
+from ..motion.lift import lift, make_motion, resize
+from ..motion.motion import Scene
+from ..motion.smooth import UNSMOOTHED, Smoothing, smooth_motion
+from ..motion.world import Up, place_in_world
+from ..utils.crops import CROP_SCALE, crop_to_image
+from ..utils.landmark_flips import repair_flips
+from .models import Models
 
 
 @dataclass

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from lib.utils.colours import Colour
+from ..utils.colours import Colour
 
 SIDE_VIEW_DEGREES = 270.0
 _SUPERSAMPLING = 2

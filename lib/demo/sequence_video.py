@@ -12,17 +12,17 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from lib.core.evaluator import Bodies, SequenceErrors
-from lib.data_utils.boxes import scale_bboxes
-from lib.data_utils.raw import read_image
-from lib.demo.render import Renderer
-from lib.models.smpl import SMPL
-from lib.motion.meshes import Meshes
-from lib.motion.motion import Placed
-from lib.utils.crops import CROP_SCALE
-from lib.utils.errors import UserError
-from lib.utils.geometry import crop_cam_to_image_cam
-from lib.video.video import VideoWriter
+from ..core.evaluator import Bodies, SequenceErrors
+from ..data_utils.boxes import scale_bboxes
+from ..data_utils.raw import read_image
+from ..models.smpl import SMPL
+from ..motion.meshes import Meshes
+from ..motion.motion import Placed
+from ..utils.crops import CROP_SCALE
+from ..utils.errors import UserError
+from ..utils.geometry import crop_cam_to_image_cam
+from ..video.video import VideoWriter
+from .render import Renderer
 
 logger = logging.getLogger(__name__)
 

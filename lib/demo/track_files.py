@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.data_utils.blazepose import LandmarkNetwork, Landmarks, intersection_over_union
-from lib.demo.tracking import MAX_GAP, MIN_PRESENCE, Track, make_track
-from lib.utils.errors import UserError, fault
-from lib.utils.files import atomic_write
-from lib.utils.landmark_features import landmark_boxes
+from ..data_utils.blazepose import LandmarkNetwork, Landmarks, intersection_over_union
+from ..utils.errors import UserError, fault
+from ..utils.files import atomic_write
+from ..utils.landmark_features import landmark_boxes
+from .tracking import MAX_GAP, MIN_PRESENCE, Track, make_track
 
 Boxes = Mapping[int, Mapping[int, np.ndarray]]
 """Frame (from 0) -> person -> box (4,) left, top, width, height px."""

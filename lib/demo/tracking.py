@@ -11,14 +11,14 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from lib.data_utils.blazepose import (
+from ..data_utils.blazepose import (
     Detection,
     LandmarkNetwork,
     Landmarks,
     intersection_over_union,
 )
-from lib.utils.landmark_features import LANDMARK_FLIP, landmark_boxes
-from lib.utils.landmark_flips import repair_flips
+from ..utils.landmark_features import LANDMARK_FLIP, landmark_boxes
+from ..utils.landmark_flips import repair_flips
 
 MIN_PRESENCE = 0.5  # score to go on following somebody
 START_PRESENCE = 0.8  # score to begin: what is no person rarely looks so much like one

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lib.utils.errors import UserError
-from lib.utils.files import load_arrays, load_smpl_pickle
-from lib.utils.paths import ROOT
+from ..utils.errors import UserError
+from ..utils.files import load_arrays, load_smpl_pickle
+from ..utils.paths import ROOT
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lib.models.recurrence import AnyProduct, FirstGates, Layers, layers_of, output_at, prepare
+from .recurrence import AnyProduct, FirstGates, Layers, layers_of, output_at, prepare
 
 _ATTENTION_SIZE = 256
 _BRANCHES = 3

@@ -16,18 +16,18 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 
-from lib.models.body import BASE_DATA, OPEN_DATA, BodyData
-from lib.models.hmr import HMR, load_hmr
-from lib.models.landmark_net import LandmarkNet
-from lib.models.precision import check_precision, tf32
-from lib.models.resnet_inference import InferenceResNet50
-from lib.models.weights import per_frame_weights
-from lib.utils.crops import CROP_SCALE, crop_image, normalise_crop
-from lib.utils.errors import UserError
-from lib.utils.files import load_checkpoint
-from lib.utils.landmark_features import landmark_arrays
-from lib.utils.landmark_flips import repair_flips
-from lib.utils.prefetch import prefetch
+from ..utils.crops import CROP_SCALE, crop_image, normalise_crop
+from ..utils.errors import UserError
+from ..utils.files import load_checkpoint
+from ..utils.landmark_features import landmark_arrays
+from ..utils.landmark_flips import repair_flips
+from ..utils.prefetch import prefetch
+from .body import BASE_DATA, OPEN_DATA, BodyData
+from .hmr import HMR, load_hmr
+from .landmark_net import LandmarkNet
+from .precision import check_precision, tf32
+from .resnet_inference import InferenceResNet50
+from .weights import per_frame_weights
 
 SPIN_CHECKPOINT = "spin_model_checkpoint.pth.tar"
 LANDMARK_CHECKPOINT = "landmark_net.pth.tar"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from lib.models.body import BodyData
-from lib.models.regressor import Regressor
-from lib.models.resnet import add_resnet50, resnet50_features
-from lib.models.weights import load_weights, per_frame_weights
-from lib.utils.files import load_checkpoint
+from ..utils.files import load_checkpoint
+from .body import BodyData
+from .regressor import Regressor
+from .resnet import add_resnet50, resnet50_features
+from .weights import load_weights, per_frame_weights
 
 
 class HMR(Regressor):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lib.models.precision import Precision, check_precision, tf32
-from lib.models.recurrence import PreparedProduct, Product
-from lib.models.regressor import CAM_SIZE, POSE_SIZE, SHAPE_SIZE
-from lib.models.tcmr import TCMR
+from .precision import Precision, check_precision, tf32
+from .recurrence import PreparedProduct, Product
+from .regressor import CAM_SIZE, POSE_SIZE, SHAPE_SIZE
+from .tcmr import TCMR
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _STATE = (POSE_SIZE, SHAPE_SIZE, CAM_SIZE)

@@ -8,8 +8,8 @@ from smplx.vertex_ids import vertex_ids
 from smplx.vertex_joint_selector import VertexJointSelector
 from torch import Tensor, nn
 
-from lib.models.body import BodyData
-from lib.utils.keypoints import SMPL49_MAP
+from ..utils.keypoints import SMPL49_MAP
+from .body import BodyData
 
 _N_JOINTS = 24
 

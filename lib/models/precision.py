@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 import torch
 
-from lib.utils.errors import UserError
+from ..utils.errors import UserError
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.models.inference import PreparedTCMR
-from lib.models.precision import Precision
-from lib.models.tcmr import TCMR, Borders
-from lib.utils.errors import UserError
-from lib.utils.smoothing import gaussian
+from ..utils.errors import UserError
+from ..utils.smoothing import gaussian
+from .inference import PreparedTCMR
+from .precision import Precision
+from .tcmr import TCMR, Borders
 
 TRAINING_FPS = 30.0
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lib.models.body import BodyData
-from lib.models.smpl import SMPL
-from lib.utils.geometry import project, rot6d_to_rotmat, rotmat_to_axis_angle
-from lib.utils.keypoints import H36M_TO_J14
+from ..utils.geometry import project, rot6d_to_rotmat, rotmat_to_axis_angle
+from ..utils.keypoints import H36M_TO_J14
+from .body import BodyData
+from .smpl import SMPL
 
 POSE_SIZE, SHAPE_SIZE, CAM_SIZE = 144, 10, 3
 STATE_SIZE = POSE_SIZE + SHAPE_SIZE + CAM_SIZE

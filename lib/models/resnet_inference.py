@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from lib.models.resnet import Bottleneck
+from .resnet import Bottleneck
 
 log = logging.getLogger(__name__)
 

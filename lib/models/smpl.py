@@ -13,8 +13,8 @@ from smplx.lbs import batch_rodrigues
 from smplx.utils import SMPLOutput, Struct
 from torch import Tensor
 
-from lib.models.body import BodyData
-from lib.utils.keypoints import H36M_TO_J14, SMPL49_MAP
+from ..utils.keypoints import H36M_TO_J14, SMPL49_MAP
+from .body import BodyData
 
 _N_JOINTS, _N_PICKED = 24, 21
 _BLOCK, _BLOCK_VERTICES = 16, 2000  # whole meshes skinned at once on a CPU: what its caches hold

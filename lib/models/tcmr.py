@@ -8,12 +8,12 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from lib.models.body import BodyData, load_body
-from lib.models.encoder import PoseForecast, run_windows
-from lib.models.regressor import Regressor
-from lib.models.weights import load_weights, per_frame_weights
-from lib.utils.errors import UserError
-from lib.utils.files import load_checkpoint
+from ..utils.errors import UserError
+from ..utils.files import load_checkpoint
+from .body import BodyData, load_body
+from .encoder import PoseForecast, run_windows
+from .regressor import Regressor
+from .weights import load_weights, per_frame_weights
 
 Borders = Literal["static", "edge"]
 

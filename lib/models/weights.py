@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lib.utils.errors import UserError, shown
+from ..utils.errors import UserError, shown
 
 _LISTED = 3  # names of a kind in an error
 

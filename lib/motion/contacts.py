@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lib.motion.feet import runs
-from lib.utils.smoothing import gaussian
+from ..utils.smoothing import gaussian
+from .feet import runs
 
 _SMOOTH = 0.025  # seconds, width of the Gaussian over the path
 _START, _END = 0.4, 0.45  # m/s below which a contact can begin, and above which it ends

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
-    from lib.utils.errors import leave_on_signals
+    from ..utils.errors import leave_on_signals
 
     leave_on_signals()
 
@@ -11,12 +11,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from lib.models.body import BASE_DATA, OPEN_DATA, BodyData, load_body, load_gendered_body
-from lib.motion.exporters import EXPORTERS, check_formats, export_scene
-from lib.motion.motion import Scene
-from lib.motion.scene_file import load_scene
-from lib.utils.errors import UserError, run_command, shown
-from lib.utils.files import check_writable
+from ..models.body import BASE_DATA, OPEN_DATA, BodyData, load_body, load_gendered_body
+from ..utils.errors import UserError, run_command, shown
+from ..utils.files import check_writable
+from .exporters import EXPORTERS, check_formats, export_scene
+from .motion import Scene
+from .scene_file import load_scene
 
 
 def scene_body(scene: Scene, base_data: str | Path = BASE_DATA, open_dir: str | Path = OPEN_DATA) -> BodyData:

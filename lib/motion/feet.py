@@ -8,9 +8,9 @@ import numpy as np
 from scipy.ndimage import minimum_filter1d
 from scipy.spatial.transform import Rotation
 
-from lib.models.body import BodyData
-from lib.motion.motion import Placed, joint_chain, rest_joints, rest_vertices
-from lib.utils.smoothing import gaussian
+from ..models.body import BodyData
+from ..utils.smoothing import gaussian
+from .motion import Placed, joint_chain, rest_joints, rest_vertices
 
 LEGS = ((1, 4, 7, 10), (2, 5, 8, 11))
 """Hip, knee, ankle and toe joint of the left and the right leg."""

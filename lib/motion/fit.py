@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lib.models.landmark_body import LandmarkBody
-from lib.motion.camera import NEAREST, see, weak_to_perspective
-from lib.motion.gauss_newton import solve_banded
-from lib.utils.crops import CROP_SCALE
-from lib.utils.geometry import axis_angle_to_rotmat, default_focal, rot6d_to_rotmat, rotmat_to_rot6d
-from lib.utils.joint_limits import HINGES, flexion_sine
-from lib.utils.smoothing import gaussian
+from ..models.landmark_body import LandmarkBody
+from ..utils.crops import CROP_SCALE
+from ..utils.geometry import axis_angle_to_rotmat, default_focal, rot6d_to_rotmat, rotmat_to_rot6d
+from ..utils.joint_limits import HINGES, flexion_sine
+from ..utils.smoothing import gaussian
+from .camera import NEAREST, see, weak_to_perspective
+from .gauss_newton import solve_banded
 
 # Joints that are fitted: not hands and toes, about which landmarks say too little.
 _FITTED = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21]

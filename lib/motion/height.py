@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lib.models.body import BodyData
-from lib.motion.motion import rest_vertices
+from ..models.body import BodyData
+from .motion import rest_vertices
 
 SHORTEST, TALLEST = 0.5, 2.6
 """Metres that a person's height may be."""

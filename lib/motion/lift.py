@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from lib.models.body import BodyData
-from lib.models.smpl import SMPL
-from lib.motion.camera import Camera, weak_to_perspective
-from lib.motion.fit import Fitted, solve_camera
-from lib.motion.height import height_of, with_height
-from lib.motion.meshes import Meshes
-from lib.motion.motion import Motion, Placed
-from lib.utils.smoothing import gaussian
+from ..models.body import BodyData
+from ..models.smpl import SMPL
+from ..utils.smoothing import gaussian
+from .camera import Camera, weak_to_perspective
+from .fit import Fitted, solve_camera
+from .height import height_of, with_height
+from .meshes import Meshes
+from .motion import Motion, Placed
 
 _SIZE_SMOOTH = 0.15  # seconds, width of the Gaussian over the distance
 _BOX_SMOOTH = 0.1

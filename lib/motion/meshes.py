@@ -8,8 +8,8 @@ from threading import Lock
 import numpy as np
 import torch
 
-from lib.models.smpl import SMPL
-from lib.motion.motion import Placed
+from ..models.smpl import SMPL
+from .motion import Placed
 
 _BLOCK, _JOINTS_AT_ONCE = 32, 2048
 

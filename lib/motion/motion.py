@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lib.models.body import BodyData
-from lib.motion.camera import Camera
+from ..models.body import BodyData
+from .camera import Camera
 
 FEET = ("left heel", "left toe", "right heel", "right toe")
 """The columns of contacts."""

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from lib.motion.camera import Camera
-from lib.motion.motion import Motion, Placed, Scene
-from lib.utils.errors import UserError
-from lib.utils.files import atomic_write, load_arrays
+from ..utils.errors import UserError
+from ..utils.files import atomic_write, load_arrays
+from .camera import Camera
+from .motion import Motion, Placed, Scene
 
 FORMAT = 1
 _HEADER = ("format", "name", "fps", "n_frames", "body", "gender", "image_size", "focal", "focal_source",

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from lib.models.smpl import SMPL
-from lib.motion.camera import Camera
-from lib.motion.meshes import Meshes
-from lib.motion.motion import Motion, Placed
-from lib.utils.errors import UserError
-from lib.utils.geometry import rot6d_to_rotmat, rotmat_to_rot6d
-from lib.utils.smoothing import gaussian, slerp_filter
+from ..models.smpl import SMPL
+from ..utils.errors import UserError
+from ..utils.geometry import rot6d_to_rotmat, rotmat_to_rot6d
+from ..utils.smoothing import gaussian, slerp_filter
+from .camera import Camera
+from .meshes import Meshes
+from .motion import Motion, Placed
 
 GROUPS = {
     "torso": (0, 3, 6, 9, 12, 13, 14, 15),

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported is one line, too
-    from lib.utils.errors import leave_on_signals
+    from ..utils.errors import leave_on_signals
 
     leave_on_signals()
 
@@ -22,17 +22,17 @@ from typing import Any
 
 import numpy as np
 
-from lib.models.body import BASE_DATA, OPEN_DATA, BodyData
-from lib.motion.export import scene_body
-from lib.motion.exporters import gltf
-from lib.motion.feet import SOLE_JOINTS, Skeleton
-from lib.motion.motion import Motion, Scene, rest_vertices
-from lib.motion.scene_file import load_scene
-from lib.motion.web_video import encode_webm
-from lib.utils.colours import person_colour
-from lib.utils.errors import UserError, run_command
-from lib.utils.files import atomic_write, check_writable
-from lib.video.video import FrameSource, ImageFolder, VideoFile
+from ..models.body import BASE_DATA, OPEN_DATA, BodyData
+from ..utils.colours import person_colour
+from ..utils.errors import UserError, run_command
+from ..utils.files import atomic_write, check_writable
+from ..video.video import FrameSource, ImageFolder, VideoFile
+from .export import scene_body
+from .exporters import gltf
+from .feet import SOLE_JOINTS, Skeleton
+from .motion import Motion, Scene, rest_vertices
+from .scene_file import load_scene
+from .web_video import encode_webm
 
 log = logging.getLogger(__name__)
 

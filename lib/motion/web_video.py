@@ -10,9 +10,9 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
-from lib.utils.errors import UserError
-from lib.utils.prefetch import prefetch
-from lib.video.video import FrameSource
+from ..utils.errors import UserError
+from ..utils.prefetch import prefetch
+from ..video.video import FrameSource
 
 _LONGEST_SIDE = 960  # px
 _BIT_RATE, _MOST_BYTES = 1_500_000, 60_000_000

@@ -12,11 +12,11 @@ from scipy import sparse
 from scipy.ndimage import minimum_filter1d
 from scipy.sparse.linalg import spsolve
 
-from lib.models.body import BodyData
-from lib.motion.camera import Camera
-from lib.motion.contacts import find_contacts
-from lib.motion.feet import Skeleton, between, lock_feet
-from lib.motion.motion import Motion, Placed, Scene
+from ..models.body import BodyData
+from .camera import Camera
+from .contacts import find_contacts
+from .feet import Skeleton, between, lock_feet
+from .motion import Motion, Placed, Scene
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lib.utils.errors import UserError, fault
+from .errors import UserError, fault
 
 try:
     import fcntl

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.utils.atomic import atomic_write
-from lib.utils.errors import UserError, shown
-from lib.utils.reading import existing, readable
-from lib.utils.unpickle import GLOBALS, Global, Refused, Resolver, Source, StandIn, Unpickler, shape_of
+from .atomic import atomic_write
+from .errors import UserError, shown
+from .reading import existing, readable
+from .unpickle import GLOBALS, Global, Refused, Resolver, Source, StandIn, Unpickler, shape_of
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of files before PyTorch 1.6
 _EXPANDED = 1 << 20  # numbers that a tensor may have beyond those that are stored

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import torch
 
-from lib.utils.geometry import CROP_SIZE
+from .geometry import CROP_SIZE
 
 CROP_SCALE = 1.2
 """Factor from a person's box to the crop in the demo, and to the crop coordinates of all 2D targets."""

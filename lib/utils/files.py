@@ -1,10 +1,10 @@
 """The one place to import from for whatever opens or writes files; each kind has a module of its own."""
 
-from lib.utils.atomic import atomic_folder, atomic_write, check_writable, only_process, temporary_beside
-from lib.utils.checkpoints import load_checkpoint, save_checkpoint
-from lib.utils.joblib_file import dump_joblib, load_joblib
-from lib.utils.pickles import load_pickle, load_smpl_pickle
-from lib.utils.reading import load_arrays, sha256, to_array
+from .atomic import atomic_folder, atomic_write, check_writable, only_process, temporary_beside
+from .checkpoints import load_checkpoint, save_checkpoint
+from .joblib_file import dump_joblib, load_joblib
+from .pickles import load_pickle, load_smpl_pickle
+from .reading import load_arrays, sha256, to_array
 
 __all__ = [
     "atomic_folder",

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import h5py
 
-from lib.utils.errors import UserError, shown
-from lib.utils.reading import unpacked_limit
+from .errors import UserError, shown
+from .reading import unpacked_limit
 
 
 @contextmanager

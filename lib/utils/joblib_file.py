@@ -14,9 +14,9 @@ from typing import Any, BinaryIO
 import joblib
 import numpy as np
 
-from lib.utils.atomic import atomic_write
-from lib.utils.reading import existing, readable, unpacked_limit
-from lib.utils.unpickle import GLOBALS, Global, Refused, Source, StandIn, Unpickler, dtype_of, shape_of
+from .atomic import atomic_write
+from .reading import existing, readable, unpacked_limit
+from .unpickle import GLOBALS, Global, Refused, Source, StandIn, Unpickler, dtype_of, shape_of
 
 _SMALL = 1 << 16  # bytes of an array that is always read
 _LZMA_MEMORY = 256 << 20

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from lib.utils.reading import existing, readable
-from lib.utils.unpickle import GLOBALS, Global, Refused, Resolver, Source, StandIn, Unpickler, shape_of
+from .reading import existing, readable
+from .unpickle import GLOBALS, Global, Refused, Resolver, Source, StandIn, Unpickler, shape_of
 
 _ROOM = 64 << 20  # bytes that stand-ins of SMPL's fields may take beyond the file's size
 

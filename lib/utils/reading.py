@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lib.utils.errors import UserError, shown
+from .errors import UserError, shown
 
 _RATIO, _FLOOR = 100, 64 << 20
 _STARTS = (

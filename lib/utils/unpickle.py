@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
-from lib.utils.errors import shown
+from .errors import shown
 
 _STEPS = 2_000_000  # of a pickle; the largest databases have some ten thousand
 _CONTAINER_STEPS = 16  # what an instruction that makes a container counts

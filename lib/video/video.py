@@ -23,10 +23,10 @@ from av.format import Flags
 from av.stream import Disposition
 from av.video.reformatter import ColorRange, Colorspace
 
-from lib.data_utils.raw import read_image
-from lib.utils.errors import UserError
-from lib.utils.files import atomic_write
-from lib.video.presentation import Deinterlacer, present, shown_size
+from ..data_utils.raw import read_image
+from ..utils.errors import UserError
+from ..utils.files import atomic_write
+from .presentation import Deinterlacer, present, shown_size
 
 log = logging.getLogger(__name__)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from lib.models.body import BodyData
-from lib.motion.exporters import amass, bvh, coco, gltf, obj, original, trc
-from lib.motion.motion import Scene
-from lib.utils.errors import UserError, shown
+from ...models.body import BodyData
+from ...utils.errors import UserError, shown
+from ..exporters import amass, bvh, coco, gltf, obj, original, trc
+from ..motion import Scene
 
 EXPORTERS: dict[str, Callable[[Scene, BodyData, Path], list[Path]]] = {
     "npz": amass.export,

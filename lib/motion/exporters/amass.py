@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lib.models.body import BodyData
-from lib.motion.motion import Motion, Scene, rest_joints
-from lib.utils.files import atomic_write
-from lib.utils.geometry import rotmat_to_axis_angle
+from ...models.body import BodyData
+from ...utils.files import atomic_write
+from ...utils.geometry import rotmat_to_axis_angle
+from ..motion import Motion, Scene, rest_joints
 
 Z_UP = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
 """The world's axes to AMASS's: z up."""

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.models.body import BodyData
-from lib.motion.exporters.skeleton import BONES
-from lib.motion.motion import Motion, Scene, rest_joints, rest_vertices
-from lib.utils.files import atomic_write
+from ...models.body import BodyData
+from ...utils.files import atomic_write
+from ..motion import Motion, Scene, rest_joints, rest_vertices
+from .skeleton import BONES
 
 _CM = 100
 _ORDER = "ZXY"

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from lib.models.body import BodyData
-from lib.models.smpl import SMPL
-from lib.motion.camera import Camera
-from lib.motion.meshes import Meshes
-from lib.motion.motion import Motion, Scene
-from lib.utils.files import atomic_write
-from lib.utils.keypoints import JOINT_NAMES, SKELETONS, get_perm_idxs
+from ...models.body import BodyData
+from ...models.smpl import SMPL
+from ...utils.files import atomic_write
+from ...utils.keypoints import JOINT_NAMES, SKELETONS, get_perm_idxs
+from ..camera import Camera
+from ..meshes import Meshes
+from ..motion import Motion, Scene
 
 _JOINTS = get_perm_idxs("spin", "coco")
 _SIDES = {"l": "left_", "r": "right_"}

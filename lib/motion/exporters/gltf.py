@@ -9,11 +9,11 @@ import numpy as np
 import pygltflib as gl
 from scipy.spatial.transform import Rotation
 
-from lib.models.body import BodyData
-from lib.motion.exporters.skeleton import BONES
-from lib.motion.motion import Motion, Scene, rest_joints, rest_vertices
-from lib.utils.colours import person_colour
-from lib.utils.files import atomic_write
+from ...models.body import BodyData
+from ...utils.colours import person_colour
+from ...utils.files import atomic_write
+from ..motion import Motion, Scene, rest_joints, rest_vertices
+from .skeleton import BONES
 
 _WEIGHTS = 4  # joints per vertex that every reader takes
 _NEAR = 0.1  # metres, of the camera's view

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.models.body import BodyData
-from lib.models.smpl import SMPL
-from lib.motion.meshes import Meshes
-from lib.motion.motion import Scene
-from lib.utils.files import atomic_folder
+from ...models.body import BodyData
+from ...models.smpl import SMPL
+from ...utils.files import atomic_folder
+from ..meshes import Meshes
+from ..motion import Scene
 
 
 def export(scene: Scene, body: BodyData, folder: Path) -> list[Path]:

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from lib.models.body import BodyData
-from lib.models.smpl import SMPL
-from lib.motion.camera import perspective_to_weak
-from lib.motion.meshes import Meshes
-from lib.motion.motion import Motion, Placed, Scene
-from lib.utils.files import dump_joblib
-from lib.utils.geometry import crop_cam_to_image_cam, rotmat_to_axis_angle
+from ...models.body import BodyData
+from ...models.smpl import SMPL
+from ...utils.files import dump_joblib
+from ...utils.geometry import crop_cam_to_image_cam, rotmat_to_axis_angle
+from ..camera import perspective_to_weak
+from ..meshes import Meshes
+from ..motion import Motion, Placed, Scene
 
 
 def export(scene: Scene, body: BodyData, folder: Path) -> list[Path]:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.models.body import BodyData
-from lib.models.smpl import SMPL
-from lib.motion.meshes import Meshes
-from lib.motion.motion import Motion, Scene
-from lib.utils.files import atomic_write
-from lib.utils.keypoints import JOINT_NAMES
+from ...models.body import BodyData
+from ...models.smpl import SMPL
+from ...utils.files import atomic_write
+from ...utils.keypoints import JOINT_NAMES
+from ..meshes import Meshes
+from ..motion import Motion, Scene
 
 _SIDE = ("Hip", "Knee", "Ankle", "BigToe", "SmallToe", "Heel")
 _ARM = ("Shoulder", "Elbow", "Wrist")
