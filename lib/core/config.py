@@ -134,8 +134,8 @@ def get_cfg_defaults() -> CfgNode:
     cfg.LOSS.D_MOTION_LOSS_W = 1.0  # > 0 trains against a motion discriminator, which needs AMASS
 
     cfg.MODEL = CfgNode()
-    cfg.MODEL.TEMPORAL_TYPE = "gru"  # (kept)
-    cfg.MODEL.EXTRACTOR = "spin"  # static features: "spin" or "landmarks"
+    cfg.MODEL.TEMPORAL_TYPE = "gru"  # temporal encoder: "tcmr" ("gru" is the same), "vibe", "current" ...
+    cfg.MODEL.EXTRACTOR = "spin"  # static features: "spin", "landmarks" ...
     cfg.MODEL.FEATURE_SIZE = 2048
     cfg.MODEL.FEATURE_SMOOTH = 0.0  # frames: width of the Gaussian that features get before the windows
     cfg.MODEL.PRECISION = "fp32"  # of prediction in evaluate.py: or "bf16", "tf32" (CUDA), "fp16" (CUDA)
