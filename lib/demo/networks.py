@@ -29,10 +29,9 @@ def find_asset(name: str, open_dir: str | Path) -> Path:
         return asset_path(name)
 
 
-def landmark_network(detector: str, open_dir: str | Path, focal: float | None = None) -> LandmarkNetwork:
+def landmark_network(detector: str, open_dir: str | Path) -> LandmarkNetwork:
     """The network of ``--detector``: ``full``, ``heavy``, or the better one that is there and that this
-    machine keeps up with; the log says which and why. ``focal``: of the camera, px. UserError if its file is
-    missing."""
+    machine keeps up with; the log says which and why. UserError if its file is missing."""
     threads = torch.get_num_threads()
     if detector in ("full", "heavy"):
         chosen, reason = detector, f"--detector {detector}"
@@ -45,7 +44,7 @@ def landmark_network(detector: str, open_dir: str | Path, focal: float | None = 
         except UserError:
             chosen, reason = "full", f"heavy is not there: `{module_command(MODULE)}` fetches it"
     log.info("landmarks: the %s network (%s)", chosen, reason)
-    return LandmarkNetwork(find_asset(f"landmarks_{chosen}", open_dir), threads, focal)
+    return LandmarkNetwork(find_asset(f"landmarks_{chosen}", open_dir), threads)
 
 
 def person_detector(detector: str, open_dir: str | Path, device: torch.device) -> Detector:
