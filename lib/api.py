@@ -30,7 +30,7 @@ from .models.predict import predict_sequence
 from .models.tcmr import TCMR
 from .motion.camera import Camera
 from .motion.export import scene_body
-from .motion.exporters import check_formats, export_scene
+from .motion.exporters import EXPORTERS, export_scene
 from .motion.motion import Motion, Placed, Scene
 from .motion.scene_file import load_scene, save_scene
 from .motion.world import Up
@@ -168,7 +168,8 @@ def export(scene: Scene, folder: str | Path, formats: Sequence[str]) -> list[Pat
     Raises:
         UserError: an unknown format, or the scene's body is not installed.
     """
-    check_formats(formats, "formats")
+    for name in formats:
+        EXPORTERS.find(name, "formats")
     return export_scene(scene, scene_body(scene), Path(folder), formats)
 
 

@@ -16,9 +16,10 @@ import torch
 import yaml
 from yacs.config import CfgNode
 
-from ..dataset.datasets import DATABASES
+from ..dataset.datasets import databases
 from ..utils.errors import UserError, fault, shown
 from ..utils.paths import located
+from ..utils.plugins import add_plugin_option, load_plugins
 
 logger = logging.getLogger(__name__)
 
@@ -253,9 +254,9 @@ def _check_values(values: dict[str, Any], origin: str, prefix: str = "") -> None
             _check_values(value, origin, f"{key}.")
         elif value is None or (key.startswith(_FILES_PREFIX) and not isinstance(value, str)):
             raise UserError(f"{key} is {value} in {origin}: give a value, or leave the key out")
-        elif key.startswith(_FILES_PREFIX) and name not in DATABASES:
-            likely = get_close_matches(name, DATABASES, n=1)
-            advice = f"did you mean {likely[0]}?" if likely else f"expected one of {', '.join(DATABASES)}"
+        elif key.startswith(_FILES_PREFIX) and name not in databases():
+            likely = get_close_matches(name, databases(), n=1)
+            advice = f"did you mean {likely[0]}?" if likely else f"expected one of {', '.join(databases())}"
             raise UserError(f"{key} in {origin} names no database of this project: {advice}")
         elif isinstance(value, int) and not -_LARGEST <= value < _LARGEST:
             raise UserError(f"{key} in {origin}: expected a number of at most 64 bits")
@@ -324,7 +325,9 @@ def parse_args(
     )
     if extra is not None:
         extra(parser)
+    add_plugin_option(parser)
     args = parser.parse_args(argv)
+    load_plugins(args.plugin)
     if args.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = args.gpu
     return args, load_config(args.cfg, args.opts)

@@ -13,7 +13,7 @@ from yacs.config import CfgNode
 
 from ..data_utils.simulate import IMAGE_SIZE
 from ..dataset.database import H5Rows, blocks, open_database
-from ..dataset.datasets import DatasetSpec, check_shape, database_path
+from ..dataset.datasets import DATASETS, DatasetSpec, FrameRate, check_shape, database_path
 from ..dataset.windows import VIBE_MULTIPLE
 from ..models.body import BodyData
 from ..models.inference import PreparedTCMR
@@ -29,7 +29,7 @@ from ..utils.geometry import rotmat_to_axis_angle
 from ..utils.keypoints import H36M_TO_J14, JOINT_NAMES, convert_kps
 from ..utils.landmark_flips import repair_flips
 from ..utils.smoothing import slerp_filter
-from .protocol import FRAME_RATES, ROOT_JOINTS, FrameRate, Protocol
+from .protocol import ROOT_JOINTS, Protocol
 
 MM = 1000.0
 GENDERS = {"m": "male", "f": "female", "male": "male", "female": "female"}  # as databases write them
@@ -170,10 +170,14 @@ class EvaluationSet:
     ) -> None:
         if not spec.eval_joints:
             raise UserError(
-                f"dataset {spec.name} has no 3D to evaluate: use ThreeDPW, MPII3D, Human36M or Open"
+                f"dataset {spec.name} has no 3D to evaluate: use one of "
+                + ", ".join(other.name for other in DATASETS.values() if other.eval_joints)
             )
-        if gendered and spec.name != "ThreeDPW":
-            raise UserError(f"gendered ground truth is a benchmark of 3dpw, not of {spec.key}: leave it out")
+        if gendered and not spec.gendered:
+            known = ", ".join(other.key for other in DATASETS.values() if other.gendered)
+            raise UserError(
+                f"gendered ground truth is a benchmark of {known}, not of {spec.key}: leave it out"
+            )
         self.spec, self.split, self.cfg, self.name_part = spec, split, cfg, name_part
         self.gendered, self._images, self._landmarks = gendered, images, landmarks
         self.path = database_path(spec, split, cfg)
@@ -249,7 +253,7 @@ class EvaluationSet:
     def frame_rate(self) -> FrameRate:
         """The database's own ``fps`` if it has one, else what is known of the dataset."""
         if "fps" not in self._database:
-            return FRAME_RATES[self.spec.key]
+            return self.spec.frame_rate
         rates = np.unique(np.asarray(self._database["fps"], np.float64))
         if len(rates) == 1 and 0 < rates[0] < np.inf:
             return FrameRate(float(rates[0]), "the database's fps")
@@ -460,6 +464,7 @@ class _Meter:
             smoothed=smooth,
             fitted=fit,
             root_aligned_verts=root_align_verts,
+            frames=spec.frames,
             frame_rate=data.frame_rate,
         )
 
