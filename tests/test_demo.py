@@ -15,13 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import cv2
 import numpy as np
 import pytest
 import torch
-from tqdm import tqdm
 
 from lib.commands import demo as command
 from lib.core.config import dump_yaml, get_cfg_defaults, to_dict
@@ -122,7 +122,9 @@ def video(tmp_path_factory) -> Path:
 
 
 def no_networks(monkeypatch):
-    monkeypatch.setattr(pipeline, "landmark_network", lambda *_: None)
+    monkeypatch.setattr(
+        pipeline, "landmark_network", lambda *_: SimpleNamespace(with_focal=lambda focal: None)
+    )
     monkeypatch.setattr(pipeline, "person_detector", lambda detector, open_dir, device: object())
 
 
@@ -274,8 +276,7 @@ def golden_scene(golden, golden_models):
 def test_predictions_equal_the_original(golden, golden_models, smpl_body):
     width, height = golden["img_wh"].tolist()
     (static,) = golden_models.extractor([], [])
-    with tqdm(disable=True) as bar:
-        output = predict_track(golden_models, static, 30, bar)
+    output = predict_track(golden_models, static, 30)
     theta = output["theta"]
     np.testing.assert_allclose(theta[:, :3], golden["pred_cam"], atol=1e-5)
     np.testing.assert_allclose(theta[:, 75:], golden["betas"], atol=1e-5)

@@ -18,6 +18,7 @@ from yacs.config import CfgNode
 
 from ..dataset.datasets import databases
 from ..utils.errors import UserError, fault, shown
+from ..utils.paths import located
 from ..utils.plugins import add_plugin_option, load_plugins
 
 logger = logging.getLogger(__name__)
@@ -168,7 +169,7 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
             no sense.
     """
     cfg = get_cfg_defaults()
-    path = Path(path)
+    path = Path(located(str(path)))
     if not path.is_file():
         raise UserError(f"configuration file {path} {fault(path)}: give an existing file with --cfg")
     if path.suffix.lower() not in _SUFFIXES:
@@ -179,7 +180,17 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
         raise UserError(f"configuration file {path}: {_reason(error)}") from error
     _check_databases(cfg, str(path))
     merge_opts(cfg, opts, f"{path} or --opts")
+    for node, key in _paths(cfg):
+        node[key] = located(node[key])
     return cfg
+
+
+def _paths(cfg: CfgNode) -> list[tuple[CfgNode, str]]:
+    """Where paths stand that the project can have itself."""
+    return [
+        *((cfg.PATHS, key) for key in cfg.PATHS),
+        *((cfg.TRAIN, key) for key in ("PRETRAINED", "PRETRAINED_REGRESSOR")),
+    ]
 
 
 class _PlainLoader(yaml.SafeLoader):

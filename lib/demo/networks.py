@@ -32,7 +32,7 @@ def find_asset(name: str, open_dir: str | Path) -> Path:
         return asset_path(name)
 
 
-def _landmarks(open_dir: str | Path, focal: float | None, chosen: str = "") -> LandmarkNetwork:
+def _landmarks(open_dir: str | Path, chosen: str = "") -> LandmarkNetwork:
     """The network ``chosen``, or the better one that is there and that this machine keeps up with; the log
     says which and why."""
     threads = torch.get_num_threads()
@@ -47,7 +47,7 @@ def _landmarks(open_dir: str | Path, focal: float | None, chosen: str = "") -> L
         except UserError:
             chosen, reason = "full", f"heavy is not there: `{module_command(MODULE)}` fetches it"
     log.info("landmarks: the %s network (%s)", chosen, reason)
-    return LandmarkNetwork(find_asset(f"landmarks_{chosen}", open_dir), threads, focal)
+    return LandmarkNetwork(find_asset(f"landmarks_{chosen}", open_dir), threads)
 
 
 def _people(open_dir: str | Path, device: torch.device) -> Detector:
@@ -61,12 +61,12 @@ class Networks:
     Attributes:
         people: makes what finds people, from the folder of the open files and a device; by default
             BlazePose's.
-        landmarks: makes what finds a person's landmarks, from that folder and the camera's focal length, px
-            (None: unknown); by default the heavy network or the full one.
+        landmarks: makes what finds a person's landmarks, from that folder; by default the heavy network or
+            the full one.
     """
 
     people: Callable[[str | Path, torch.device], Detector] = _people
-    landmarks: Callable[[str | Path, float | None], LandmarkNetwork] = _landmarks
+    landmarks: Callable[[str | Path], LandmarkNetwork] = _landmarks
 
 
 DETECTORS: Registry[Networks] = Registry("detector", "--detector")
@@ -78,9 +78,9 @@ DETECTORS.update(
 )
 
 
-def landmark_network(detector: str, open_dir: str | Path, focal: float | None = None) -> LandmarkNetwork:
-    """The landmark network of ``--detector``, for a focal length in px. UserError if its file is missing."""
-    return DETECTORS[detector].landmarks(open_dir, focal)
+def landmark_network(detector: str, open_dir: str | Path) -> LandmarkNetwork:
+    """The landmark network of ``--detector``. UserError if its file is missing."""
+    return DETECTORS[detector].landmarks(open_dir)
 
 
 def person_detector(detector: str, open_dir: str | Path, device: torch.device) -> Detector:

@@ -19,7 +19,9 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from yacs.config import CfgNode
 
 from ..core.config import choose_device
+from ..data_utils.blazepose import LandmarkNetwork
 from ..models.body import BASE_DATA, OPEN_DATA
+from ..motion.camera import Camera
 from ..motion.exporters import EXPORTERS, export_scene
 from ..motion.height import SHORTEST, TALLEST
 from ..motion.motion import Scene
@@ -38,10 +40,11 @@ from .drawing import Drawer, View, figures
 from .focal import film_camera
 from .models import Models, find_checkpoint, load_models
 from .networks import find_asset, landmark_network, person_detector
-from .reconstruct import Stopwatch, progress_bar, reconstruct
+from .reconstruct import reconstruct
 from .render import Renderer
-from .track_files import choose_people, read_boxes, save_boxes, track_boxes
-from .tracking import MIN_SECONDS, Track, track_people
+from .stages import Bars, Stages
+from .track_files import Boxes, choose_people, read_boxes, save_boxes, track_boxes
+from .tracking import MIN_SECONDS, Detector, Track, track_people
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +94,44 @@ class DemoOptions:
     display: bool = False
 
 
-def run_demo(options: DemoOptions) -> list[Path]:
+@dataclass(frozen=True, eq=False)
+class Engine:
+    """All networks of the demo, to be loaded once for any number of films; ``detector`` is None where people
+    are followed in given boxes only."""
+
+    models: Models
+    landmarks: LandmarkNetwork
+    detector: Detector | None
+
+
+def load_engine(options: DemoOptions) -> Engine:
+    """The networks that the options ask for.
+
+    Raises:
+        UserError: a checkpoint or an asset is missing or unusable.
+    """
+    device = choose_device(options.device, "cuda" if torch.cuda.is_available() else "cpu")
+    checkpoint = find_checkpoint(options.model, options.base_data, options.open_dir)
+    engine = Engine(
+        landmarks=landmark_network(options.detector, options.open_dir),
+        detector=None if options.tracks else person_detector(options.detector, options.open_dir, device),
+        models=load_models(
+            checkpoint,
+            base_data=options.base_data,
+            open_dir=options.open_dir,
+            gender=options.gender,
+            device=device,
+            bf16=options.bf16,
+            cfg_file=options.cfg,
+            opts=options.opts,
+        ),
+    )
+    models = engine.models
+    log.info("model: %s (%s features, %s body)", checkpoint, models.extractor.name, models.body.kind)
+    return engine
+
+
+def run_demo(options: DemoOptions, engine: Engine | None = None) -> list[Path]:
     """Run the whole demo and return the files written.
 
     They go to ``{output_folder}/{name}`` (:func:`result_folder`): ``tcmr_{name}_output.mp4`` with the frame
@@ -101,94 +141,137 @@ def run_demo(options: DemoOptions) -> list[Path]:
     ``viewer``.
     Each appears only when it is complete.
 
+    Args:
+        engine: networks loaded before by :func:`load_engine` with the same options.
+
     Raises:
         UserError: the input, a checkpoint or an asset is missing or unusable, or nobody was found.
     """
-    stopwatch = Stopwatch()
+    stages = Bars()
     check_options(options)
     boxes = read_boxes(options.tracks) if options.tracks else None
-    heights = parse_heights(options.height)
     source = open_source(options)
     info = source.info
     _check_writable(result_folder(options.output_folder, source), options)
     log.info("%s: %dx%d, %.2f frames per second", source.name, info.width, info.height, float(info.fps))
-    camera = film_camera(source, options.focal)
-    with stopwatch("loading"):
-        device = choose_device(options.device, "cuda" if torch.cuda.is_available() else "cpu")
-        network = landmark_network(options.detector, options.open_dir, camera.focal)
-        detector = None if boxes else person_detector(options.detector, options.open_dir, device)
-        checkpoint = find_checkpoint(options.model, options.base_data, options.open_dir)
-        models = load_models(
-            checkpoint,
-            base_data=options.base_data,
-            open_dir=options.open_dir,
-            gender=options.gender,
-            device=device,
-            bf16=options.bf16,
-            cfg_file=options.cfg,
-            opts=options.opts,
-        )
-    log.info("model: %s (%s features, %s body)", checkpoint, models.extractor.name, models.body.kind)
-
-    moments: list[Fraction] = []
-    watch = CameraWatch(float(info.fps))
-    with (
-        stopwatch("tracking"),
-        logging_redirect_tqdm(),
-        progress_bar(info.frames, "tracking") as bar,
-        prefetch(source.timed(), _FRAMES_AHEAD) as timed,
-    ):
-        frames, fps = watch.watching(_noting_times(timed, moments, bar.update)), float(info.fps)
-        if boxes:
-            tracks = track_boxes(frames, boxes, network, fps=fps)
-        else:
-            assert detector is not None
-            tracks = track_people(frames, detector, network, fps=fps, min_seconds=options.min_seconds)
-    n_frames = len(moments)
-    if not tracks:
-        raise UserError(_nobody(source, n_frames, options))
-    camera_moves = watch.camera_moves(tracks)  # before people are left out: nobody is background
-    tracks = _long_enough(choose_people(tracks, options.person), models.cfg)
-    scene = reconstruct(
-        models,
-        source,
-        tracks,
-        camera=camera,
-        fps=measured_fps(moments, info.fps),
-        n_frames=n_frames,
-        name=source.name,
-        fit=options.fit,
-        smoothing=parse_smoothing(options.smooth),
-        heights=heights_of(heights, [track.person_id for track in tracks]),
-        up=options.up,
-        lock_feet=options.lock_feet,
-        camera_moves=camera_moves,
-        stopwatch=stopwatch,
-    )
+    with stages.timing("loading"):
+        engine = engine or load_engine(options)
+    with logging_redirect_tqdm():
+        scene, tracks = recover(source, options, engine, stages, boxes)
     files: list[Path] = []
     with _own_folder(options, source) as folder:
-        with stopwatch("rendering"), progress_bar(n_frames, "rendering") as bar:
-            files += write_videos(source, scene, models, folder, options, bar.update)
+        with stages("rendering", scene.n_frames) as update:
+            files += write_videos(source, scene, engine.models, folder, options, update)
         if options.save_tracks:
             files.append(folder / TRACKS)
             save_boxes(tracks, files[-1])
-        with stopwatch("saving"):
+        with stages.timing("saving"):
             files.append(folder / SCENE)
             save_scene(scene, files[-1])
-            files += export_scene(scene, models.body, folder, options.export)
+            files += export_scene(scene, engine.models.body, folder, options.export)
         if options.viewer:
             files.append(folder / PAGE)
-            with stopwatch("viewer"), progress_bar(n_frames, "viewer") as bar:
-                write_viewer(scene, models.body, source, files[-1], bar.update)
-    log.info("%s", summary(scene, stopwatch, files, source.damage))
+            with stages("viewer", scene.n_frames) as update:
+                write_viewer(scene, engine.models.body, source, files[-1], update)
+    log.info("%s", summary(scene, stages, files, source.damage))
     if options.display:
         files.append(show_video(files[0]))
     return files
 
 
+def recover(
+    source: FrameSource,
+    options: DemoOptions,
+    engine: Engine,
+    stages: Stages,
+    boxes: Boxes | None = None,
+) -> tuple[Scene, list[Track]]:
+    """Find and follow the people of a film and reconstruct them; writes nothing.
+
+    Args:
+        options: those about input, output and rendering are not looked at.
+        boxes: where to find the people, see :func:`lib.demo.track_files.read_boxes`; None: everywhere.
+
+    Returns:
+        the scene, and the tracks that its people come from.
+
+    Raises:
+        UserError: the film cannot be read, or nobody was found.
+    """
+    camera, fps = film_camera(source, options.focal), float(source.info.fps)
+    network, models = engine.landmarks.with_focal(camera.focal), engine.models
+    moments: list[Fraction] = []
+    watch = CameraWatch(fps)
+    with (
+        stages("tracking", source.info.frames) as update,
+        prefetch(source.timed(), _FRAMES_AHEAD) as timed,
+    ):
+        frames = watch.watching(_noting_times(timed, moments, update))
+        if boxes is not None:
+            tracks = track_boxes(frames, boxes, network, fps=fps)
+        else:
+            assert engine.detector is not None
+            tracks = track_people(frames, engine.detector, network, fps=fps, min_seconds=options.min_seconds)
+    if not tracks:
+        raise UserError(_nobody(source, len(moments), options))
+    camera_moves = watch.camera_moves(tracks)  # before people are left out: nobody is background
+    return reconstruct_people(
+        tracks,
+        source,
+        options,
+        models,
+        stages,
+        camera=camera,
+        fps=measured_fps(moments, source.info.fps),
+        n_frames=len(moments),
+        name=source.name,
+        camera_moves=camera_moves,
+    )
+
+
+def reconstruct_people(
+    tracks: Sequence[Track],
+    frames: Iterable[np.ndarray],
+    options: DemoOptions,
+    models: Models,
+    stages: Stages,
+    *,
+    camera: Camera,
+    fps: float,
+    n_frames: int,
+    name: str = "",
+    camera_moves: bool = False,
+) -> tuple[Scene, list[Track]]:
+    """The motions of those of ``tracks`` that the options ask for, and their tracks; for the rest see
+    :func:`reconstruct`.
+
+    Raises:
+        UserError: there is no such person, or nobody is in sight for long enough.
+    """
+    chosen = _long_enough(choose_people(tracks, options.person), models.cfg)
+    scene = reconstruct(
+        models,
+        frames,
+        chosen,
+        camera=camera,
+        fps=fps,
+        n_frames=n_frames,
+        name=name,
+        fit=options.fit,
+        smoothing=parse_smoothing(options.smooth),
+        heights=heights_of(parse_heights(options.height), [track.person_id for track in chosen]),
+        up=options.up,
+        lock_feet=options.lock_feet,
+        camera_moves=camera_moves,
+        stages=stages,
+    )
+    return scene, chosen
+
+
 def check_options(options: DemoOptions) -> None:
     """UserError if the value of an option makes no sense."""
     parse_smoothing(options.smooth)
+    parse_heights(options.height)
     if options.vid_file and options.img_dir:
         raise UserError("both --vid_file and --img_dir are given; expected one of them")
     for name in options.export:
@@ -317,7 +400,7 @@ def _long_enough(tracks: list[Track], cfg: CfgNode) -> list[Track]:
     return kept
 
 
-def summary(scene: Scene, stopwatch: Stopwatch, files: Sequence[Path], damage: str = "") -> str:
+def summary(scene: Scene, stages: Stages, files: Sequence[Path], damage: str = "") -> str:
     """People, what is damaged, time per stage and files written, as lines of text."""
     people, n_frames = scene.people, scene.n_frames
     lines = ["", f"{len(people)} {'person' if len(people) == 1 else 'people'} in {n_frames} frames"]
@@ -326,7 +409,7 @@ def summary(scene: Scene, stopwatch: Stopwatch, files: Sequence[Path], damage: s
         colour = colour_name(index)
         lines.append(f"  person {motion.person_id}: frames {first} to {last} ({len(motion)}), drawn {colour}")
     lines += [f"the film is {damage}"] if damage else []
-    seconds = stopwatch.seconds
+    seconds = stages.seconds
     total = sum(seconds.values())
     lines += ["", f"{'stage':<12}{'seconds':>9}{'share':>8}{'ms/frame':>10}"]
     for stage, value in [*seconds.items(), ("total", total)]:

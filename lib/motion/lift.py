@@ -112,4 +112,5 @@ def make_motion(
         joints3d=track.joints3d,
         joints2d=track.joints2d,
         attention=np.zeros((len(frames), 3), np.float32) if attention is None else attention,
+        fps=fps,
     )
