@@ -1,11 +1,11 @@
-"""A temporal encoder of your own, here a convolution over the window that corrects the middle frame's feature.
+"""A temporal encoder of your own, here a convolution over the window that corrects the middle feature.
 
-python train.py --plugin examples/own_encoder.py --cfg configs/open.yaml --opts MODEL.TEMPORAL_TYPE convolution
+python train.py --plugin examples/own_encoder.py --cfg configs/open.yaml \
+    --opts MODEL.TEMPORAL_TYPE convolution
 """
 
-from torch import Tensor, nn
-
 from tcmr.models.temporal import ENCODERS, TemporalEncoder
+from torch import Tensor, nn
 
 
 @ENCODERS.register("convolution")
