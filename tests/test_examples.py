@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from lib.core.config import get_cfg_defaults, to_dict
 from lib.core.loss import LOSS_TERMS, Compared
 from lib.dataset.datasets import DATASETS
 from lib.demo.models import load_models
+from lib.demo.networks import DETECTORS
 from lib.demo.reconstruct import reconstruct
 from lib.demo.stages import Stages
 from lib.models.body import BodyData
@@ -27,6 +29,7 @@ from lib.models.extractors import EXTRACTORS
 from lib.models.tcmr import TCMR
 from lib.models.temporal import ENCODERS
 from lib.motion.camera import Camera
+from lib.motion.exporters import EXPORTERS, export_scene
 from lib.utils.errors import UserError
 from lib.utils.files import load_checkpoint, save_checkpoint
 from lib.utils.plugins import load_plugins
@@ -35,7 +38,7 @@ from tests.trainer_tools import logged
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
-REGISTRIES = (DATASETS, ENCODERS, EXTRACTORS, LOSS_TERMS)
+REGISTRIES = (DATASETS, DETECTORS, ENCODERS, EXPORTERS, EXTRACTORS, LOSS_TERMS)
 
 
 @pytest.fixture
@@ -128,7 +131,7 @@ def test_limb_lengths_are_compared(plugins) -> None:
     assert LOSS_TERMS["limb_length"](Compared(pred, part.target_2d, None, counts)) is None
 
 
-def test_own_extractor_is_the_demos(open_body: BodyData, tmp_path: Path, plugins) -> None:
+def test_own_extractor_exporter_and_detector_are_the_demos(open_body: BodyData, tmp_path: Path, plugins) -> None:
     """With VIBE's encoder, so that there is no attention either."""
     load_plugins([EXAMPLES / "own_extractor.py"])
     cfg = get_cfg_defaults()
@@ -150,3 +153,10 @@ def test_own_extractor_is_the_demos(open_body: BodyData, tmp_path: Path, plugins
         models, [], tracks, camera=Camera(160, 120, 200.0), fps=30.0, n_frames=30, stages=Stages(), fit=False
     )
     assert [motion.attention.any() for motion in scene.people] == [False, False]
+
+    (snippet,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "plugins.md").read_text(), re.DOTALL)
+    (tmp_path / "plugin.py").write_text(snippet)
+    load_plugins([tmp_path / "plugin.py"])
+    (path,) = export_scene(scene, models.body, tmp_path, ["csv"])
+    np.testing.assert_allclose(np.loadtxt(path, delimiter=",")[:30], scene.people[0].world.transl, rtol=1e-5)
+    assert "mine" in DETECTORS
