@@ -29,9 +29,9 @@ def find_asset(name: str, open_dir: str | Path) -> Path:
         return asset_path(name)
 
 
-def landmark_network(detector: str, open_dir: str | Path) -> LandmarkNetwork:
-    """The network of ``--detector``: ``full``, ``heavy``, or the better one that is there and that this
-    machine keeps up with; the log says which and why. UserError if its file is missing."""
+def choose_network(detector: str, open_dir: str | Path) -> str:
+    """``full`` or ``heavy``: what ``--detector`` names, or the better one that is there and that this machine
+    keeps up with; the log says which and why."""
     threads = torch.get_num_threads()
     if detector in ("full", "heavy"):
         chosen, reason = detector, f"--detector {detector}"
@@ -44,7 +44,13 @@ def landmark_network(detector: str, open_dir: str | Path) -> LandmarkNetwork:
         except UserError:
             chosen, reason = "full", f"heavy is not there: `{module_command(MODULE)}` fetches it"
     log.info("landmarks: the %s network (%s)", chosen, reason)
-    return LandmarkNetwork(find_asset(f"landmarks_{chosen}", open_dir), threads)
+    return chosen
+
+
+def landmark_network(detector: str, open_dir: str | Path) -> LandmarkNetwork:
+    """The network that :func:`choose_network` chooses. UserError if its file is missing."""
+    chosen = choose_network(detector, open_dir)
+    return LandmarkNetwork(find_asset(f"landmarks_{chosen}", open_dir), torch.get_num_threads())
 
 
 def person_detector(detector: str, open_dir: str | Path, device: torch.device) -> Detector:
