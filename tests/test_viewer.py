@@ -67,6 +67,7 @@ def person(person_id: int, start: int, n: int, x: float) -> Motion:
         joints3d=np.zeros((n, 49, 3), np.float32),
         joints2d=np.zeros((n, 49, 2), np.float32),
         attention=rng.dirichlet(np.ones(3), n).astype(np.float32),
+        fps=FPS,
     )
 
 
@@ -447,7 +448,8 @@ def test_moving_cameras_and_strange_rates(
     chromium: Any, scene: Scene, open_body: BodyData, video: Path, fps: float
 ) -> None:
     path = video.with_name("moving.html")
-    write_viewer(replace(scene, camera_moves=True, fps=fps), open_body, VideoFile(video), path)
+    people = tuple(replace(motion, fps=fps) for motion in scene.people)
+    write_viewer(replace(scene, people=people, camera_moves=True, fps=fps), open_body, VideoFile(video), path)
     page = chromium.new_page()
     open_page(page, path)
     assert "camera moves" in page.text_content("#note")

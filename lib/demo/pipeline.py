@@ -21,6 +21,7 @@ from yacs.config import CfgNode
 from ..core.config import choose_device
 from ..data_utils.blazepose import LandmarkNetwork
 from ..models.body import BASE_DATA, OPEN_DATA
+from ..motion.camera import Camera
 from ..motion.exporters import check_formats, export_scene
 from ..motion.height import SHORTEST, TALLEST
 from ..motion.motion import Scene
@@ -202,24 +203,57 @@ def recover(
     if not tracks:
         raise UserError(_nobody(source, len(moments), options))
     camera_moves = watch.camera_moves(tracks)  # before people are left out: nobody is background
-    tracks = _long_enough(choose_people(tracks, options.person), models.cfg)
-    scene = reconstruct(
-        models,
-        source,
+    return reconstruct_people(
         tracks,
+        source,
+        options,
+        models,
+        stages,
         camera=camera,
         fps=measured_fps(moments, source.info.fps),
         n_frames=len(moments),
         name=source.name,
+        camera_moves=camera_moves,
+    )
+
+
+def reconstruct_people(
+    tracks: Sequence[Track],
+    frames: Iterable[np.ndarray],
+    options: DemoOptions,
+    models: Models,
+    stages: Stages,
+    *,
+    camera: Camera,
+    fps: float,
+    n_frames: int,
+    name: str = "",
+    camera_moves: bool = False,
+) -> tuple[Scene, list[Track]]:
+    """The motions of those of ``tracks`` that the options ask for, and their tracks; for the rest see
+    :func:`reconstruct`.
+
+    Raises:
+        UserError: there is no such person, or nobody is in sight for long enough.
+    """
+    chosen = _long_enough(choose_people(tracks, options.person), models.cfg)
+    scene = reconstruct(
+        models,
+        frames,
+        chosen,
+        camera=camera,
+        fps=fps,
+        n_frames=n_frames,
+        name=name,
         fit=options.fit,
         smoothing=parse_smoothing(options.smooth),
-        heights=heights_of(parse_heights(options.height), [track.person_id for track in tracks]),
+        heights=heights_of(parse_heights(options.height), [track.person_id for track in chosen]),
         up=options.up,
         lock_feet=options.lock_feet,
         camera_moves=camera_moves,
         stages=stages,
     )
-    return scene, tracks
+    return scene, chosen
 
 
 def write_results(

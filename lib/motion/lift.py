@@ -106,4 +106,5 @@ def make_motion(
         joints3d=track.joints3d,
         joints2d=track.joints2d,
         attention=attention,
+        fps=fps,
     )

@@ -17,7 +17,7 @@ from .motion import Motion, Placed, Scene
 FORMAT = 1
 _HEADER = ("format", "name", "fps", "n_frames", "body", "gender", "image_size", "focal", "focal_source",
            "world_rotation", "world_offset", "camera_moves", "feet_locked", "person_ids")  # fmt: skip
-_ARRAYS = [field.name for field in fields(Motion) if field.name not in ("person_id", "camera", "world")]
+_ARRAYS = [field.name for field in fields(Motion) if field.type == "np.ndarray"]
 
 
 def save_scene(scene: Scene, path: str | Path, mark: str = "") -> None:
@@ -83,7 +83,7 @@ def load_scene(path: str | Path) -> Scene:
 
 
 def _scene(arrays: dict[str, np.ndarray], ids: list[str]) -> Scene:
-    people, n_frames = [], int(arrays["n_frames"])
+    people, n_frames, fps = [], int(arrays["n_frames"]), float(arrays["fps"])
     if not ids or len(set(ids)) < len(ids):
         raise ValueError("expected one person or more, each with a number of its own")
     for number in ids:
@@ -97,7 +97,7 @@ def _scene(arrays: dict[str, np.ndarray], ids: list[str]) -> Scene:
         }
         for frame, values in placed.items():
             _check_rotations(f"{frame}_rotmat", values.rotmat)
-        people.append(Motion(person_id=int(number), **parts | placed))
+        people.append(Motion(person_id=int(number), fps=fps, **parts | placed))
         first, last = people[-1].frames[[0, -1]]
         if first < 0 or last >= n_frames:
             raise ValueError(f"person {number} is in frames {first} to {last} of {n_frames}")
@@ -110,7 +110,7 @@ def _scene(arrays: dict[str, np.ndarray], ids: list[str]) -> Scene:
         name=str(arrays["name"]),
         people=tuple(people),
         camera=Camera(width, height, focal, str(arrays["focal_source"])),
-        fps=float(arrays["fps"]),
+        fps=fps,
         n_frames=n_frames,
         body=str(arrays["body"]),
         gender=str(arrays["gender"]),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -365,6 +365,29 @@ class ImageFolder(FrameSource):
                     f"{self.info.width}x{self.info.height}; expected images of one size"
                 )
             yield i / self.info.fps, image
+
+
+class FrameList(FrameSource):
+    """Images in memory as a video: (T, H, W, 3) uint8 RGB, or a sequence of (H, W, 3)."""
+
+    def __init__(self, frames: Sequence[np.ndarray] | np.ndarray, fps: Fraction | None = None) -> None:
+        """``fps``: 30 unless given. Raises UserError if they are no images of one shape."""
+        self.path, self.name, self._frames = Path(), "frames", frames
+        if not len(frames):
+            raise UserError("there are no frames: expected RGB images (T, H, W, 3) uint8")
+        for i, frame in enumerate(frames):
+            image = np.asarray(frame)
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+                raise UserError(
+                    f"frame {i} is {image.dtype} of shape {image.shape}; expected RGB images (H, W, 3) uint8"
+                )
+            if image.shape != np.asarray(frames[0]).shape:
+                raise UserError(f"frame {i} has shape {image.shape}, frame 0 {np.asarray(frames[0]).shape}")
+        height, width = np.asarray(frames[0]).shape[:2]
+        self.info = VideoInfo(width, height, fps or IMAGE_FPS, len(frames))
+
+    def timed(self) -> Iterator[tuple[Fraction, np.ndarray]]:
+        return ((i / self.info.fps, np.ascontiguousarray(frame)) for i, frame in enumerate(self._frames))
 
 
 def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
