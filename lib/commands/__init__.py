@@ -13,6 +13,7 @@ from ..utils.errors import leave_on_signals, run_command
 
 VERBS = {  # verb: its module, what it does
     "demo": (".demo", "reconstruct everybody in a video"),
+    "batch": (".batch", "reconstruct everybody in all videos of a folder, on any number of machines"),
     "train": (".train", "train a temporal encoder"),
     "evaluate": (".evaluate", "measure a checkpoint on a dataset"),
     "export": ("..motion.export", "write a reconstructed scene for other programs"),
