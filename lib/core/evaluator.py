@@ -16,7 +16,6 @@ from ..dataset.database import H5Rows, blocks, open_database
 from ..dataset.datasets import DATASETS, DatasetSpec, FrameRate, check_shape, database_path
 from ..dataset.windows import VIBE_MULTIPLE
 from ..models.body import BodyData
-from ..models.inference import PreparedTCMR
 from ..models.landmark_body import LandmarkBody
 from ..models.precision import Precision
 from ..models.predict import TRAINING_FPS, iter_predictions, window_step
@@ -361,7 +360,7 @@ def evaluate(
         gendered_bodies: male and female, for a set with ``gendered=True``: they give the true vertices and,
             by the Human3.6M regressor, the true joints.
         root_align_verts: measure vertices about each mesh's own root, too.
-        precision: of the prediction, see :class:`PreparedTCMR`.
+        precision: of the prediction, see :class:`lib.models.inference.PreparedTCMR`.
 
     Raises:
         UserError: no video can be evaluated, or the device lacks the precision.
@@ -429,7 +428,7 @@ class _Meter:
             raise ValueError("gendered bodies belong to a gendered set")
         if root_align_verts and not data.has_mesh:
             raise UserError(f"--root_align_verts: {data.spec.key} has no vertices to compare; leave it out")
-        self.model = PreparedTCMR(model, precision)
+        self.model = model.prepare(precision)
         self.spec, self.has_mesh, self.smooth = data.spec, data.has_mesh, smooth
         self.image_size = data.image_size
         self.root_align_verts = root_align_verts

@@ -94,7 +94,7 @@ def reconstruct(
             if fitted is None:
                 joints2d = crop_to_image(output["kp_2d"], static.bboxes)
                 fitted = lift(smpl, output["theta"], output["rotmat"], joints2d, boxes, camera, fps)
-            motion = make_motion(track.person_id, track.frame_ids, fitted, boxes, output["scores"], fps)
+            motion = make_motion(track.person_id, track.frame_ids, fitted, boxes, output.get("scores"), fps)
             if heights and track.person_id in heights:
                 motion = resize(smpl, models.body, motion, heights[track.person_id], camera)
             people.append(smooth_motion(motion, smoothing, smpl, camera, fps))
