@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-
 from tcmr.dataset.datasets import DatasetSpec, FrameRate, register_dataset
 from tcmr.utils.files import dump_joblib
 

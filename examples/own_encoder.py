@@ -3,9 +3,8 @@
 python train.py --plugin examples/own_encoder.py --cfg configs/open.yaml --opts MODEL.TEMPORAL_TYPE convolution
 """
 
-from torch import Tensor, nn
-
 from tcmr.models.temporal import ENCODERS, TemporalEncoder
+from torch import Tensor, nn
 
 
 @ENCODERS.register("convolution")

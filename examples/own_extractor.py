@@ -4,7 +4,6 @@ python demo.py --plugin examples/own_extractor.py --model MODEL_TRAINED_ON_THEM 
 """
 
 import numpy as np
-
 from tcmr.models.extractors import EXTRACTORS, Extractor, StaticFeatures
 
 

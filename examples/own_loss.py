@@ -3,9 +3,8 @@
 python train.py --plugin examples/own_loss.py --cfg configs/open.yaml --opts LOSS.EXTRA.limb_length 10
 """
 
-from torch import Tensor
-
 from tcmr.core.loss import LOSS_TERMS, Compared
+from torch import Tensor
 
 ENDS = [(25, 26), (26, 27), (28, 29), (29, 30), (31, 32), (32, 33), (34, 35), (35, 36)]  # shins, thighs, arms
 
