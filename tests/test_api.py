@@ -33,7 +33,7 @@ SIGNATURES = {
     "evaluate": "predictions, truth, protocol",
     "export": "scene, folder, formats",
     "read_database": "path, fields",
-    "save_scene": "scene, path",
+    "save_scene": "scene, path, mark",
     "load_scene": "path",
     "Predictor.predict": "self, features, *, fps, vertices",
 }
