@@ -32,12 +32,12 @@ def find_asset(name: str, open_dir: str | Path) -> Path:
         return asset_path(name)
 
 
-def _landmarks(open_dir: str | Path, chosen: str = "") -> LandmarkNetwork:
-    """The network ``chosen``, or the better one that is there and that this machine keeps up with; the log
-    says which and why."""
+def choose_network(detector: str, open_dir: str | Path) -> str:
+    """``full`` or ``heavy``: what ``--detector`` names, or the better one that is there and that this machine
+    keeps up with; the log says which and why."""
     threads = torch.get_num_threads()
-    if chosen:
-        reason = f"--detector {chosen}"
+    if detector in ("full", "heavy"):
+        chosen, reason = detector, f"--detector {detector}"
     elif threads < HEAVY_THREADS:
         chosen, reason = "full", f"heavy needs {HEAVY_THREADS} CPU threads to keep up, {threads} may be used"
     else:
@@ -47,7 +47,12 @@ def _landmarks(open_dir: str | Path, chosen: str = "") -> LandmarkNetwork:
         except UserError:
             chosen, reason = "full", f"heavy is not there: `{module_command(MODULE)}` fetches it"
     log.info("landmarks: the %s network (%s)", chosen, reason)
-    return LandmarkNetwork(find_asset(f"landmarks_{chosen}", open_dir), threads)
+    return chosen
+
+
+def _landmarks(open_dir: str | Path, detector: str = "auto") -> LandmarkNetwork:
+    chosen = choose_network(detector, open_dir)
+    return LandmarkNetwork(find_asset(f"landmarks_{chosen}", open_dir), torch.get_num_threads())
 
 
 def _people(open_dir: str | Path, device: torch.device) -> Detector:
@@ -72,8 +77,8 @@ class Networks:
 DETECTORS: Registry[Networks] = Registry("detector", "--detector")
 DETECTORS.update(
     auto=Networks(),
-    full=Networks(landmarks=partial(_landmarks, chosen="full")),
-    heavy=Networks(landmarks=partial(_landmarks, chosen="heavy")),
+    full=Networks(landmarks=partial(_landmarks, detector="full")),
+    heavy=Networks(landmarks=partial(_landmarks, detector="heavy")),
     torchvision=Networks(people=lambda _, device: KeypointRCNN(device)),
 )
 

@@ -25,7 +25,7 @@ from ..motion.camera import Camera
 from ..motion.exporters import EXPORTERS, export_scene
 from ..motion.height import SHORTEST, TALLEST
 from ..motion.motion import Scene
-from ..motion.scene_file import save_scene
+from ..motion.scene_file import save_scene, scene_mark
 from ..motion.smooth import parse_smoothing
 from ..motion.viewer import write_viewer
 from ..motion.world import Up
@@ -33,7 +33,7 @@ from ..utils.colours import colour_name
 from ..utils.errors import UserError, fault
 from ..utils.files import atomic_write, only_process
 from ..utils.prefetch import map_ahead, prefetch
-from ..video.video import FrameSource, ImageFolder, VideoFile, VideoWriter, video_comment
+from ..video.video import FrameSource, ImageFolder, VideoFile, VideoWriter
 from .camera_watch import CameraWatch
 from .display import show_video
 from .drawing import Drawer, View, figures
@@ -86,6 +86,7 @@ class DemoOptions:
     lock_feet: bool = True
     cfg: str = ""
     opts: Sequence[str] = ()
+    render: bool = True
     wireframe: bool = False
     view: View = ""
     render_plain: bool = False
@@ -135,8 +136,8 @@ def run_demo(options: DemoOptions, engine: Engine | None = None) -> list[Path]:
     """Run the whole demo and return the files written.
 
     They go to ``{output_folder}/{name}`` (:func:`result_folder`): ``tcmr_{name}_output.mp4`` with the frame
-    times of the input, ``tcmr_{name}_input.mp4`` (a copy if the input is an .mp4, else encoded),
-    ``tcmr_output.npz`` (:func:`lib.motion.scene_file.load_scene`), what ``export`` asks for
+    times of the input and ``tcmr_{name}_input.mp4`` (a copy if the input is an .mp4, else encoded) with
+    ``render``, ``tcmr_output.npz`` (:func:`lib.motion.scene_file.load_scene`), what ``export`` asks for
     (:data:`lib.motion.exporters.EXPORTERS`), ``tracks.txt`` with ``save_tracks``, ``viewer.html`` with
     ``viewer``.
     Each appears only when it is complete.
@@ -158,21 +159,8 @@ def run_demo(options: DemoOptions, engine: Engine | None = None) -> list[Path]:
         engine = engine or load_engine(options)
     with logging_redirect_tqdm():
         scene, tracks = recover(source, options, engine, stages, boxes)
-    files: list[Path] = []
     with _own_folder(options, source) as folder:
-        with stages("rendering", scene.n_frames) as update:
-            files += write_videos(source, scene, engine.models, folder, options, update)
-        if options.save_tracks:
-            files.append(folder / TRACKS)
-            save_boxes(tracks, files[-1])
-        with stages.timing("saving"):
-            files.append(folder / SCENE)
-            save_scene(scene, files[-1])
-            files += export_scene(scene, engine.models.body, folder, options.export)
-        if options.viewer:
-            files.append(folder / PAGE)
-            with stages("viewer", scene.n_frames) as update:
-                write_viewer(scene, engine.models.body, source, files[-1], update)
+        files = write_results(folder, source, scene, tracks, options, engine.models, stages)
     log.info("%s", summary(scene, stages, files, source.damage))
     if options.display:
         files.append(show_video(files[0]))
@@ -268,6 +256,34 @@ def reconstruct_people(
     return scene, chosen
 
 
+def write_results(
+    folder: Path,
+    source: FrameSource,
+    scene: Scene,
+    tracks: Sequence[Track],
+    options: DemoOptions,
+    models: Models,
+    stages: Stages,
+) -> list[Path]:
+    """Write what the options ask for into ``folder``, see :func:`run_demo`; the files written."""
+    files: list[Path] = []
+    if options.render:
+        with stages("rendering", scene.n_frames) as update:
+            files += write_videos(source, scene, models, folder, options, update)
+    if options.save_tracks:
+        files.append(folder / TRACKS)
+        save_boxes(tracks, files[-1])
+    with stages.timing("saving"):
+        files.append(folder / SCENE)
+        save_scene(scene, files[-1], _mark(source))
+        files += export_scene(scene, models.body, folder, options.export)
+    if options.viewer:
+        files.append(folder / PAGE)
+        with stages("viewer", scene.n_frames) as update:
+            write_viewer(scene, models.body, source, files[-1], update)
+    return files
+
+
 def check_options(options: DemoOptions) -> None:
     """UserError if the value of an option makes no sense."""
     parse_smoothing(options.smooth)
@@ -277,6 +293,9 @@ def check_options(options: DemoOptions) -> None:
     DETECTORS.find(options.detector)
     for name in options.export:
         EXPORTERS.find(name, "--export")
+    drawn = ("display", "wireframe", "view", "render_plain")
+    if not options.render and (given := [f"--{name}" for name in drawn if getattr(options, name)]):
+        raise UserError(f"{', '.join(given)}: no video is drawn; expected --render with it")
     if options.fps is not None and not 0 < options.fps < 1e5:
         raise UserError(f"--fps {options.fps}: expected a number of frames per second")
     if not (np.isfinite(options.min_seconds) and options.min_seconds >= 0):
@@ -362,14 +381,13 @@ def printable_name(name: str) -> str:
 
 
 def _mark(source: FrameSource) -> str:
-    """Tells inputs apart in their results, without naming folders of the user's in a film that is shared."""
-    return f"TCMR {hashlib.sha256(os.fsencode(source.path.resolve())).hexdigest()[:16]}"
+    """Tells inputs apart in their results, without naming folders of the user's in a file that is shared."""
+    return hashlib.sha256(os.fsencode(source.path.resolve())).hexdigest()[:16]
 
 
 def _made_from(folder: Path) -> str:
     """The mark of the input whose results lie in a folder, '' if there are none."""
-    comment = video_comment(folder / f"tcmr_{folder.name}_output.mp4")
-    return comment if comment.startswith("TCMR ") else ""
+    return scene_mark(folder / SCENE)
 
 
 def _nobody(source: FrameSource, n_frames: int, options: DemoOptions) -> str:
@@ -431,7 +449,7 @@ def _check_writable(folder: Path, options: DemoOptions) -> None:
     parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise UserError(f"--output_folder: cannot write to {parent}; expected a folder that you may write to")
-    names = [f"tcmr_{folder.name}_{kind}.mp4" for kind in ("output", "input")]
+    names = [f"tcmr_{folder.name}_{kind}.mp4" for kind in ("output", "input") if options.render]
     names += [SCENE, *([TRACKS] * options.save_tracks), *([PAGE] * options.viewer)]
     for name in names:
         if (folder / name).exists() and not (folder / name).is_file():
@@ -465,7 +483,7 @@ def write_videos(
     copied = isinstance(source, VideoFile) and source.path.suffix.lower() == ".mp4" and options.fps is None
     original = source.path if copied else None
     with ExitStack() as stack:
-        writer = stack.enter_context(VideoWriter(output, info.fps, _mark(source)))
+        writer = stack.enter_context(VideoWriter(output, info.fps))
         input_writer = None if original else stack.enter_context(VideoWriter(input_copy, info.fps))
 
         def draw(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ _HEADER = ("format", "name", "fps", "n_frames", "body", "gender", "image_size", 
 _ARRAYS = [field.name for field in fields(Motion) if field.type == "np.ndarray"]
 
 
-def save_scene(scene: Scene, path: str | Path) -> None:
-    """Write a scene; :func:`load_scene` gives it back. Appears only when it is complete."""
+def save_scene(scene: Scene, path: str | Path, mark: str = "") -> None:
+    """Write a scene; :func:`load_scene` gives it back, :func:`scene_mark` the ``mark``. Appears only when it
+    is complete."""
     arrays: dict[str, np.ndarray] = {
         "format": np.array(FORMAT),
         "name": np.array(scene.name),
@@ -46,6 +48,17 @@ def save_scene(scene: Scene, path: str | Path) -> None:
             arrays[f"{motion.person_id}/{frame}_transl"] = placed.transl
     with atomic_write(path) as temporary:
         np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
+        with zipfile.ZipFile(temporary, "a") as archive:
+            archive.comment = mark.encode()
+
+
+def scene_mark(path: str | Path) -> str:
+    """The mark that a scene was saved with; '' if there is none, or no such file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.comment.decode()
+    except (OSError, zipfile.BadZipFile, UnicodeDecodeError):
+        return ""
 
 
 def load_scene(path: str | Path) -> Scene:

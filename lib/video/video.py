@@ -396,15 +396,6 @@ def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
     return [(1, int(part), "") if i % 2 else (0, 0, part) for i, part in enumerate(parts)], name
 
 
-def video_comment(path: str | Path) -> str:
-    """The comment that a :class:`VideoWriter` left in a file; '' if there is none, or no such video."""
-    try:
-        with av.open(f"file:{path}", metadata_errors="replace") as container:
-            return container.metadata.get("comment", "")
-    except (av.FFmpegError, OSError):
-        return ""
-
-
 class VideoWriter:
     """Writes an H.264 video (yuv420p, BT.709, index in front) that browsers play.
 
@@ -412,10 +403,8 @@ class VideoWriter:
     padded to even ones by repeating the last row or column, because H.264 in yuv420p has no odd sizes.
     """
 
-    def __init__(self, path: str | Path, fps: Fraction, comment: str = "") -> None:
-        """``comment`` is kept among the file's tags."""
+    def __init__(self, path: str | Path, fps: Fraction) -> None:
         self.path = Path(path)
-        self._comment = comment
         self.fps = Fraction(fps).limit_denominator(60000)
         self._atomic = atomic_write(self.path)
         self._container: av.container.OutputContainer | None = None
@@ -426,8 +415,6 @@ class VideoWriter:
         self._container = av.open(
             f"file:{self._atomic.__enter__()}", "w", format="mp4", options={"movflags": "+faststart"}
         )
-        if self._comment:
-            self._container.metadata["comment"] = self._comment
         return self
 
     def write(self, image: np.ndarray, time: Fraction) -> None:
