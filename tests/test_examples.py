@@ -131,7 +131,7 @@ def test_limb_lengths_are_compared(plugins) -> None:
     assert LOSS_TERMS["limb_length"](Compared(pred, part.target_2d, None, counts)) is None
 
 
-def test_own_extractor_exporter_and_detector_are_the_demos(open_body: BodyData, tmp_path: Path, plugins) -> None:
+def test_own_parts_of_the_demo(open_body: BodyData, tmp_path: Path, plugins) -> None:
     """With VIBE's encoder, so that there is no attention either."""
     load_plugins([EXAMPLES / "own_extractor.py"])
     cfg = get_cfg_defaults()
