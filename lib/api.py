@@ -30,7 +30,7 @@ from .models.predict import predict_sequence
 from .models.tcmr import TCMR
 from .motion.camera import Camera
 from .motion.export import scene_body
-from .motion.exporters import check_formats, export_scene
+from .motion.exporters import EXPORTERS, export_scene
 from .motion.motion import Motion, Placed, Scene
 from .motion.scene_file import load_scene, save_scene
 from .motion.world import Up
@@ -46,7 +46,7 @@ __all__ = [
 
 
 def recover(
-    source: str | Path | np.ndarray | Sequence[np.ndarray] | Sequence[Track],
+    source: str | Path | np.ndarray | Sequence[np.ndarray] | Sequence[Track] | None = None,
     *,
     checkpoint: str | Path | None = None,
     device: str = "auto",
@@ -70,7 +70,7 @@ def recover(
 
     Args:
         source: a video or an image file, a folder of images, RGB frames (T, H, W, 3) uint8, or tracks of
-            people whose landmarks are known, for which no image is looked at.
+            people whose landmarks are known, for which no image is looked at. None: the sample video.
         checkpoint: default: the official one if it is there, else the open one.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         fps: frames per second in place of the file's time stamps; of frames, folders and tracks: 30.
@@ -111,7 +111,8 @@ def recover(
     )
     check_options(options)
     stages = Stages(progress)
-    if not isinstance(source, (str, Path, np.ndarray)) and isinstance(source[0], Track):
+    source = "" if source is None else source
+    if not isinstance(source, (str, Path, np.ndarray)) and len(source) and isinstance(source[0], Track):
         return _recover_tracks(cast(Sequence[Track], source), size, options, _engine(networks), stages)
     boxes = read_boxes(tracks) if tracks else None
     film = _open(cast("str | Path | Sequence[np.ndarray]", source), options)
@@ -122,7 +123,7 @@ def _open(source: str | Path | Sequence[np.ndarray], options: DemoOptions) -> Fr
     if not isinstance(source, (str, Path)):
         fps = None if options.fps is None else Fraction(options.fps).limit_denominator(100_000)
         return FrameList(source, fps)
-    if Path(source).is_dir():
+    if str(source) and Path(source).is_dir():
         return open_source(dataclasses.replace(options, img_dir=str(source)))
     return open_source(dataclasses.replace(options, vid_file=str(source)))
 
@@ -168,7 +169,8 @@ def export(scene: Scene, folder: str | Path, formats: Sequence[str]) -> list[Pat
     Raises:
         UserError: an unknown format, or the scene's body is not installed.
     """
-    check_formats(formats, "formats")
+    for name in formats:
+        EXPORTERS.find(name, "formats")
     return export_scene(scene, scene_body(scene), Path(folder), formats)
 
 

@@ -37,6 +37,7 @@ from lib.demo.render import Renderer
 from lib.demo.tracking import Track, landmark_boxes
 from lib.models.body import load_body
 from lib.models.extractors import (
+    Extractor,
     LandmarkExtractor,
     SpinExtractor,
     StaticFeatures,
@@ -235,7 +236,7 @@ def test_working_ahead_changes_no_feature(spin, monkeypatch):
         np.testing.assert_array_equal(static.values, expected[rows])
 
 
-class StoredFeatures:
+class StoredFeatures(Extractor):
     """An extractor that returns what it was given."""
 
     name, feature_size, needs_frames = "spin", 2048, False
@@ -435,7 +436,7 @@ def test_wrong_checkpoints_are_user_errors(open_dir, open_body, tmp_path):
         load_landmark_net(tmp_path / "spin.pth.tar")
     with pytest.raises(UserError, match="spin_model_checkpoint"):
         get_extractor("spin", open_body, base_data=tmp_path)
-    with pytest.raises(UserError, match="EXTRACTOR is"):
+    with pytest.raises(UserError, match="there is no extractor 'other'; expected any of spin, landmarks"):
         get_extractor("other", open_body)
 
 

@@ -17,6 +17,9 @@ VERBS = {  # verb: its module, what it does
     "train": (".train", "train a temporal encoder"),
     "evaluate": (".evaluate", "measure a checkpoint on a dataset"),
     "export": ("..motion.export", "write a reconstructed scene for other programs"),
+    "info": (".info", "what is installed, what is found where, which commands work"),
+    "bench": (".bench", "how fast this machine is"),
+    "assets": ("..data_utils.open_assets", "fetch the landmark networks and the sample video"),
     "viewer": ("..motion.viewer", "make viewer.html of a reconstructed scene"),
 }
 

@@ -13,6 +13,7 @@ from ..demo.drawing import VIEWS
 from ..demo.networks import DETECTORS, HEAVY_THREADS
 from ..demo.pipeline import DemoOptions, run_demo
 from ..motion.exporters import EXPORTERS
+from ..utils.plugins import add_plugin_option, load_plugins
 
 OLD_DETECTORS = ("yolo", "maskrcnn")
 IGNORED = {
@@ -78,7 +79,7 @@ def add_options(parser: argparse.ArgumentParser, defaults: DemoOptions) -> None:
     people.add_argument(
         "--detector",
         default=defaults.detector,
-        choices=[*DETECTORS, *OLD_DETECTORS],
+        metavar="{" + ",".join(DETECTORS) + "}",
         help="landmark network: heavy, or full for speed; auto (default): heavy if it is there and at least "
         f"{HEAVY_THREADS} CPU threads may be used. torchvision: auto, and people are found by torchvision's "
         "Keypoint R-CNN. yolo and maskrcnn are accepted for compatibility and mean auto",
@@ -186,6 +187,7 @@ def add_options(parser: argparse.ArgumentParser, defaults: DemoOptions) -> None:
     )
     drawing.add_argument("--render_plain", action="store_true", help="black background, fixed camera")
 
+    add_plugin_option(parser)
     old = parser.add_argument_group("accepted for compatibility, without effect")
     for name in IGNORED:
         old.add_argument(f"--{name}", type=int, default=None, help="ignored: " + IGNORED[name])
@@ -201,6 +203,7 @@ def _frame_rate(text: str) -> Fraction:
 def options_of(args: argparse.Namespace) -> dict[str, Any]:
     """The fields of :class:`DemoOptions` on a parsed command line; warns of options without effect."""
     options = vars(args)
+    load_plugins(options.pop("plugin"))
     options["export"] = tuple(args.export)
     for name, reason in IGNORED.items():
         if options.pop(name) is not None:

@@ -41,7 +41,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="measure what another method predicted instead of a checkpoint: .npz, see docs/evaluation.md",
     )
-    parser.add_argument("--dataset", default="3dpw", choices=keys)
+    parser.add_argument(
+        "--dataset", default="3dpw", metavar="NAME", help=f"{', '.join(keys)}, or a plugin's (%(default)s)"
+    )
     parser.add_argument(
         "--split", default="test", choices=["test", "val"], help="which of the dataset's databases"
     )
@@ -114,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_json(evaluation, args.json, str(source))
     if args.markdown:
         write_report(evaluation, args.markdown, str(source))
-    folder = Path("output") / f"{args.dataset}_test_output"
+    folder = Path("output") / f"{data.spec.key}_test_output"
     if args.plot:
         logger.info("%d plots in %s", len(write_plots(evaluation, folder / "plot")), folder / "plot")
     if drawing:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from yacs.config import CfgNode
 
 from ..models.body import BodyData, load_body
 from ..models.tcmr import TCMR
+from ..models.temporal import ENCODERS
 from ..utils.errors import UserError, fault
 from ..utils.files import load_checkpoint
 from .config import from_dict
@@ -101,13 +101,9 @@ def check_claims(cfg: CfgNode, weights: Mapping[str, Tensor], source: str | Path
     Raises:
         UserError: they have others, or none.
     """
-    first = weights.get("encoder.gru_cur.weight_ih_l0", torch.zeros(0, 0))
     middle = weights.get("regressor.fc1.weight", torch.zeros(0, 0))
-    layers = sum(re.fullmatch(r"encoder\.gru_cur\.weight_ih_l\d+", name) is not None for name in weights)
     sizes = {
-        "MODEL.TGRU.NUM_LAYERS": (cfg.MODEL.TGRU.NUM_LAYERS, layers),
-        "MODEL.TGRU.HIDDEN_SIZE": (cfg.MODEL.TGRU.HIDDEN_SIZE, len(first) // 3),
-        "MODEL.FEATURE_SIZE": (cfg.MODEL.FEATURE_SIZE, first.shape[-1]),
+        **_encoder_sizes(cfg, weights),
         "MODEL.REGRESSOR.HIDDEN_SIZE": (cfg.MODEL.REGRESSOR.HIDDEN_SIZE, len(middle)),
     }
     for key, (claimed, found) in sizes.items():
@@ -122,6 +118,25 @@ def check_claims(cfg: CfgNode, weights: Mapping[str, Tensor], source: str | Path
         )
 
 
+def _encoder_sizes(cfg: CfgNode, weights: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
+    """What the configuration claims of the encoder, and what its weights say."""
+    prefix = "encoder."
+    own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    settings, encoder = cfg.MODEL, ENCODERS[cfg.MODEL.TEMPORAL_TYPE]
+    claimed = {
+        "MODEL.TGRU.NUM_LAYERS": settings.TGRU.NUM_LAYERS,
+        "MODEL.TGRU.HIDDEN_SIZE": settings.TGRU.HIDDEN_SIZE,
+        "MODEL.FEATURE_SIZE": settings.FEATURE_SIZE,
+    }
+    if (found := encoder.sizes(own)) is not None:
+        return {key: (claimed[key], found[key]) for key in found}
+    with torch.device("meta"):  # has shapes, but no memory
+        n_layers, hidden_size, feature_size = claimed.values()
+        shapes = encoder(n_layers, cfg.DATASET.SEQLEN, hidden_size, feature_size).state_dict()
+    count = [sum(value.numel() for value in each.values()) for each in (shapes, own)]
+    return {"the number of weights of its encoder": (count[0], count[1])}
+
+
 def _construct(cfg: CfgNode, body: BodyData, pretrained: str) -> TCMR:
     return TCMR(
         seqlen=cfg.DATASET.SEQLEN,
@@ -134,4 +149,5 @@ def _construct(cfg: CfgNode, body: BodyData, pretrained: str) -> TCMR:
         borders="static" if cfg.COMPAT.STATIC_BORDERS else "edge",
         feature_smooth=cfg.MODEL.FEATURE_SMOOTH,
         pretrained=pretrained,
+        encoder=cfg.MODEL.TEMPORAL_TYPE,
     )

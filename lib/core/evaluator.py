@@ -13,10 +13,9 @@ from yacs.config import CfgNode
 
 from ..data_utils.simulate import IMAGE_SIZE
 from ..dataset.database import H5Rows, blocks, open_database
-from ..dataset.datasets import DatasetSpec, check_shape, database_path
+from ..dataset.datasets import DATASETS, DatasetSpec, FrameRate, check_shape, database_path
 from ..dataset.windows import VIBE_MULTIPLE
 from ..models.body import BodyData
-from ..models.inference import PreparedTCMR
 from ..models.landmark_body import LandmarkBody
 from ..models.precision import Precision
 from ..models.predict import TRAINING_FPS, iter_predictions, window_step
@@ -29,7 +28,7 @@ from ..utils.geometry import rotmat_to_axis_angle
 from ..utils.keypoints import H36M_TO_J14, JOINT_NAMES, convert_kps
 from ..utils.landmark_flips import repair_flips
 from ..utils.smoothing import slerp_filter
-from .protocol import FRAME_RATES, ROOT_JOINTS, FrameRate, Protocol
+from .protocol import ROOT_JOINTS, Protocol
 
 MM = 1000.0
 GENDERS = {"m": "male", "f": "female", "male": "male", "female": "female"}  # as databases write them
@@ -170,10 +169,14 @@ class EvaluationSet:
     ) -> None:
         if not spec.eval_joints:
             raise UserError(
-                f"dataset {spec.name} has no 3D to evaluate: use ThreeDPW, MPII3D, Human36M or Open"
+                f"dataset {spec.name} has no 3D to evaluate: use one of "
+                + ", ".join(other.name for other in DATASETS.values() if other.eval_joints)
             )
-        if gendered and spec.name != "ThreeDPW":
-            raise UserError(f"gendered ground truth is a benchmark of 3dpw, not of {spec.key}: leave it out")
+        if gendered and not spec.gendered:
+            known = ", ".join(other.key for other in DATASETS.values() if other.gendered)
+            raise UserError(
+                f"gendered ground truth is a benchmark of {known}, not of {spec.key}: leave it out"
+            )
         self.spec, self.split, self.cfg, self.name_part = spec, split, cfg, name_part
         self.gendered, self._images, self._landmarks = gendered, images, landmarks
         self.path = database_path(spec, split, cfg)
@@ -249,7 +252,7 @@ class EvaluationSet:
     def frame_rate(self) -> FrameRate:
         """The database's own ``fps`` if it has one, else what is known of the dataset."""
         if "fps" not in self._database:
-            return FRAME_RATES[self.spec.key]
+            return self.spec.frame_rate
         rates = np.unique(np.asarray(self._database["fps"], np.float64))
         if len(rates) == 1 and 0 < rates[0] < np.inf:
             return FrameRate(float(rates[0]), "the database's fps")
@@ -357,7 +360,7 @@ def evaluate(
         gendered_bodies: male and female, for a set with ``gendered=True``: they give the true vertices and,
             by the Human3.6M regressor, the true joints.
         root_align_verts: measure vertices about each mesh's own root, too.
-        precision: of the prediction, see :class:`PreparedTCMR`.
+        precision: of the prediction, see :class:`lib.models.inference.PreparedTCMR`.
 
     Raises:
         UserError: no video can be evaluated, or the device lacks the precision.
@@ -425,7 +428,7 @@ class _Meter:
             raise ValueError("gendered bodies belong to a gendered set")
         if root_align_verts and not data.has_mesh:
             raise UserError(f"--root_align_verts: {data.spec.key} has no vertices to compare; leave it out")
-        self.model = PreparedTCMR(model, precision)
+        self.model = model.prepare(precision)
         self.spec, self.has_mesh, self.smooth = data.spec, data.has_mesh, smooth
         self.image_size = data.image_size
         self.root_align_verts = root_align_verts
@@ -460,6 +463,7 @@ class _Meter:
             smoothed=smooth,
             fitted=fit,
             root_aligned_verts=root_align_verts,
+            frames=spec.frames,
             frame_rate=data.frame_rate,
         )
 

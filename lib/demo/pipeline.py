@@ -22,7 +22,7 @@ from ..core.config import choose_device
 from ..data_utils.blazepose import LandmarkNetwork
 from ..models.body import BASE_DATA, OPEN_DATA
 from ..motion.camera import Camera
-from ..motion.exporters import check_formats, export_scene
+from ..motion.exporters import EXPORTERS, export_scene
 from ..motion.height import SHORTEST, TALLEST
 from ..motion.motion import Scene
 from ..motion.scene_file import save_scene, scene_mark
@@ -290,7 +290,8 @@ def check_options(options: DemoOptions) -> None:
     parse_heights(options.height)
     if options.vid_file and options.img_dir:
         raise UserError("both --vid_file and --img_dir are given; expected one of them")
-    check_formats(options.export, "--export")
+    for name in options.export:
+        EXPORTERS.find(name, "--export")
     drawn = ("display", "wireframe", "view", "render_plain")
     if not options.render and (given := [f"--{name}" for name in drawn if getattr(options, name)]):
         raise UserError(f"{', '.join(given)}: no video is drawn; expected --render with it")

@@ -8,7 +8,7 @@ import numpy as np
 from yacs.config import CfgNode
 
 from ..data_utils.boxes import scale_bboxes
-from ..models.extractors import LandmarkExtractor, PersonTrack, StaticFeatures
+from ..models.extractors import PersonTrack, StaticFeatures
 from ..models.landmark_body import LandmarkBody
 from ..models.predict import Borders, predict_sequence, window_step
 from ..motion.camera import Camera
@@ -54,8 +54,8 @@ def reconstruct(
         frames: all RGB frames of the video; untouched if the extractor needs none.
         tracks: as long as the model's windows ask for.
         camera, fps, n_frames, name: of the video.
-        fit: move the bodies onto the tracks' landmarks (:mod:`lib.motion.fit`); None: if the features are
-            landmarks, too. Where landmarks are of no use, TCMR's own word stands.
+        fit: move the bodies onto the tracks' landmarks (:mod:`lib.motion.fit`); None: if the extractor
+            says so. Where landmarks are of no use, TCMR's own word stands.
         smoothing: of the motions; what is drawn and written alike.
         heights: metres, of persons by their numbers.
         up, lock_feet: see :func:`lib.motion.world.place_in_world`.
@@ -71,7 +71,7 @@ def reconstruct(
         features = models.extractor(frames, tracks, update)
     with stages("TCMR", total) as update:
         predictions = [predict_track(models, static, fps, update) for static in features]
-    wanted = models.extractor.name == LandmarkExtractor.name if fit is None else fit
+    wanted = models.extractor.fits if fit is None else fit
     smpl, body, people = models.tcmr.regressor.smpl, LandmarkBody(models.body), []
     with stages("fit", total) as update:
         body = body.to(models.tcmr.regressor.init_cam.device)
@@ -94,7 +94,7 @@ def reconstruct(
             if fitted is None:
                 joints2d = crop_to_image(output["kp_2d"], static.bboxes)
                 fitted = lift(smpl, output["theta"], output["rotmat"], joints2d, boxes, camera, fps)
-            motion = make_motion(track.person_id, track.frame_ids, fitted, boxes, output["scores"], fps)
+            motion = make_motion(track.person_id, track.frame_ids, fitted, boxes, output.get("scores"), fps)
             if heights and track.person_id in heights:
                 motion = resize(smpl, models.body, motion, heights[track.person_id], camera)
             people.append(smooth_motion(motion, smoothing, smpl, camera, fps))

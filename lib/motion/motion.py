@@ -76,7 +76,8 @@ class Motion:
         boxes: (T, 4) float32 cx, cy, w, h px, smoothed, 1.2 times as large as the person.
         joints3d: (T, 49, 3) float32 metres, camera axes, without ``camera.transl``.
         joints2d: (T, 49, 2) float32 px, ``joints3d + camera.transl`` seen by the camera.
-        attention: (T, 3) float32, the weights of past, current and future in TCMR's fusion.
+        attention: (T, 3) float32, the weights of past, current and future in TCMR's fusion; zeros where the
+            temporal encoder has none.
         fps: frames per second.
     """
 
