@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,15 +23,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lib.batch import run, worker
 from lib.batch.films import Film, find_films
 from lib.batch.manifest import Record, open_manifest, read_records
 from lib.batch.processes import ProcessWorker
 from lib.batch.run import BatchOptions, report, run_batch
 from lib.batch.schedule import work_through
+from lib.batch.worker import Worker
 from lib.commands import batch as command
 from lib.data_utils.open_assets import DOWNLOADS
 from lib.demo.pipeline import DemoOptions, run_demo
 from lib.utils.errors import UserError
+from lib.utils.files import only_process
 from lib.video.video import VideoFile, VideoWriter
 from tests.batch_tools import Errand, Errands, attempts
 
@@ -289,12 +294,12 @@ def test_workers_end_with_their_parent(tmp_path):
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY)
     try:
         wait_until(lambda: attempts(tmp_path, "long"))
-        (worker,) = attempts(tmp_path, "long")
-        assert Path(f"/proc/{worker}").exists() or sys.platform != "linux"
+        (process,) = attempts(tmp_path, "long")
+        assert runs(process)
     finally:
         parent.kill()
         parent.wait()
-    wait_until(lambda: not runs(worker))
+    wait_until(lambda: not runs(process))
 
 
 def runs(process: int) -> bool:
@@ -310,8 +315,27 @@ def runs(process: int) -> bool:
 # The whole command
 
 
-def batch(corpus: Path, options: DemoOptions, **own) -> list[Record]:
-    return run_batch(corpus, options, BatchOptions(**{"engine": "processes", "workers": 1} | own))
+class Here:
+    """A worker in this process."""
+
+    def __init__(self, make: Callable[[], Worker]) -> None:
+        self._worker = make()
+
+    def submit(self, method: str, *args) -> Future:
+        future: Future = Future()
+        future.set_result(getattr(self._worker, method)(*args))
+        return future
+
+    def stop(self) -> None: ...
+
+
+@pytest.fixture
+def batch(monkeypatch, one_thread) -> Callable[..., list[Record]]:
+    """Runs a batch without other processes."""
+    monkeypatch.setattr(run, "ProcessWorker", Here)
+    return lambda corpus, options, **own: run_batch(
+        corpus, options, BatchOptions(**{"engine": "processes", "workers": 1} | own)
+    )
 
 
 def test_mistakes_are_told_before_the_work(tmp_path, capsys):
@@ -354,65 +378,116 @@ def corpus(tmp_path_factory) -> Path:
     return folder
 
 
-def test_a_killed_run_goes_on_and_gives_what_single_runs_give(corpus, tmp_path, caplog, capsys):
+def test_a_killed_run_goes_on_and_gives_what_single_runs_give(
+    corpus, tmp_path, capsys, ray_cluster, one_thread
+):
+    """Killed while it works in processes; it goes on with two actors on two nodes."""
     out = tmp_path / "out"
-    options = DemoOptions(output_folder=str(out), detector="full", render=False, export=("json",))
     arguments = [str(corpus), "--output_folder", str(out), "--detector", "full", "--export", "json"]
-    arguments += ["--engine", "processes", "--workers", "1"]
-    run = subprocess.Popen(
-        [sys.executable, "-m", "lib", "batch", *arguments], cwd=REPOSITORY, stderr=subprocess.DEVNULL
+    killed = subprocess.Popen(
+        [sys.executable, "-m", "lib", "batch", *arguments, "--engine", "processes", "--workers", "1"],
+        cwd=REPOSITORY,
+        stderr=subprocess.DEVNULL,
     )
     wait_until(lambda: read_records(out))
-    run.kill()
-    run.wait()
+    killed.kill()
+    killed.wait()
     before = read_records(out)
     assert "sub/a.mp4" in before  # the largest is first
 
     with pytest.raises(SystemExit, match="1"):
-        command.main(arguments)
-    assert "2 videos done" in (said := capsys.readouterr().out)
+        command.main([*arguments, "--engine", "ray", "--address", ray_cluster])
+    said = capsys.readouterr().out
+    assert "2 videos done" in said
     assert "1 failed:\n      1  ...: cannot be opened" in said
     lines = [json.loads(line)["film"] for line in (out / "manifest.jsonl").read_text().splitlines()]
     assert sorted(lines) == ["a.mp4", "broken.avi", "sub/a.mp4"]  # nothing twice
     records = read_records(out)
     assert all(records[name] == record for name, record in before.items())
-    assert [records[name].frames for name in ("a.mp4", "sub/a.mp4")] == [8, 10]
-    for name in ("a.mp4", "sub/a.mp4"):
-        single = tmp_path / name.replace("/", "-")
-        run_demo(replace(options, vid_file=str(corpus / name), output_folder=str(single)))
+    for name, frames in (("a.mp4", 8), ("sub/a.mp4", 10)):
+        alone = tmp_path / "alone" / name
+        (single, *_) = run_demo(
+            DemoOptions(
+                vid_file=str(corpus / name),
+                output_folder=str(alone),
+                detector="full",
+                render=False,
+                export=("json",),
+            )
+        )
         for file in ("tcmr_output.npz", "scene.json"):
-            assert (out / name / file).read_bytes() == (single / "a" / file).read_bytes()
-        assert records[name].files == {
-            path.name: path.stat().st_size for path in (out / name).iterdir() if path.is_file()
-        }
+            assert (out / name / file).read_bytes() == (single.parent / file).read_bytes()
+        assert records[name].frames == frames
+        assert records[name].files == {path.name: path.stat().st_size for path in (out / name).iterdir()}
 
-    # Again: nothing to do, and no worker is started.
+
+def test_only_what_changed_is_done_again(corpus, tmp_path, batch, caplog):
     caplog.set_level("INFO")
+
+    def done(retry_failed=False, **changed) -> tuple[str, list[Record]]:
+        caplog.clear()
+        records = batch(films, replace(options, **changed), retry_failed=retry_failed)
+        said = next(text for text in caplog.messages if "to do:" in text)
+        return said, sorted(records, key=lambda record: record.film)
+
+    films, out = tmp_path / "films", tmp_path / "out"
+    shutil.copytree(corpus, films)
+    options = DemoOptions(output_folder=str(out), detector="full", render=False, export=("bvh",))
+    said, first = done()
+    assert said == "3 videos, 0 need nothing, to do: 3 new"
     manifest = (out / "manifest.jsonl").read_bytes()
-    assert batch(corpus, options) == [records[name] for name in ("a.mp4", "broken.avi", "sub/a.mp4")]
+    assert done() == ("3 videos, 3 need nothing, to do: 0", first)
     assert (out / "manifest.jsonl").read_bytes() == manifest
-    assert "3 videos, 3 need nothing, to do: 0" in caplog.text
 
-    # A changed film, results that are gone and a failure are done again; the other export goes away.
-    os.utime(corpus / "a.mp4", ns=(1, 1))
+    os.utime(films / "a.mp4", ns=(1, 1))
     (out / "sub" / "a.mp4" / "tcmr_output.npz").unlink()
-    caplog.clear()
-    again = batch(corpus, options, retry_failed=True)
-    assert "0 need nothing, to do: 1 of changed videos, 1 that failed before, 1 whose results are gone" in (
-        caplog.text
-    )
-    assert all(record.finished > records[record.film].finished for record in again)
-    assert {record.film: record.files for record in again} == {
-        name: record.files for name, record in records.items()
-    }
+    said, again = done(device="cpu")  # where it is done makes no difference
+    assert said == "3 videos, 1 need nothing, to do: 1 of changed videos, 1 whose results are gone"
+    assert {r.film: r.files for r in again} == {r.film: r.files for r in first}
+
+    assert (out / "a.mp4" / "person_1.bvh").is_file()
+    (out / "a.mp4" / "notes.txt").touch()
+    said, _ = done(export=())
+    assert said == "3 videos, 0 need nothing, to do: 3 with other options or weights than before"
+    assert {path.name for path in (out / "a.mp4").iterdir()} == {"tcmr_output.npz", "notes.txt"}
+    said, records = done(retry_failed=True, export=())
+    assert said == "3 videos, 2 need nothing, to do: 1 that failed before"
+    assert [record.status for record in records] == ["done", "failed", "done"]
 
 
-def test_shards_share_the_films_out(tmp_path):
+def test_films_of_another_run_are_left_to_it(tmp_path, batch, monkeypatch, caplog):
+    monkeypatch.setattr(worker, "load_engine", lambda options: options)
+    (tmp_path / "a.avi").write_bytes(b"RIFF")
+    options = DemoOptions(output_folder=str(tmp_path / "out"), detector="full", render=False)
+    with only_process(tmp_path / "out" / "a.avi"):
+        assert batch(tmp_path, options) == []
+    assert caplog.messages == ["a.avi is left to another run that works on it"]
+    assert [record.status for record in batch(tmp_path, options)] == ["failed"]
+
+
+def test_a_full_disk_ends_the_run(tmp_path, batch, monkeypatch):
+    """It is no fault of the film's, so that no film is recorded as failed."""
+
+    def full(*_) -> None:
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError as error:
+            raise UserError("cannot write x (No space left on device)") from error
+
+    monkeypatch.setattr(worker, "load_engine", lambda options: options)
+    monkeypatch.setattr(worker, "recover", full)
+    monkeypatch.setattr(worker, "open_source", lambda options: None)
+    (tmp_path / "a.avi").touch()
+    with pytest.raises(UserError, match="No space left"):
+        batch(tmp_path, DemoOptions(output_folder=str(tmp_path / "out"), detector="full", render=False))
+    assert read_records(tmp_path / "out") == {}
+
+
+def test_shards_share_the_films_out(tmp_path, batch, monkeypatch):
+    monkeypatch.setattr(worker, "load_engine", lambda options: options)
     for i in range(5):
         (tmp_path / f"{i}.avi").write_bytes(b"RIFF")
-    options = DemoOptions(output_folder=str(tmp_path / "out"), render=False)
-    if not (DOWNLOADS / "pose_landmark_full.tflite").is_file():
-        pytest.skip("open assets are not fetched")
+    options = DemoOptions(output_folder=str(tmp_path / "out"), detector="full", render=False)
     shares = [{record.film for record in batch(tmp_path, options, shard=(i, 2))} for i in (1, 2)]
     assert sorted(map(len, shares)) == [2, 3]
     assert shares[0] | shares[1] == {f"{i}.avi" for i in range(5)}

@@ -24,6 +24,7 @@ from ..demo.stages import Stages
 from ..utils.errors import UserError
 from ..utils.files import only_process, sha256
 from ..utils.paths import located
+from ..utils.reading import existing
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _OF_NO_RESULT = (
@@ -147,7 +148,8 @@ def options_digest(options: DemoOptions) -> str:
         UserError: there is no checkpoint, or no such configuration.
     """
     values = {name: value for name, value in asdict(options).items() if name not in _OF_NO_RESULT}
-    values["model"] = sha256(find_checkpoint(options.model, options.base_data, options.open_dir))
-    values["cfg"] = sha256(options.cfg) if options.cfg else ""
+    checkpoint = find_checkpoint(options.model, options.base_data, options.open_dir)
+    values["model"] = sha256(existing(checkpoint, "checkpoint"))
+    values["cfg"] = sha256(existing(options.cfg, "configuration")) if options.cfg else ""
     text = json.dumps([__version__, values], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
