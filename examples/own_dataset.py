@@ -3,7 +3,8 @@
 python examples/own_dataset.py data/preprocessed_data
 python train.py --plugin examples/own_dataset.py --cfg configs/open.yaml \
     --opts TRAIN.DATASETS_3D "['Mine']" TRAIN.DATASET_EVAL Mine MODEL.FEATURE_SMOOTH 0.0
-python evaluate.py --plugin examples/own_dataset.py --dataset mine --cfg configs/open.yaml --checkpoint experiments/RUN
+python evaluate.py --plugin examples/own_dataset.py --dataset mine --cfg configs/open.yaml \
+    --checkpoint experiments/RUN
 """
 
 import sys
@@ -13,8 +14,7 @@ import numpy as np
 from tcmr.dataset.datasets import DatasetSpec, FrameRate, register_dataset
 from tcmr.utils.files import dump_joblib
 
-SPEC = DatasetSpec("Mine", "mine", eval_joints="common", frame_rate=FrameRate(50, "our cameras"))
-register_dataset(SPEC)
+register_dataset(DatasetSpec("Mine", "mine", eval_joints="common", frame_rate=FrameRate(50, "our cameras")))
 
 if __name__ == "__main__":
     numbers, frames = np.random.default_rng(0), 40

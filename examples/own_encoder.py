@@ -1,6 +1,7 @@
-"""A temporal encoder of your own, here a convolution over the window that corrects the middle frame's feature.
+"""A temporal encoder of your own, here a convolution over the window that corrects the middle feature.
 
-python train.py --plugin examples/own_encoder.py --cfg configs/open.yaml --opts MODEL.TEMPORAL_TYPE convolution
+python train.py --plugin examples/own_encoder.py --cfg configs/open.yaml \
+    --opts MODEL.TEMPORAL_TYPE convolution
 """
 
 from tcmr.models.temporal import ENCODERS, TemporalEncoder

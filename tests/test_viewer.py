@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import subprocess
 import sys
@@ -378,6 +379,22 @@ def test_attention_of_the_chosen_person_is_told(page: Any, scene: Scene) -> None
     np.testing.assert_allclose([float(text) for text in told], expected, atol=0.5 + 1e-4)
     page.evaluate("tcmr.show(2)")
     assert page.locator("#attention-legend b").all_text_contents() == ["–"] * 3
+
+
+@needs_browser
+def test_without_attention_there_is_no_chart_of_it(page: Any, html: Path, scene: Scene) -> None:
+    assert page.locator("#attention-chart").is_visible()
+    values = scene.people[0].attention
+    ours, none = (base64.b64encode(array.tobytes()).decode() for array in (values, 0 * values))
+    text = html.read_text(encoding="utf-8")
+    assert ours in text
+    changed = html.with_name(f"{html.name}.changed.html")
+    changed.write_text(text.replace(ours, none), encoding="utf-8")
+    open_page(page, changed)
+    page.evaluate("tcmr.show(5)")
+    assert page.locator("#contacts").is_visible() and not page.locator("#attention-chart").is_visible()
+    page.locator("#people .choose").nth(1).click()
+    assert page.locator("#attention-chart").is_visible()
 
 
 @needs_browser

@@ -11,8 +11,10 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from ..models.body import BodyData, load_body
+from ..models.regressor import STATE_SIZE
 from ..models.tcmr import TCMR
 from ..models.temporal import ENCODERS
+from ..models.weights import matrix_of
 from ..utils.errors import UserError, fault
 from ..utils.files import load_checkpoint
 from .config import from_dict
@@ -101,10 +103,11 @@ def check_claims(cfg: CfgNode, weights: Mapping[str, Tensor], source: str | Path
     Raises:
         UserError: they have others, or none.
     """
-    middle = weights.get("regressor.fc1.weight", torch.zeros(0, 0))
+    middle = matrix_of(weights, "regressor.fc1.weight")
     sizes = {
-        **_encoder_sizes(cfg, weights),
+        "MODEL.FEATURE_SIZE": (cfg.MODEL.FEATURE_SIZE, max(0, middle.shape[1] - STATE_SIZE)),
         "MODEL.REGRESSOR.HIDDEN_SIZE": (cfg.MODEL.REGRESSOR.HIDDEN_SIZE, len(middle)),
+        **_encoder_sizes(cfg, weights),
     }
     for key, (claimed, found) in sizes.items():
         if claimed != found:
@@ -121,7 +124,7 @@ def check_claims(cfg: CfgNode, weights: Mapping[str, Tensor], source: str | Path
 def _encoder_sizes(cfg: CfgNode, weights: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
     """What the configuration claims of the encoder, and what its weights say."""
     prefix = "encoder."
-    own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    own = {name[len(prefix) :]: value for name, value in weights.items() if str(name).startswith(prefix)}
     settings, encoder = cfg.MODEL, ENCODERS[cfg.MODEL.TEMPORAL_TYPE]
     claimed = {
         "MODEL.TGRU.NUM_LAYERS": settings.TGRU.NUM_LAYERS,
@@ -133,8 +136,10 @@ def _encoder_sizes(cfg: CfgNode, weights: Mapping[str, Tensor]) -> dict[str, tup
     with torch.device("meta"):  # has shapes, but no memory
         n_layers, hidden_size, feature_size = claimed.values()
         shapes = encoder(n_layers, cfg.DATASET.SEQLEN, hidden_size, feature_size).state_dict()
-    count = [sum(value.numel() for value in each.values()) for each in (shapes, own)]
-    return {"the number of weights of its encoder": (count[0], count[1])}
+    claims, has = (
+        sum(value.numel() for value in each.values() if isinstance(value, Tensor)) for each in (shapes, own)
+    )
+    return {"the number of weights of its encoder": (claims, has)}
 
 
 def _construct(cfg: CfgNode, body: BodyData, pretrained: str) -> TCMR:

@@ -39,7 +39,7 @@ from .display import show_video
 from .drawing import Drawer, View, figures
 from .focal import film_camera
 from .models import Models, find_checkpoint, load_models
-from .networks import find_asset, landmark_network, person_detector
+from .networks import DETECTORS, find_asset, landmark_network, person_detector
 from .reconstruct import reconstruct
 from .render import Renderer
 from .stages import Bars, Stages
@@ -290,6 +290,7 @@ def check_options(options: DemoOptions) -> None:
     parse_heights(options.height)
     if options.vid_file and options.img_dir:
         raise UserError("both --vid_file and --img_dir are given; expected one of them")
+    DETECTORS.find(options.detector)
     for name in options.export:
         EXPORTERS.find(name, "--export")
     drawn = ("display", "wireframe", "view", "render_plain")

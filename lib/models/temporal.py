@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..utils.registry import Registry
 from .precision import Precision, dtype_of, tf32
+from .weights import matrix_of
 
 States = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
 
@@ -88,7 +89,7 @@ ENCODERS: Registry[type[TemporalEncoder]] = Registry("temporal encoder", "MODEL.
 
 def gru_sizes(weights: Mapping[str, Tensor], gru: str) -> dict[str, int]:
     """:meth:`TemporalEncoder.sizes` of an encoder with a ``torch.nn.GRU`` of that name over the features."""
-    first = weights.get(f"{gru}.weight_ih_l0", torch.zeros(0, 0))
+    first = matrix_of(weights, f"{gru}.weight_ih_l0")
     layers = sum(name.startswith(f"{gru}.weight_ih_l") and name[-1].isdigit() for name in weights)
     return {
         "MODEL.TGRU.NUM_LAYERS": layers,
