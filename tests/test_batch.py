@@ -33,6 +33,7 @@ from lib.batch.worker import Worker
 from lib.commands import batch as command
 from lib.data_utils.open_assets import DOWNLOADS
 from lib.demo.pipeline import DemoOptions, run_demo
+from lib.motion.exporters import EXPORTERS
 from lib.utils.errors import UserError
 from lib.utils.files import only_process
 from lib.video.video import VideoFile, VideoWriter
@@ -42,7 +43,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 RECORD = Record(film="a.mp4", status="done", size=1, mtime_ns=2, options="d", folder="a.mp4", files={"x": 3})
 
 
-def wait_until(true: Callable[[], object], seconds: float = 60.0) -> None:
+def wait_until(true: Callable[[], object], seconds: float = 300.0) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it did not happen"
@@ -378,12 +379,31 @@ def corpus(tmp_path_factory) -> Path:
     return folder
 
 
+PLUGIN = """
+from tcmr.motion.exporters import EXPORTERS
+
+@EXPORTERS.register("frames")
+def export(scene, body, folder):
+    (folder / "frames.txt").write_text(str(scene.n_frames))
+    return [folder / "frames.txt"]
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path) -> Iterator[Path]:
+    path = tmp_path / "mine.py"
+    path.write_text(PLUGIN)
+    yield path
+    EXPORTERS.pop("frames", None)
+
+
 def test_a_killed_run_goes_on_and_gives_what_single_runs_give(
-    corpus, tmp_path, capsys, ray_cluster, one_thread
+    corpus, tmp_path, capsys, ray_cluster, one_thread, plugin
 ):
-    """Killed while it works in processes; it goes on with two actors on two nodes."""
+    """Killed while it works in processes; it goes on with two actors on two nodes. Plugins get there, too."""
     out = tmp_path / "out"
-    arguments = [str(corpus), "--output_folder", str(out), "--detector", "full", "--export", "json"]
+    arguments = [str(corpus), "--output_folder", str(out), "--detector", "full", "--export", "json,frames"]
+    arguments += ["--plugin", str(plugin)]
     killed = subprocess.Popen(
         [sys.executable, "-m", "lib", "batch", *arguments, "--engine", "processes", "--workers", "1"],
         cwd=REPOSITORY,
@@ -412,10 +432,10 @@ def test_a_killed_run_goes_on_and_gives_what_single_runs_give(
                 output_folder=str(alone),
                 detector="full",
                 render=False,
-                export=("json",),
+                export=("json", "frames"),
             )
         )
-        for file in ("tcmr_output.npz", "scene.json"):
+        for file in ("tcmr_output.npz", "scene.json", "frames.txt"):
             assert (out / name / file).read_bytes() == (single.parent / file).read_bytes()
         assert records[name].frames == frames
         assert records[name].files == {path.name: path.stat().st_size for path in (out / name).iterdir()}
@@ -493,3 +513,20 @@ def test_shards_share_the_films_out(tmp_path, batch, monkeypatch):
     assert shares[0] | shares[1] == {f"{i}.avi" for i in range(5)}
     assert len(batch(tmp_path, options)) == 5  # nothing is left to do for a run that is not shared
     assert not (tmp_path / "out" / "manifest.jsonl").read_text()
+
+
+def test_the_array_job_is_a_command_line(tmp_path):
+    """What the SLURM example runs is understood, with its share of the videos."""
+    said = subprocess.run(
+        ["bash", REPOSITORY / "scripts" / "slurm_batch.sh", "my films", "out", "--export", "bvh"],
+        env=os.environ
+        | {"TCMR": "printf %s\\n", "SLURM_CPUS_PER_TASK": "16"}
+        | {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_MAX": "100"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert said.pop(0) == "batch"
+    args = command.parse_args(said)
+    assert (args.corpus, args.output_folder, args.shard, args.workers) == ("my films", "out", (3, 100), 16)
+    assert args.export == ["bvh"]

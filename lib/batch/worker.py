@@ -9,6 +9,7 @@ import logging
 import os
 import platform
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -24,6 +25,7 @@ from ..demo.stages import Stages
 from ..utils.errors import UserError
 from ..utils.files import only_process, sha256
 from ..utils.paths import located
+from ..utils.plugins import load_plugins
 from ..utils.reading import existing
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -51,13 +53,15 @@ class Job:
 class Worker:
     """Reconstructs films with networks that are loaded once."""
 
-    def __init__(self, options: DemoOptions, threads: int) -> None:
-        """``options``: for all films, with paths that hold on every machine; ``threads``: of the CPU."""
-        self._options, self._threads = options, threads
+    def __init__(self, options: DemoOptions, threads: int, plugins: Sequence[Path] = ()) -> None:
+        """``options``: for all films, with paths that hold on every machine; ``threads``: of the CPU;
+        ``plugins``: files for :func:`load_plugins`."""
+        self._options, self._threads, self._plugins = options, threads, plugins
         self._engine: Engine | None = None
 
     def load(self) -> None:
         """Load the networks. UserError if a file is missing or unusable."""
+        load_plugins(self._plugins)
         torch.set_num_threads(self._threads)
         self._engine = load_engine(self._options)
 
@@ -73,6 +77,7 @@ class Worker:
         """
         assert self._engine is not None, "load() comes first"
         options, stages = replace(self._options, vid_file=str(job.film)), Stages()
+        begun = time.process_time()
         result: dict[str, Any] = {"status": "done", "host": platform.node(), "seconds": stages.seconds}
         with _warnings() as result["warnings"], only_process(job.folder) as alone:
             if not alone:
@@ -93,6 +98,7 @@ class Worker:
                 if path.name in job.earlier and path.name not in files:
                     _remove(path)
         return result | {
+            "cpu": time.process_time() - begun,
             "frames": scene.n_frames,
             "duration": scene.n_frames / scene.fps,
             "people": len(scene.people),
@@ -140,9 +146,9 @@ def on_any_machine(options: DemoOptions) -> DemoOptions:
     )
 
 
-def options_digest(options: DemoOptions) -> str:
-    """Tells apart options that give different results, and the checkpoints and versions behind them. Where
-    the work is done does not count.
+def options_digest(options: DemoOptions, plugins: Sequence[Path] = ()) -> str:
+    """Tells apart options that give different results, and the checkpoints, plugins and versions behind them.
+    Where the work is done does not count.
 
     Raises:
         UserError: there is no checkpoint, or no such configuration.
@@ -151,5 +157,6 @@ def options_digest(options: DemoOptions) -> str:
     checkpoint = find_checkpoint(options.model, options.base_data, options.open_dir)
     values["model"] = sha256(existing(checkpoint, "checkpoint"))
     values["cfg"] = sha256(existing(options.cfg, "configuration")) if options.cfg else ""
-    text = json.dumps([__version__, values], sort_keys=True, default=str)
+    code = [sha256(existing(plugin, "plugin")) for plugin in plugins]
+    text = json.dumps([__version__, code, values], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
