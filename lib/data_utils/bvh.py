@@ -94,7 +94,9 @@ def _skeleton(path: Path) -> _Skeleton:
     try:
         import bvhio
     except ImportError as error:
-        raise UserError(f"{path}: BVH files need the package bvhio: pip install bvhio") from error
+        raise UserError(
+            f"{path}: BVH files need the package bvhio: pip install tcmr[bvh], or bvhio"
+        ) from error
     names: list[str] = []
     parents: list[int] = []
     offsets: list[list[float]] = []
