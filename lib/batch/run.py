@@ -42,7 +42,6 @@ class BatchOptions:
     threads: int = 1
     gpus_per_worker: float | None = None
     retries: int = 2
-    plugins: Sequence[Path] = ()
 
 
 @dataclass
@@ -111,7 +110,7 @@ def run_batch(corpus: str | Path, options: DemoOptions, batch: BatchOptions) -> 
     output = Path(options.output_folder).absolute()
     part, parts = batch.shard
     films = find_films(corpus, output)[part - 1 :: parts]
-    digest = options_digest(options, batch.plugins)
+    digest = options_digest(options)
     with open_manifest(output, "" if parts == 1 else f"-{part}-of-{parts}") as manifest:
         todo = plan(films, read_records(output), output, digest, batch.retry_failed)
         counts = [f"{count} {why}" for why, count in todo.reasons.items()]
@@ -192,7 +191,7 @@ def _workers(
             log.info("workers: %d actors of Ray, %d threads and %g GPUs each", workers, threads, gpus)
             here = options if gpus or options.device != "auto" else replace(options, device="cpu")
             yield (
-                lambda _: ActorWorker(partial(Worker, here, threads, batch.plugins), threads, gpus),
+                lambda _: ActorWorker(partial(Worker, here, threads), threads, gpus),
                 workers,
             )
         return
@@ -204,7 +203,7 @@ def _workers(
         device = options.device if options.device != "auto" else "cpu"
         if gpus:
             device = f"cuda:{int(number * gpus) % devices}"
-        return ProcessWorker(partial(Worker, replace(options, device=device), threads, batch.plugins))
+        return ProcessWorker(partial(Worker, replace(options, device=device), threads))
 
     yield start, workers
 

@@ -25,7 +25,6 @@ from ..demo.stages import Stages
 from ..utils.errors import UserError
 from ..utils.files import only_process, sha256
 from ..utils.paths import located
-from ..utils.plugins import load_plugins
 from ..utils.reading import existing
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -53,15 +52,13 @@ class Job:
 class Worker:
     """Reconstructs films with networks that are loaded once."""
 
-    def __init__(self, options: DemoOptions, threads: int, plugins: Sequence[Path] = ()) -> None:
-        """``options``: for all films, with paths that hold on every machine; ``threads``: of the CPU;
-        ``plugins``: files for :func:`load_plugins`."""
-        self._options, self._threads, self._plugins = options, threads, plugins
+    def __init__(self, options: DemoOptions, threads: int) -> None:
+        """``options``: for all films, with paths that hold on every machine; ``threads``: of the CPU."""
+        self._options, self._threads = options, threads
         self._engine: Engine | None = None
 
     def load(self) -> None:
         """Load the networks. UserError if a file is missing or unusable."""
-        load_plugins(self._plugins)
         torch.set_num_threads(self._threads)
         self._engine = load_engine(self._options)
 
@@ -141,12 +138,13 @@ def on_any_machine(options: DemoOptions) -> DemoOptions:
         options,
         model=absolute(options.model),
         cfg=absolute(options.cfg),
+        plugin=tuple(map(absolute, options.plugin)),
         base_data=absolute(options.base_data),
         open_dir=absolute(options.open_dir),
     )
 
 
-def options_digest(options: DemoOptions, plugins: Sequence[Path] = ()) -> str:
+def options_digest(options: DemoOptions) -> str:
     """Tells apart options that give different results, and the checkpoints, plugins and versions behind them.
     Where the work is done does not count.
 
@@ -157,6 +155,6 @@ def options_digest(options: DemoOptions, plugins: Sequence[Path] = ()) -> str:
     checkpoint = find_checkpoint(options.model, options.base_data, options.open_dir)
     values["model"] = sha256(existing(checkpoint, "checkpoint"))
     values["cfg"] = sha256(existing(options.cfg, "configuration")) if options.cfg else ""
-    code = [sha256(existing(plugin, "plugin")) for plugin in plugins]
-    text = json.dumps([__version__, code, values], sort_keys=True, default=str)
+    values["plugin"] = [sha256(existing(plugin, "plugin")) for plugin in options.plugin]
+    text = json.dumps([__version__, values], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

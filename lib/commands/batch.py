@@ -107,11 +107,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     corpus = vars(args).pop("corpus")
-    plugins = tuple(Path(file).absolute() for file in args.plugin)
-    own = {
-        field.name: vars(args).pop(field.name) for field in fields(BatchOptions) if field.name != "plugins"
-    }
-    batch = BatchOptions(**own, plugins=plugins)
+    batch = BatchOptions(**{field.name: vars(args).pop(field.name) for field in fields(BatchOptions)})
     records = run_batch(corpus, DemoOptions(**options_of(args)), batch)
     print(report(records))
     print(f"every video: {Path(args.output_folder) / 'manifest*.jsonl'}")

@@ -16,7 +16,7 @@ from ..utils.geometry import rotmat_to_axis_angle
 from ..utils.landmark_features import landmark_vector, to_crop
 from ..utils.landmark_flips import undo_flips
 from ..utils.smoothing import gaussian_kernel
-from .motions import Augmentation, Motion, MotionSampler, open_motions
+from .motions import Augmentation, Motion, MotionSampler, open_motions, trained_split
 from .simulate import NOISE_V1, NOISE_V2, NoiseModel, Simulator
 
 SIMULATED = "Simulated"
@@ -128,7 +128,7 @@ class SimulatedStream:
         kernel = gaussian_kernel(cfg.MODEL.FEATURE_SMOOTH)
         self._kernel = torch.from_numpy(kernel).float().to(device)
         self._clips = SimulatedClips(
-            open_motions(cfg.DATASET.MOTIONS)["train"],
+            open_motions(cfg.DATASET.MOTIONS, trained_split(cfg.TRAIN.PRETRAINED_REGRESSOR))["train"],
             body,
             (NOISE_V1, NOISE_V2),
             device,
