@@ -200,6 +200,7 @@ def test_a_t_pose_before_the_motion_is_dropped(open_body, tmp_path: Path) -> Non
         ("JOINT LeftFoot", "JOINT Tail", "no known skeleton .* it has Hips, LHipJoint"),
         ("ROOT", "ROT", "cannot be read"),
         ("CHANNELS 3 ", "CHANNELS 4 ", "cannot be read"),
+        ("Zrotation", "Zrota", "joint Hips has channels .*Zrota"),
         ("0.016667", "0", "frame time"),
         ("0.016667", "nan", "frame time"),
         ("0.016667\n", "0.016667\nnan ", "numbers after MOTION"),

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lib.data_utils.motions import procedural_motions
-from lib.data_utils.simulate import LIMBS, NOISE_V1, NOISE_V2, Simulation, Simulator
+from lib.data_utils.simulate import LIMBS, NOISE_V1, NOISE_V2, NOISE_V3, Simulation, Simulator
 from lib.utils.geometry import axis_angle_to_rotmat, quat_to_axis_angle, rotmat_to_quat
 from lib.utils.landmark_features import LANDMARK_FLIP
 from lib.utils.landmark_flips import find_flips
@@ -511,3 +511,34 @@ def test_together_they_look_like_the_measured_ones() -> None:
         assert 0.55 * low < value < 1.8 * high, (path, value)
     assert found["raw"]["all"]["depth / lateral"] > 1.5
     assert found["before the repair"]["frames flipped"] < 0.15
+
+
+def test_v3_is_as_wrong_as_measured_at_every_quantile() -> None:
+    """Medians to tails of both networks on the calibration clip, by people in full view, as that one is."""
+    in_view = replace(NOISE_V3, drop=0.0, cut=0.0)
+    found = measure_noise.statistics(
+        measure_noise.simulated_clips(procedural_motions(40, seed=1), in_view, 60, seed=1)
+    )
+    measured = {  # quantiles 50, 75, 90, 95 of the full and of the heavy network
+        ("2D", "all"): ((1.2, 1.8, 2.7, 3.6), (0.91, 1.4, 1.9, 2.3)),
+        ("aligned", "all", "lateral"): ((21, 38, 59, 73), (23, 38, 55, 67)),
+        ("aligned", "all", "depth"): ((53, 89, 133, 166), (52, 92, 131, 158)),
+        ("aligned", "wrists, ankles", "depth"): ((76, 130, 187, 214), (63, 112, 170, 206)),
+        ("raw", "wrists, ankles", "depth"): ((114, 186, 284, 359), (119, 177, 234, 275)),
+    }
+    for path, networks in measured.items():
+        value = found
+        for key in path:
+            value = value[key]
+        for q, pair in zip(("q50", "q75", "q90", "q95"), zip(*networks)):
+            assert 0.8 * min(pair) < value[q] < 1.25 * max(pair), (path, q, value[q])
+    wrong = found["wrong depth"]
+    shares = {"thigh": (0.02, 0.1), "shin": (0.11, 0.22), "upper arm": (0.07, 0.2), "forearm": (0.12, 0.28)}
+    for bone, (low, high) in shares.items():
+        assert low < wrong[bone] < high, (bone, wrong[bone])
+    assert -7 < found["turn"]["pitch"]["mean"] < -1.5
+    # Heavy tails: a fifth of wrists and ankles beyond 200 mm, whole bodies turned by more than 30 degrees.
+    assert found["raw"]["wrists, ankles"]["depth"]["far"] == pytest.approx(0.2, abs=0.07)
+    assert 0.005 < found["turn"]["yaw"]["far"] < 0.06
+    assert found["visibility"]["mean"] == pytest.approx(0.93, abs=0.03)
+    assert found["before the repair"]["frames flipped"] < 0.06

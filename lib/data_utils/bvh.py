@@ -30,6 +30,7 @@ _FAMILIES = (  # hips, head, and the left side in the order of _LEFT
     ("hip", "head", "lthigh lshin lfoot lshldr lforearm lhand ltoe lfingers"),
     ("pelvis", "head", "lhip lknee lankle lshoulder lelbow lwrist lfoot lhand"),
 )
+_CHANNELS = {f"{axis}{kind}" for axis in "XYZ" for kind in ("position", "rotation")}
 _LIMBS = {1: 4, 4: 7, 2: 5, 5: 8, 16: 18, 18: 20, 17: 19, 19: 21}  # bones whose rest direction is taken out
 _WITH_FOREARM = {20: 18, 22: 18, 21: 19, 23: 19}
 _UNITS = (0.001, 0.01, 0.0254, 0.0564444, 1.0)  # mm, cm, inch, CMU's (an inch over 0.45), m
@@ -108,6 +109,8 @@ def _skeleton(path: Path) -> _Skeleton:
         parents.append(parent)
         offsets.append(list(joint.Offset))
         channels.append(joint.Channels)
+        if not set(joint.Channels) <= _CHANNELS or len(set(joint.Channels)) < len(joint.Channels):
+            raise UserError(f"{path}: joint {shown(joint.Name)} has channels {shown(joint.Channels)}")
         for child in joint.Children:
             add(child, number)
 
