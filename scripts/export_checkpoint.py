@@ -1,7 +1,7 @@
 """Make a small file for prediction from a training checkpoint: ``export_checkpoint.py SRC DST [--half]``.
 
-It keeps the weights without the body model, the configuration, the epoch, the performance and the
-extractor's fingerprint. It cannot be resumed from. With ``--half`` weights are stored in half precision; they
+It keeps the weights without the body model, the configuration, the epoch, the performance, the
+training time and the extractor's fingerprint. It cannot be resumed from. With ``--half`` weights are stored in half precision; they
 are loaded as float32 again.
 """
 
@@ -33,7 +33,7 @@ def slim(checkpoint: dict[str, Any], half: bool) -> dict[str, Any]:
     weights = {k: v for k, v in checkpoint["gen_state_dict"].items() if not k.startswith(_BODY_MODEL)}
     if half:
         weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
-    kept = {key: checkpoint[key] for key in (*_KEPT, "fingerprint") if key in checkpoint}
+    kept = {key: checkpoint[key] for key in (*_KEPT, "fingerprint", "training") if key in checkpoint}
     defaults = to_dict(get_cfg_defaults())  # where one machine keeps its files is nobody else's business
     kept["config"] = checkpoint["config"] | {key: defaults[key] for key in ("PATHS", "OUTPUT_DIR", "LOGDIR")}
     kept["config"]["TRAIN"] = checkpoint["config"].get("TRAIN", {}) | dict.fromkeys(_TRAIN_PATHS, "")

@@ -88,7 +88,8 @@ def training_rows(
 def held_out_rows(
     motions: list[Motion], simulator: Simulator, net: LandmarkNet, split: str
 ) -> dict[str, np.ndarray]:
-    """The motions as they are, cut into pieces, each seen once by a camera."""
+    """The motions as they are, cut into pieces, each seen once by a camera; with where they are in the world
+    (y up): axis-angle of the root and translation in metres."""
     parts, names, lengths = [], [], []
     for motion in tqdm(motions, desc=f"open {split}", unit="clip"):
         for start in range(0, len(motion.rotmat) - 23, TEST_LENGTH):
@@ -97,6 +98,10 @@ def held_out_rows(
             parts.append(
                 rows(simulator(motion.rotmat[None, piece], motion.trans[None, piece], betas), net, True)
             )
+            parts[-1] |= {
+                "world_orient": rotmat_to_axis_angle(motion.rotmat[piece, 0]).numpy(),
+                "world_trans": motion.trans[piece].numpy(),
+            }
             names.append(f"{motion.name}_{start:05d}")
             lengths.append(len(parts[-1]["pose"]))
     if not parts:

@@ -32,6 +32,7 @@ if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported i
 
     leave_on_signals()
 
+from lib.core.benchmark import JUMP, heading
 from lib.data_utils import landmark_errors
 from lib.data_utils.landmark_errors import Clip, error_statistics, errors_of
 from lib.data_utils.motions import Motion, MotionSampler, open_motions
@@ -46,7 +47,6 @@ from lib.utils.files import atomic_write
 from lib.utils.landmark_features import LIMB_LANDMARKS
 from lib.utils.landmark_flips import find_flips
 from lib.video.video import VideoFile
-from scripts.compare_open import JUMP, heading
 from scripts.make_pose2sim_db import find_people, long_runs, owner_of
 
 FPS = 30.0

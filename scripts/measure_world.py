@@ -43,7 +43,7 @@ from lib.demo.render import Renderer
 from lib.demo.tracking import Track
 from lib.models.body import OPEN_DATA, BodyData
 from lib.motion.camera import Camera
-from lib.motion.feet import Skeleton, lock_feet
+from lib.motion.feet import Skeleton, contacts_of, lock_feet
 from lib.motion.height import height_of
 from lib.motion.lift import resize
 from lib.motion.meshes import Meshes
@@ -59,7 +59,6 @@ from lib.video.video import VideoWriter
 
 LENGTH, SHORTEST = 300, 45  # frames of a film
 DRAWN, DRAWN_WALKS = (1280, 720), 3  # size in px, and number, of films that are drawn
-CONTACT_SPEED, CONTACT_HEIGHT = 0.3, 0.04  # m/s and m, in the true motion
 PLANTED_SPEED, PLANTED_HEIGHT = 0.4, 0.1  # of captured feet that are meant to stand
 AFLOAT = 0.12  # metres above the floor where the lower foot often is: no motion on a floor
 FLOOR_PERCENTILE = 20
@@ -87,11 +86,6 @@ class Film:
     turn: np.ndarray
     eye: np.ndarray
     track: Track
-
-
-def contacts_of(feet: np.ndarray, speed: float, height: float) -> np.ndarray:
-    """(T, 4, 3) metres, y up -> (T, 4): slow and low."""
-    return (np.linalg.norm(np.gradient(feet, axis=0), axis=-1) * FPS < speed) & (feet[..., 1] < height)
 
 
 def shape(rng: np.random.Generator) -> np.ndarray:
@@ -123,7 +117,7 @@ def captured(
             if np.percentile(lowest - floor, 90) > AFLOAT:
                 continue
             placed = Placed(placed.rotmat, placed.transl - np.array([0, floor, 0], np.float32))
-            stands = contacts_of(skeleton.feet(placed), PLANTED_SPEED, PLANTED_HEIGHT)
+            stands = contacts_of(skeleton.feet(placed), FPS, PLANTED_SPEED, PLANTED_HEIGHT)
             yield f"{motion.name}_{start}", lock_feet(placed, skeleton, stands, FPS)[0], betas
 
 
@@ -180,7 +174,7 @@ def measure(film: Film, scene: Scene, body: BodyData) -> dict[str, float]:
     skeleton, true_skeleton = Skeleton.of(body, motion.betas), Skeleton.of(body, film.betas)
     feet, true = (
         skeleton.feet(motion.world),
-        contacts_of(true_skeleton.feet(film.truth), CONTACT_SPEED, CONTACT_HEIGHT),
+        contacts_of(true_skeleton.feet(film.truth), FPS),
     )
     speed = np.linalg.norm(np.diff(feet[..., [0, 2]], axis=0), axis=-1)
     root, true_root = motion.world.transl + skeleton.rest[0], film.truth.transl + true_skeleton.rest[0]

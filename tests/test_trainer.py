@@ -164,7 +164,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     a, b = (load_checkpoint(t.folder / "checkpoint.pth.tar") for t in (whole, resumed))
     assert a["epoch"] == 2
     assert a["step"] == 21
-    for key in a.keys() - {"config"}:
+    for key in a.keys() - {"config", "training"}:
         assert same(a[key], b[key]), key
     best = [load_checkpoint(t.folder / "model_best.pth.tar")["performance"] for t in (whole, resumed)]
     assert best[0] == best[1] == a["best"] == float((resumed.folder / "best.txt").read_text())
@@ -224,10 +224,10 @@ def test_a_run_that_is_stopped_anywhere_goes_on_exactly(
     cfg.TRAIN.RESUME = last_checkpoint(cfg)
     resumed = train(cfg, open_body)
     a, b = (load_checkpoint(t.folder / "checkpoint.pth.tar") for t in (whole, resumed))
-    for key in a.keys() - {"config"}:
+    for key in a.keys() - {"config", "training"}:
         assert same(a[key], b[key]), key
     best = [load_checkpoint(t.folder / "model_best.pth.tar") for t in (whole, resumed)]
-    assert all(same(best[0][key], best[1][key]) for key in best[0].keys() - {"config"})
+    assert all(same(best[0][key], best[1][key]) for key in best[0].keys() - {"config", "training"})
 
 
 def test_a_command_that_is_terminated_saves_and_goes_on(
@@ -618,7 +618,9 @@ def test_an_exported_checkpoint_predicts_the_same(
     monkeypatch.setattr(sys, "argv", [*argv, "--half"] if half else argv)
     export_checkpoint.main()
     exported = load_checkpoint(target)
-    assert set(exported) == {"gen_state_dict", "epoch", "performance", "config", "body", "fingerprint"}
+    kept = {"gen_state_dict", "epoch", "performance", "config", "body", "fingerprint", "training"}
+    assert set(exported) == kept
+    assert 0 < exported["training"]["seconds"] < 600 and exported["training"]["device"].startswith("cpu")
     assert not any(key.startswith("regressor.smpl.") for key in exported["gen_state_dict"])
     assert target.stat().st_size < 0.1 * (trainer.folder / "checkpoint.pth.tar").stat().st_size
     model, _ = load_model(target, None, open_body)

@@ -29,13 +29,13 @@ def write_plots(evaluation: Evaluation, folder: Path) -> list[Path]:
     for sequence in evaluation.sequences:
         curves = acceleration_curves(sequence)
         files.append(folder / f"accel_{_file_name(sequence.name)}.png")
-        _save(_accelerations(sequence.name, *curves, evaluation.protocol.frame_rate.fps), files[-1])
+        save_figure(_accelerations(sequence.name, *curves, evaluation.protocol.frame_rate.fps), files[-1])
         files.append(files[-1].with_suffix(".npy"))
         with atomic_write(files[-1]) as temporary:
             np.save(temporary, np.stack(curves))
     files += [folder / "error_histogram.png", folder / "joint_errors.png"]
-    _save(_histogram(evaluation, name), files[-2])
-    _save(_joint_errors(evaluation, name), files[-1])
+    save_figure(_histogram(evaluation, name), files[-2])
+    save_figure(_joint_errors(evaluation, name), files[-1])
     return files
 
 
@@ -63,7 +63,7 @@ def joint_distances(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _accelerations(name: str, pred: np.ndarray, true: np.ndarray, fps: float | None) -> Figure:
-    figure, axes = _figure(15, 6)
+    figure, axes = new_figure(15, 6)
     frames = np.arange(1, len(pred) + 1)
     axes.plot(frames, true, color=_TRUE, label="ground truth", linewidth=1, marker=".", markersize=3)
     axes.plot(frames, pred, color=_PRED, label="prediction", linewidth=1.5, marker=".", markersize=3)
@@ -85,7 +85,7 @@ def _accelerations(name: str, pred: np.ndarray, true: np.ndarray, fps: float | N
 
 
 def _histogram(evaluation: Evaluation, name: str) -> Figure:
-    figure, axes = _figure(10, 6)
+    figure, axes = new_figure(10, 6)
     errors = {
         "MPJPE": np.concatenate([s.mpjpe for s in evaluation.sequences]) * MM,
         "PA-MPJPE": np.concatenate([s.mpjpe_pa for s in evaluation.sequences]) * MM,
@@ -99,7 +99,7 @@ def _histogram(evaluation: Evaluation, name: str) -> Figure:
 
 
 def _joint_errors(evaluation: Evaluation, name: str) -> Figure:
-    figure, axes = _figure(12, 6)
+    figure, axes = new_figure(12, 6)
     names = JOINT_NAMES[evaluation.protocol.joints]
     places = np.arange(len(names))
     both = zip(("MPJPE", "PA-MPJPE"), joint_distances(evaluation), (-0.2, 0.2), (_TRUE, _PRED))
@@ -116,11 +116,13 @@ def _joint_errors(evaluation: Evaluation, name: str) -> Figure:
     return figure
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """An empty figure, in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """As PNG."""
     with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=100)

@@ -104,6 +104,7 @@ class Trainer:
         self.epoch, self.iteration, self.step = cfg.TRAIN.START_EPOCH, 0, 0  # the iteration is the epoch's
         self.performance = self.best = math.inf
         self.signals, self.stopping = StopSignals(), False
+        self.seconds = 0.0  # spent in training steps, with their data
         self._saved = time.monotonic()
         self.seed = cfg.SEED_VALUE if cfg.SEED_VALUE >= 0 else torch.seed() % 2**31
         resumed = self._load(Path(cfg.TRAIN.RESUME)) if cfg.TRAIN.RESUME else {}
@@ -208,6 +209,7 @@ class Trainer:
                     counts[tag] += 1
                 self.step += 1
                 self.iteration += 1
+                self.seconds += time.perf_counter() - fetching
                 if self.iteration % _POSTFIX_STEPS == 0 or self.iteration == iterations:
                     bar.update(self.iteration - bar.n)
                     bar.set_postfix({tag: f"{sums[tag] / counts[tag]:.3g}" for tag in sums}, refresh=False)
@@ -399,6 +401,7 @@ class Trainer:
             "config": to_dict(self.cfg),
             "body": self.body.kind,
             "fingerprint": self.fingerprint,
+            "training": {"seconds": self.seconds, "device": device_name(self.device)},
             **(adversary.state_dict() if adversary is not None else {}),
         }
         if best:
@@ -436,6 +439,7 @@ class Trainer:
         self.model.load_weights(checkpoint["gen_state_dict"], checkpoint.get("body"), source=path)
         self.performance = float(checkpoint["performance"])
         self.best = float(checkpoint.get("best", self.performance))
+        self.seconds = float(checkpoint.get("training", {}).get("seconds", 0.0))
         self.step = checkpoint.get("step", self.epoch * self.cfg.TRAIN.NUM_ITERS_PER_EPOCH + self.iteration)
         self.seed = checkpoint.get("seed", self.seed)
         stored = _without_frozen(checkpoint["gen_optimizer"], len(self.parameters))
@@ -443,6 +447,13 @@ class Trainer:
         restore_optimizer(self.optimizer, stored, f"TRAIN.RESUME {path}", setting)
         self.learning_rate.load_state_dict(checkpoint.get("scheduler", {}))
         return checkpoint
+
+
+def device_name(device: torch.device) -> str:
+    """What trains: the GPU's name, or how many CPU threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"
 
 
 def uses_simulation(cfg: CfgNode) -> bool:

@@ -19,6 +19,7 @@ SOLE_JOINTS = [joint for *_, ankle, toe in LEGS for joint in (ankle, toe)]
 _HEELS = ((3387,), (6787,))  # vertices; where these feet end behind and in front
 _TOES = ((3216, 3216, 3216, 3226), (6617, 6617, 6617, 6624))
 
+CONTACT_SPEED, CONTACT_HEIGHT = 0.3, 0.04  # m/s and m
 MAX_SHIFT = 0.25  # metres that a foot may be moved; a contact that asks for more is none
 _BLEND = 0.25  # seconds over which a change comes and goes
 _ROOT_BLEND = 1.0  # the same of the root's
@@ -68,6 +69,14 @@ class Skeleton:
     def points(self, rotations: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """:meth:`feet` of joints that are known."""
         return positions[:, SOLE_JOINTS] + (rotations[:, SOLE_JOINTS] @ self.soles[..., None])[..., 0]
+
+
+def contacts_of(
+    feet: np.ndarray, fps: float, speed: float = CONTACT_SPEED, height: float = CONTACT_HEIGHT
+) -> np.ndarray:
+    """Which soles (T, 4, 3) metres, y up, of a motion that is known stand on the floor at 0: (T, 4), those
+    slower than ``speed`` m/s and lower than ``height`` m."""
+    return (np.linalg.norm(np.gradient(feet, axis=0), axis=-1) * fps < speed) & (feet[..., 1] < height)
 
 
 def lock_feet(
