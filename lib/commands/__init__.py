@@ -15,6 +15,7 @@ VERBS = {  # verb: its module, what it does
     "demo": (".demo", "reconstruct everybody in a video"),
     "train": (".train", "train a temporal encoder"),
     "evaluate": (".evaluate", "measure a checkpoint on a dataset"),
+    "live": (".live", "bodies from a camera, a stream or a file as it plays"),
     "export": ("..motion.export", "write a reconstructed scene for other programs"),
     "viewer": ("..motion.viewer", "make viewer.html of a reconstructed scene"),
 }

@@ -1,0 +1,70 @@
+"""Where the bodies of a stream go. A further sink is one class and one line in :data:`SINKS`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from ..utils.errors import UserError
+from ..utils.files import check_writable
+from .engine import LiveBody
+from .preview import Preview
+from .sink import Sink
+from .vmc import Vmc
+
+_DIGITS = 5
+
+
+class JsonLines(Sink):
+    """One JSON object per frame and person, a line each; docs/live.md describes it."""
+
+    metavar = "FILE"
+    text = "write one JSON object per frame and person, a line each; - is standard output"
+
+    def __init__(self, target: str) -> None:
+        if target != "-":
+            check_writable(target, "--jsonl")
+            if Path(target).is_dir():
+                raise UserError(f"--jsonl {target}: is a folder; expected the name of a file, or -")
+        self._closing = ExitStack()
+        self._file: TextIO = sys.stdout
+        if target != "-":
+            self._file = self._closing.enter_context(Path(target).open("w", encoding="utf-8"))
+
+    def bodies(self, bodies: Sequence[LiveBody]) -> None:
+        for body in bodies:
+            self._file.write(json.dumps(as_json(body), separators=(",", ":")) + "\n")
+        if bodies:
+            self._file.flush()
+
+    def close(self) -> None:
+        self._closing.close()
+
+
+def as_json(body: LiveBody) -> dict[str, Any]:
+    """A body as numbers and lists."""
+    arrays = {
+        "poses": body.poses,
+        "trans": body.transl,
+        "betas": body.betas,
+        "joints": body.joints,
+        "joints2d": body.pixels,
+        "camera": body.camera,
+    }
+    return {
+        "frame": body.frame,
+        "time": round(body.time, _DIGITS),
+        "person": body.person_id,
+        "seen": body.captured is not None,
+        **{name: np.round(value.astype(np.float64), _DIGITS).tolist() for name, value in arrays.items()},
+    }
+
+
+SINKS: dict[str, type[Sink]] = {"jsonl": JsonLines, "vmc": Vmc, "preview": Preview}
+"""By the names of their options."""

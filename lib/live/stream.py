@@ -1,0 +1,180 @@
+"""``tcmr live``: pictures in, bodies out, until the stream ends or Ctrl-C."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from ..core.config import choose_device
+from ..demo.models import find_checkpoint, load_models
+from ..demo.networks import landmark_network, person_detector
+from ..models.body import BASE_DATA, OPEN_DATA
+from ..motion.camera import Camera
+from ..utils.errors import Terminated, UserError
+from ..utils.geometry import default_focal
+from .capture import Capture, Frame, Source, open_source
+from .engine import Engine, LiveBody
+from .sink import Sink
+from .sinks import SINKS
+
+log = logging.getLogger(__name__)
+
+_REPORT_EVERY = 5.0  # seconds
+_LATENCIES = 10_000  # of which the median is told
+
+
+@dataclass(frozen=True)
+class LiveOptions:
+    """What ``tcmr live`` can be asked for; its ``--help`` documents each.
+
+    ``delay`` is None for the model's full delay, ``sinks`` maps names of :data:`lib.live.sinks.SINKS` to
+    what their options say.
+    """
+
+    source: str
+    sinks: Mapping[str, str] = field(default_factory=dict)
+    delay: int | None = None
+    person: str = "largest"
+    drop: bool = True
+    stats: bool = False
+    fps: float | None = None
+    focal: float | None = None
+    detector: str = "full"
+    model: str = ""
+    base_data: str = BASE_DATA
+    open_dir: str = OPEN_DATA
+    device: str = "auto"
+
+
+class Statistics:
+    """How fast a stream is worked through. ``str`` of it is a line for people."""
+
+    def __init__(self) -> None:
+        self.captured = self.dropped = self.processed = self.results = 0
+        self.start: float | None = None
+        self.latest = 0.0
+        self._latencies: deque[float] = deque(maxlen=_LATENCIES)
+
+    def add(self, frame: Frame, capture: Capture, bodies: Sequence[LiveBody]) -> None:
+        """A frame is done with, and these bodies are out."""
+        self.latest = time.perf_counter()
+        self.start = frame.captured if self.start is None else self.start
+        self.processed += 1
+        self.captured, self.dropped = capture.captured, capture.dropped
+        self.results += len(bodies)
+        self._latencies += [self.latest - body.captured for body in bodies if body.captured is not None]
+
+    @property
+    def latency(self) -> tuple[float, float]:
+        """Median and 95th percentile of the seconds from a picture to its body."""
+        median, most = np.percentile(self._latencies, [50, 95]) if self._latencies else (np.nan, np.nan)
+        return float(median), float(most)
+
+    @property
+    def rate(self) -> float:
+        """Pictures worked through per second."""
+        passed = self.latest - (self.start or 0.0)
+        return self.processed / passed if self.processed and passed > 0 else 0.0
+
+    def __str__(self) -> str:
+        parts = [
+            f"{self.captured} frames, {self.dropped} dropped, {self.rate:.1f} worked through per second",
+            f"{self.results} bodies",
+        ]
+        if self._latencies:
+            median, most = (1000 * value for value in self.latency)
+            parts.append(f"from picture to body {median:.0f} ms (median), {most:.0f} ms (95 %)")
+        return "; ".join(parts)
+
+
+def run_live(options: LiveOptions) -> Statistics:
+    """Run until the stream ends, or Ctrl-C, which ends it as well.
+
+    Raises:
+        UserError: the source, a sink, a checkpoint or an asset is missing or unusable, or the source gives
+            no picture.
+    """
+    _check(options)
+    with ExitStack() as stack:
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
+        sinks = [_opened(stack, SINKS[name](target)) for name, target in options.sinks.items()]
+        source = stack.enter_context(open_source(options.source, options.fps))
+        if source.live and not options.drop:
+            raise UserError(f"{source.name} does not wait: --no-drop is for files")
+        return _run(options, source, sinks)
+
+
+def _check(options: LiveOptions) -> None:
+    for name, value in (("fps", options.fps), ("focal", options.focal)):
+        if value is not None and not 0 < value < 1e5:
+            raise UserError(f"--{name} {value}: expected a number more than 0")
+    if options.delay is not None and options.delay < 0:
+        raise UserError(f"--delay {options.delay}: expected a number of frames, 0 or more")
+
+
+def _opened(stack: ExitStack, sink: Sink) -> Sink:
+    stack.callback(sink.close)
+    return sink
+
+
+def _run(options: LiveOptions, source: Source, sinks: Sequence[Sink]) -> Statistics:
+    device = choose_device(options.device, "cuda" if torch.cuda.is_available() else "cpu")
+    network = landmark_network(options.detector, options.open_dir, options.focal)
+    detector = person_detector(options.detector, options.open_dir, device)
+    checkpoint = find_checkpoint(options.model, options.base_data, options.open_dir)
+    models = load_models(checkpoint, base_data=options.base_data, open_dir=options.open_dir, device=device)
+    if not models.extractor.needs_frames:
+        torch.set_num_threads(1)  # so small networks, a frame at a time, are faster without others
+    log.info("model: %s (%s features, %s body)", checkpoint, models.extractor.name, models.body.kind)
+
+    def engine_for(frame: Frame) -> Engine:
+        height, width = frame.image.shape[:2]
+        camera = Camera(width, height, options.focal or default_focal(width, height))
+        delay, person = options.delay, options.person
+        engine = Engine(models, detector, network, camera, source.fps, delay=delay, person=person)
+        for sink in sinks:
+            sink.begin(engine.delay)
+        later = 1000 * engine.delay / source.fps
+        log.info("%s: %dx%d, %.4g frames per second", source.name, width, height, source.fps)
+        log.info(
+            "bodies come %d frames (%.0f ms) after their pictures, and what it takes", engine.delay, later
+        )
+        return engine
+
+    def out(bodies: Sequence[LiveBody]) -> None:
+        for sink in sinks:
+            sink.bodies(bodies)
+
+    statistics, engine, reported = Statistics(), None, time.perf_counter()
+    try:
+        try:
+            with Capture(source, drop=options.drop) as capture:
+                for frame in capture:
+                    engine = engine or engine_for(frame)
+                    for sink in sinks:
+                        sink.picture(frame)
+                    bodies = engine(frame)
+                    out(bodies)
+                    statistics.add(frame, capture, bodies)
+                    if options.stats and statistics.latest - reported > _REPORT_EVERY:
+                        reported = statistics.latest
+                        log.info("%s", statistics)
+        except KeyboardInterrupt as interrupt:
+            if isinstance(interrupt, Terminated):
+                raise
+        if engine is None:
+            raise UserError(f"{source.name}: gives no picture; is it on, and used by no other program?")
+        rest = engine.finish()
+        out(rest)
+        statistics.results += len(rest)
+    finally:
+        if statistics.processed:
+            log.info("%s", statistics)
+    return statistics
