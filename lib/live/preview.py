@@ -28,6 +28,7 @@ _MORE = 8  # pictures remembered beside those that wait for their bodies
 _BOUNDARY = "picture"
 _WAKE = 0.5  # seconds after which a viewer that waits looks whether there is more to come
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>TCMR live</title>
+<link rel="icon" href="data:,">
 <style>html,body{margin:0;height:100%;background:#16181c}
 img{width:100%;height:100%;object-fit:contain}</style>
 <img src="stream" alt="the picture, with skeletons">"""
@@ -169,7 +170,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", kind)
         self.send_header("Cache-Control", "no-store")
         self.send_header("Cross-Origin-Resource-Policy", "same-origin")
-        self.send_header("Content-Security-Policy", "default-src 'self'; style-src 'unsafe-inline'")
+        self.send_header(
+            "Content-Security-Policy", "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'"
+        )
         self.end_headers()
 
     def _stream(self) -> None:

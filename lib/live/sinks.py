@@ -35,7 +35,7 @@ class JsonLines(Sink):
         self._closing = ExitStack()
         self._file: TextIO = sys.stdout
         if target != "-":
-            self._file = self._closing.enter_context(Path(target).open("w", encoding="utf-8"))
+            self._file = self._closing.enter_context(Path(target).open("w", encoding="utf-8"))  # noqa: SIM115
 
     def bodies(self, bodies: Sequence[LiveBody]) -> None:
         for body in bodies:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -21,7 +21,6 @@ from ..utils.errors import Terminated, UserError
 from ..utils.geometry import default_focal
 from .capture import Capture, Frame, Source, open_source
 from .engine import Engine, LiveBody
-from .sink import Sink
 from .sinks import SINKS
 
 log = logging.getLogger(__name__)
@@ -95,20 +94,71 @@ class Statistics:
 
 
 def run_live(options: LiveOptions) -> Statistics:
-    """Run until the stream ends, or Ctrl-C, which ends it as well.
+    """Run until the stream ends, or Ctrl-C, which ends it as well; the statistics are logged.
+
+    Raises:
+        UserError: see :func:`live`.
+    """
+    statistics = Statistics()
+    try:
+        for _ in live(options, statistics):
+            pass
+    finally:
+        if statistics.processed:
+            log.info("%s", statistics)
+    return statistics
+
+
+def live(options: LiveOptions, statistics: Statistics | None = None) -> Iterator[LiveBody]:
+    """The bodies of a stream as they come, after the sinks got them. Ctrl-C ends the stream.
+
+    Args:
+        statistics: are kept up to date.
 
     Raises:
         UserError: the source, a sink, a checkpoint or an asset is missing or unusable, or the source gives
             no picture.
     """
+    statistics = Statistics() if statistics is None else statistics
     _check(options)
     with ExitStack() as stack:
-        stack.callback(torch.set_num_threads, torch.get_num_threads())
-        sinks = [_opened(stack, SINKS[name](target)) for name, target in options.sinks.items()]
+        sinks = []
+        for name, target in options.sinks.items():
+            sinks.append(SINKS[name](target))
+            stack.callback(sinks[-1].close)
         source = stack.enter_context(open_source(options.source, options.fps))
         if source.live and not options.drop:
             raise UserError(f"{source.name} does not wait: --no-drop is for files")
-        return _run(options, source, sinks)
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
+        make_engine = _prepare(options, source)
+        engine, reported = None, time.perf_counter()
+        try:
+            with Capture(source, drop=options.drop) as capture:
+                for frame in capture:
+                    if engine is None:
+                        engine = make_engine(frame)
+                        for sink in sinks:
+                            sink.begin(engine.delay)
+                    for sink in sinks:
+                        sink.picture(frame)
+                    bodies = engine(frame)
+                    for sink in sinks:
+                        sink.bodies(bodies)
+                    statistics.add(frame, capture, bodies)
+                    yield from bodies
+                    if options.stats and statistics.latest - reported > _REPORT_EVERY:
+                        reported = statistics.latest
+                        log.info("%s", statistics)
+        except KeyboardInterrupt as interrupt:
+            if isinstance(interrupt, Terminated):
+                raise
+        if engine is None:
+            raise UserError(f"{source.name}: gives no picture; is it on, and used by no other program?")
+        bodies = engine.finish()
+        for sink in sinks:
+            sink.bodies(bodies)
+        statistics.results += len(bodies)
+        yield from bodies
 
 
 def _check(options: LiveOptions) -> None:
@@ -119,12 +169,8 @@ def _check(options: LiveOptions) -> None:
         raise UserError(f"--delay {options.delay}: expected a number of frames, 0 or more")
 
 
-def _opened(stack: ExitStack, sink: Sink) -> Sink:
-    stack.callback(sink.close)
-    return sink
-
-
-def _run(options: LiveOptions, source: Source, sinks: Sequence[Sink]) -> Statistics:
+def _prepare(options: LiveOptions, source: Source) -> Callable[[Frame], Engine]:
+    """Load all networks; the engine is made when the first frame tells the size of the pictures."""
     device = choose_device(options.device, "cuda" if torch.cuda.is_available() else "cpu")
     network = landmark_network(options.detector, options.open_dir, options.focal)
     detector = person_detector(options.detector, options.open_dir, device)
@@ -134,13 +180,11 @@ def _run(options: LiveOptions, source: Source, sinks: Sequence[Sink]) -> Statist
         torch.set_num_threads(1)  # so small networks, a frame at a time, are faster without others
     log.info("model: %s (%s features, %s body)", checkpoint, models.extractor.name, models.body.kind)
 
-    def engine_for(frame: Frame) -> Engine:
+    def make(frame: Frame) -> Engine:
         height, width = frame.image.shape[:2]
         camera = Camera(width, height, options.focal or default_focal(width, height))
         delay, person = options.delay, options.person
         engine = Engine(models, detector, network, camera, source.fps, delay=delay, person=person)
-        for sink in sinks:
-            sink.begin(engine.delay)
         later = 1000 * engine.delay / source.fps
         log.info("%s: %dx%d, %.4g frames per second", source.name, width, height, source.fps)
         log.info(
@@ -148,33 +192,4 @@ def _run(options: LiveOptions, source: Source, sinks: Sequence[Sink]) -> Statist
         )
         return engine
 
-    def out(bodies: Sequence[LiveBody]) -> None:
-        for sink in sinks:
-            sink.bodies(bodies)
-
-    statistics, engine, reported = Statistics(), None, time.perf_counter()
-    try:
-        try:
-            with Capture(source, drop=options.drop) as capture:
-                for frame in capture:
-                    engine = engine or engine_for(frame)
-                    for sink in sinks:
-                        sink.picture(frame)
-                    bodies = engine(frame)
-                    out(bodies)
-                    statistics.add(frame, capture, bodies)
-                    if options.stats and statistics.latest - reported > _REPORT_EVERY:
-                        reported = statistics.latest
-                        log.info("%s", statistics)
-        except KeyboardInterrupt as interrupt:
-            if isinstance(interrupt, Terminated):
-                raise
-        if engine is None:
-            raise UserError(f"{source.name}: gives no picture; is it on, and used by no other program?")
-        rest = engine.finish()
-        out(rest)
-        statistics.results += len(rest)
-    finally:
-        if statistics.processed:
-            log.info("%s", statistics)
-    return statistics
+    return make
