@@ -28,6 +28,8 @@ if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported i
 
 from lib.core.build import model_from
 from lib.data_utils.preprocess import positive_integer
+from lib.live.filters import RotationTrend
+from lib.live.person import TREND
 from lib.models.body import OPEN_DATA, load_body
 from lib.models.extractors import load_landmark_net
 from lib.models.predict import predict_sequence
@@ -35,6 +37,7 @@ from lib.models.stream import StreamingPredictor
 from lib.utils.crops import crop_to_image
 from lib.utils.errors import run_command
 from lib.utils.files import atomic_write, load_checkpoint
+from lib.utils.geometry import project
 from lib.utils.landmark_features import LIMB_JOINTS, landmark_arrays
 from lib.utils.landmark_flips import StreamingFlips, flip_back, repair_flips
 from scripts.compare_open import Joints, markdown, measure, summary, videos
@@ -63,7 +66,17 @@ class Live:
             found = [out for out in outputs if out is not None] + predictor.finish()
             joints, pixels = (np.stack([out[key] for out in found]) for key in ("kp_3d", "kp_2d"))
             rows[f"live, {predictor.delay} frames later"] = _limbs(joints, pixels, boxes)
+        trend = RotationTrend(TREND * float(video["fps"]))  # found is of no delay now
+        calm = np.stack([trend(out["rotmat"]) for out in found])
+        rows["live, 0 frames later, as `tcmr live` does it"] = _limbs(*self._seen(found, calm), boxes)
         return rows
+
+    @torch.inference_mode()
+    def _seen(self, found: list[dict[str, np.ndarray]], rotmat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Joints (T, 49, 3) and crop pixels (T, 49, 2) of other rotations."""
+        theta = torch.from_numpy(np.stack([out["theta"] for out in found]))
+        joints = self.model.regressor.smpl.joints(theta[:, 75:], torch.from_numpy(rotmat), None)
+        return joints.numpy(), project(joints, theta[:, :3]).numpy()
 
     @torch.inference_mode()
     def _features(self, seen: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -77,12 +90,10 @@ def undo_flips_live(
     """:func:`repair_flips`, each frame judged by those before it."""
     judge = StreamingFlips()
     flipped = np.array([judge(frame) for frame in world])
-    other = [
-        part.numpy() for part in flip_back(*(torch.from_numpy(part) for part in (xy, visibility, world)))
-    ]
-    pairs = zip(other, (xy, visibility, world))
-    chosen = [np.where(flipped.reshape(-1, *[1] * (b.ndim - 1)), a, b) for a, b in pairs]
-    return chosen[0], chosen[1], chosen[2]
+    seen = [np.array(part) for part in (xy, visibility, world)]
+    for part, other in zip(seen, flip_back(*map(torch.from_numpy, seen))):
+        part[flipped] = other.numpy()[flipped]
+    return seen[0], seen[1], seen[2]
 
 
 def _limbs(joints: np.ndarray, pixels: np.ndarray, boxes: np.ndarray) -> Joints:

@@ -32,7 +32,7 @@ from lib.demo.tracking import LiveTracker, make_track
 from lib.live import stream
 from lib.live.capture import Capture, Frame, Source, open_source
 from lib.live.engine import Engine, LiveBody
-from lib.live.filters import OneEuro, RunningMean
+from lib.live.filters import OneEuro, RotationTrend, RunningMean, Trend
 from lib.live.preview import Preview
 from lib.live.sink import Sink
 from lib.live.sinks import SINKS, JsonLines
@@ -45,7 +45,7 @@ from lib.utils.errors import Terminated, UserError
 from lib.utils.landmark_features import landmark_boxes
 from tests.browser import ARGUMENTS, find_chromium
 from tests.simulation_tools import SILENT, simulate, upright_clips
-from tests.test_tracking import Scene
+from tests.test_tracking import Scene, landmarks
 from tests.video_tools import encode
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -213,6 +213,35 @@ class TestTracker:
         assert [len(one) for one in found[:30]] == [1] * 30
         assert set(found[40]) == {1, 2}
 
+    def test_the_largest_stays_it(self) -> None:
+        """Until somebody comes who is much larger; nobody else costs a look by the network."""
+
+        class Sizes(Scene):
+            sizes = (100.0, 80.0, 130.0, 170.0)
+
+            def detect(self, picture: np.ndarray) -> list[Detection]:
+                at = [(self.position(p, 0), self.sizes[p]) for p in self._present(int(picture[0, 0, 0]))]
+                return [Detection(0.9, np.zeros(4), x, x - np.array([0, size])) for x, size in at]
+
+            def __call__(self, frame: np.ndarray, centre: np.ndarray, scale_point: np.ndarray) -> Landmarks:
+                self.looks += 1
+                near = min(
+                    self._present(int(frame[0, 0, 0])),
+                    key=lambda p: float(np.linalg.norm(self.position(p, 0) - centre)),
+                )
+                return landmarks(self.position(near, 0), self.sizes[near])
+
+        scene = Sizes(
+            [(200, 200), (500, 200), (800, 200), (1100, 200)],
+            speed=0,
+            present=lambda person, frame: frame >= (0, 0, 20, 40)[person],
+        )
+        found = self.follow(scene, range(60), largest=True)
+        assert [set(one) for one in found] == [{1}] * 42 + [{2}] * 18  # looks are three frames apart
+        np.testing.assert_array_equal(found[39][1].next_centre, [200, 200])
+        np.testing.assert_array_equal(found[59][2].next_centre, [1100, 200])
+        assert scene.looks == 60 - 1 + 4 + 2
+
     def test_nothing_grows(self) -> None:
         """Over thousands of frames in which somebody comes and goes."""
         scene = Scene([(200, 150), (600, 320)], speed=0, present=lambda p, frame: p == 0 or frame % 90 < 30)
@@ -260,6 +289,13 @@ class TestCapture:
             assert [frame.number for frame in capture] == list(range(300))
         assert (capture.captured, capture.dropped) == (300, 0)
 
+    def test_what_a_camera_left_out_is_left_out_of_the_numbers(self) -> None:
+        """It says 30 pictures a second, and gives 15, then 60."""
+        times = [0, 2 / 30, 4 / 30, 6.1 / 30, 6.6 / 30, 7.1 / 30, 7.6 / 30, 20 / 30]
+        source = Source("camera", 30.0, lambda: ((t, PICTURE) for t in times), live=True)
+        with Capture(source, drop=False) as capture:
+            assert [frame.number for frame in capture] == [0, 2, 4, 6, 7, 8, 9, 20]
+
     @pytest.mark.parametrize("drop", [True, False])
     def test_leaving_stops_an_endless_source(self, drop: bool) -> None:
         with Capture(self.source(None), drop=drop) as capture:
@@ -287,6 +323,27 @@ def test_one_euro() -> None:
         lags.append([float(t / 30 - ramp(np.array(t / 30), 1 / 30)) for t in range(90)][-1])
     assert 0 < lags[1] < 0.6 * lags[0]
     assert OneEuro(1.0, 2.0)(np.array([3.0, 4.0]), 0.1).tolist() == [3.0, 4.0]
+
+
+def test_trend() -> None:
+    """What moves evenly is not held back; noise is calmed; at an end it is numpy's weighted line."""
+    line = Trend(2.0)
+    for t in range(20):
+        np.testing.assert_allclose(line(np.array([3 * t, 7.0])), [3 * t, 7])
+    noise = np.random.default_rng(0).standard_normal(3000)
+    calm = Trend(2.0)
+    values = np.array([calm(value) for value in noise])
+    assert np.diff(values, 2).std() < 0.7 * np.diff(noise, 2).std()
+    weights = np.exp(-((np.arange(9) - 8.0) ** 2) / 16)  # polyfit squares them
+    assert abs(np.polyval(np.polyfit(np.arange(9), noise[-9:], 1, w=weights), 8) - values[-1]) < 1e-9
+
+
+def test_trend_of_rotations() -> None:
+    steady = RotationTrend(2.0)
+    for angle in np.linspace(0, 2, 40):
+        turn = Rotation.from_rotvec([[0, angle, 0], [0.3, 0, 0]]).as_matrix().astype(np.float32)
+        apart = Rotation.from_matrix(steady(turn)) * Rotation.from_matrix(turn).inv()
+        assert apart.magnitude().max() < 0.01
 
 
 def test_running_mean() -> None:
@@ -385,8 +442,12 @@ def test_vmc_sends_the_first_person_only_and_nothing_for_nobody(bodies: list[Liv
 
 def test_json_lines(bodies: list[LiveBody], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "bodies.jsonl"
+    file.write_text("older")
     for target in (str(file), "-"):
         sink = JsonLines(target)
+        if target != "-":
+            assert file.read_text() == "older"
+        sink.begin(0)
         sink.bodies(bodies[:3])
         sink.bodies([])
         assert (file.read_text() if target != "-" else capsys.readouterr().out).count("\n") == 3  # at once

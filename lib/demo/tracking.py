@@ -62,6 +62,7 @@ NEIGHBOURHOODS_PER_LOOK = 2
 # Live: looks are spread over the frames, each of one run of the detector.
 LOOKS_PER_SECOND = 10
 WHOLE_FRAME_EVERY = 3  # looks
+MUCH_LARGER = 1.5
 CUT_SIDE = 128  # px of the shorter side that suffice to see a cut
 
 
@@ -442,11 +443,14 @@ class LiveTracker(_Tracker):
 
     Args:
         fps: frames per second of the stream, also of those that are left out.
+        largest: follow one person, until they are lost or somebody half as large again is there.
     """
 
-    def __init__(self, detector: Detector, network: LandmarkNetwork, fps: float = 30.0) -> None:
+    def __init__(
+        self, detector: Detector, network: LandmarkNetwork, fps: float = 30.0, *, largest: bool = False
+    ) -> None:
         super().__init__(detector, network, fps)
-        self._fps = fps
+        self._fps, self._largest = fps, largest
         self._look_every = max(1, round(fps / LOOKS_PER_SECOND))
         self._before: int | None = None
         self._next_look = self._looks = 0
@@ -469,6 +473,8 @@ class LiveTracker(_Tracker):
         if frame_id >= self._next_look or self._lost or not self._live:
             self._look_for_others(frame_id, frame, self._next_squares(frame))
             self._next_look = frame_id + self._look_every
+            if self._largest and self._live:
+                self._live = [max(self._live, key=lambda person: _radius(person.latest))]
         self._forget(frame_id)
         for person in self._live:
             if person not in self._numbers and not _is_no_person(person):
@@ -491,9 +497,19 @@ class LiveTracker(_Tracker):
 
     def _detections(self, frame: np.ndarray, squares: list[_Square]) -> Iterator[Detection]:
         if not squares:
-            yield from self._detector.detect(frame)
+            yield from filter(self._is_wanted, self._detector.detect(frame))
         for square in squares:
-            yield from self._detections_in(frame, *square)
+            yield from filter(self._is_wanted, self._detections_in(frame, *square))
+
+    def _is_wanted(self, detection: Detection) -> bool:
+        """Whether it is worth a closer look: of the largest person alone, who was lost or is much larger."""
+        size = np.linalg.norm(detection.scale_point - detection.centre)
+        known = [(p, _radius(p.latest)) for p in self._live + self._lost if self._largest]
+        return all(
+            size > MUCH_LARGER * radius
+            or (p in self._lost and np.linalg.norm(detection.centre - p.latest.next_centre) < radius)
+            for p, radius in known
+        )
 
     def _follow_back(self, person: _Person) -> None:
         person.doubtful_since = None

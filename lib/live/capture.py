@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from threading import Condition, Thread
 from types import TracebackType
@@ -17,7 +18,7 @@ import numpy as np
 
 from ..utils.errors import UserError, shown
 from ..video.presentation import present, shown_size
-from ..video.video import VideoFile
+from ..video.video import MAX_GAP, Clock, VideoFile
 
 PROTOCOLS = ("http", "https", "rtmp", "rtmps", "rtsp", "rtsps", "rtp", "srt", "tcp", "udp")
 _BELOW = ("tcp", "tls", "udp", "rtp", "httpproxy", "crypto")  # what these are carried by
@@ -29,8 +30,9 @@ _WAKE = 0.2  # seconds after which a thread that waits looks whether it is still
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """A picture (H, W, 3) uint8 RGB, its number (dropped ones count), its time in seconds since the first
-    one, and when it was there, in seconds of :func:`time.perf_counter`."""
+    """A picture (H, W, 3) uint8 RGB, its number, its time in seconds since the first one, and when it was
+    there, in seconds of :func:`time.perf_counter`. Pictures that are dropped count; and of what is live so do
+    those that did not come: numbers go with the time."""
 
     number: int
     time: float
@@ -142,12 +144,14 @@ def _address(name: str, fps: float | None) -> Iterator[Source]:
         rate = fps or _plausible(float(stream.average_rate or stream.guessed_rate or 0))
 
         def pictures() -> Iterator[tuple[float, np.ndarray]]:
-            start, size = time.perf_counter(), None
+            clock, size = Clock(Fraction(rate).limit_denominator(1000), MAX_GAP[True]), None
             try:
                 for frame in container.decode(stream):
                     aspect = stream.sample_aspect_ratio
                     size = size or shown_size(frame, aspect)
-                    yield time.perf_counter() - start, present(frame, aspect, size)
+                    ticks, unit = frame.pts, frame.time_base
+                    moment = clock(None if ticks is None or not unit else ticks * unit)
+                    yield float(moment), present(frame, aspect, size)
             except (av.FFmpegError, OSError) as error:
                 reason = error.strerror or type(error).__name__
                 raise UserError(f"{told}: the stream broke off ({reason})") from None
@@ -179,6 +183,7 @@ class Capture:
         self._changed = Condition()
         self._waiting: Frame | None = None
         self._over = self._wanted = False
+        self._number = -1
         self._error: BaseException | None = None
         self._thread = Thread(target=self._run, name="capture", daemon=True)
         self.captured = self.dropped = 0
@@ -194,7 +199,7 @@ class Capture:
         with self._changed:
             self._wanted = False
             self._changed.notify_all()
-        self._thread.join(_PATIENCE)
+        self._thread.join(_PATIENCE + 1)  # what it reads from has an end by then
 
     def __iter__(self) -> Iterator[Frame]:
         """Frames until the source ends; what its thread raised is raised here."""
@@ -232,7 +237,11 @@ class Capture:
 
     def _put(self, moment: float, image: np.ndarray) -> bool:
         """Whether more is wanted."""
-        frame = Frame(self.captured, moment, image, time.perf_counter())
+        number = self.captured
+        if self._source.live:
+            number = max(self._number + 1, round(moment * self._source.fps))
+        self._number = number
+        frame = Frame(number, moment, image, time.perf_counter())
         with self._changed:
             while not self._drop and self._waiting is not None and self._wanted:
                 self._changed.wait(_WAKE)

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from ..data_utils.blazepose import LandmarkNetwork, Landmarks
+from ..data_utils.blazepose import LandmarkNetwork
 from ..demo.models import Models
 from ..demo.tracking import Detector, LiveTracker
 from ..models.inference import PreparedTCMR
@@ -19,13 +19,11 @@ from ..motion.feet import Skeleton
 from ..motion.motion import Placed, joint_chain
 from ..motion.world import LEVEL
 from ..utils.geometry import rotmat_to_axis_angle
-from ..utils.landmark_features import landmark_boxes
 from .capture import Frame
 from .filters import RunningMean
 from .person import Estimate, LivePerson
 
 PEOPLE = ("largest", "all")
-_LARGER = 1.5  # times as large is somebody else to be taken for the largest person
 _FLOOR_MEMORY, _FLOOR_CALM = 10.0, 2.0  # seconds of soles that tell the floor, and of its own mean
 _LOWEST = 90  # percentile of how far below the camera soles are
 
@@ -70,7 +68,7 @@ class Engine:
         detector, network: see :class:`LiveTracker`.
         camera: of the pictures. fps: of the stream.
         delay: frames, see :class:`lib.models.stream.StreamingPredictor`.
-        person: ``largest``, who stays it until somebody else is half as large again, or ``all``.
+        person: ``largest`` or ``all``.
 
     Attributes:
         delay: frames, the true one.
@@ -87,9 +85,7 @@ class Engine:
         delay: int | None = None,
         person: str = "largest",
     ) -> None:
-        self._tracker = LiveTracker(detector, network, fps)
-        self._all = person == "all"
-        self._chosen: int | None = None
+        self._tracker = LiveTracker(detector, network, fps, largest=person == "largest")
         self._people: dict[int, LivePerson] = {}
         prepared = PreparedTCMR(models.tcmr, models.cfg.MODEL.PRECISION, 1)
         self._setting = models, prepared, LandmarkBody(models.body), camera, fps, delay
@@ -102,17 +98,14 @@ class Engine:
     def __call__(self, frame: Frame) -> list[LiveBody]:
         """What is known now that was not before: bodies of this frame and of earlier ones."""
         found = self._tracker.follow(frame.number, frame.image)
-        if not self._all:
-            self._chosen = self._choose(found)
         done = []
         for number in [*self._people]:
-            if number not in self._tracker.known or (not self._all and number != self._chosen):
+            if number not in self._tracker.known:
                 done += self._placed(number, self._people.pop(number).finish())
         for number, landmarks in found.items():
-            if self._all or number == self._chosen:
-                if number not in self._people:
-                    self._people[number] = LivePerson(*self._setting)
-                done += self._placed(number, self._people[number].push(frame, landmarks))
+            if number not in self._people:
+                self._people[number] = LivePerson(*self._setting)
+            done += self._placed(number, self._people[number].push(frame, landmarks))
         return done
 
     def finish(self) -> list[LiveBody]:
@@ -122,17 +115,6 @@ class Engine:
             done += self._placed(number, person.finish())
         self._people = {}
         return done
-
-    def _choose(self, found: dict[int, Landmarks]) -> int | None:
-        if not found:
-            return self._chosen if self._chosen in self._tracker.known else None
-        sides = {number: float(landmark_boxes(one.xy)[2]) for number, one in found.items()}
-        largest = max(sides, key=sides.__getitem__)
-        if self._chosen in sides and sides[largest] < _LARGER * sides[self._chosen]:
-            return self._chosen
-        if self._chosen not in sides and self._chosen in self._tracker.known:
-            return self._chosen  # lost a moment ago
-        return largest
 
     def _placed(self, number: int, estimates: list[Estimate]) -> list[LiveBody]:
         return [self._place(number, estimate) for estimate in estimates]

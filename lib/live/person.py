@@ -22,10 +22,12 @@ from ..utils.crops import CROP_SCALE
 from ..utils.landmark_features import landmark_boxes
 from ..utils.landmark_flips import StreamingFlips, flip_back
 from .capture import Frame
-from .filters import OneEuro, RunningMean
+from .filters import OneEuro, RotationTrend, RunningMean
 
 _SHAPE_MEMORY = 10.0  # seconds
 _SHAPE_STEP = 0.05  # of a beta, from which on the skeleton is made anew
+TREND = 2 / 30
+"""Seconds, width of the :class:`RotationTrend` of poses that are predicted without delay."""
 _CALM, _AGILE = 0.7, 4.0  # Hz at rest, and Hz per 1/s, of the logarithm of the distance
 _NEAREST = 0.5  # metres
 _UNSEEN = 1e-3  # weight of a landmark that is not seen
@@ -129,6 +131,7 @@ class LivePerson:
             return_verts=False,
         )
         self._flips = StreamingFlips()
+        self._trend = None if self._predictor.delay else RotationTrend(TREND * self._fps)
         self._distance = OneEuro(_CALM, _AGILE)
         self._latest = None
         self._estimated: float | None = None
@@ -173,7 +176,7 @@ class LivePerson:
         mean = self._shape(output["theta"][75:]).astype(np.float32)
         if self._betas is None or np.abs(mean - self._betas).max() > _SHAPE_STEP:
             self._betas, self._skeleton = mean, Skeleton.of(self._models.body, mean)
-        rotmat = output["rotmat"]
+        rotmat = output["rotmat"] if self._trend is None else self._trend(output["rotmat"])
         landmarks = self._body(torch.from_numpy(rotmat[None]), torch.from_numpy(self._betas[None]))[1]
         size = np.array([self._camera.width, self._camera.height])
         rays = torch.from_numpy(((sight.xy - size / 2) / self._camera.focal).astype(np.float32))[None]

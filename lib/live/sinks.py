@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -32,10 +31,12 @@ class JsonLines(Sink):
             check_writable(target, "--jsonl")
             if Path(target).is_dir():
                 raise UserError(f"--jsonl {target}: is a folder; expected the name of a file, or -")
-        self._closing = ExitStack()
+        self._target = target
         self._file: TextIO = sys.stdout
-        if target != "-":
-            self._file = self._closing.enter_context(Path(target).open("w", encoding="utf-8"))  # noqa: SIM115
+
+    def begin(self, delay: int) -> None:
+        if self._target != "-":  # not before there is something to write: the file may be an older one
+            self._file = Path(self._target).open("w", encoding="utf-8")  # noqa: SIM115
 
     def bodies(self, bodies: Sequence[LiveBody]) -> None:
         for body in bodies:
@@ -44,7 +45,8 @@ class JsonLines(Sink):
             self._file.flush()
 
     def close(self) -> None:
-        self._closing.close()
+        if self._file is not sys.stdout:
+            self._file.close()
 
 
 def as_json(body: LiveBody) -> dict[str, Any]:
