@@ -496,10 +496,10 @@ class LiveTracker(_Tracker):
         return self._tiles.next(squares + [_neighbourhood(person) for person in self._live], 1)
 
     def _detections(self, frame: np.ndarray, squares: list[_Square]) -> Iterator[Detection]:
-        if not squares:
-            yield from filter(self._is_wanted, self._detector.detect(frame))
+        found = [*self._detector.detect(frame)] if not squares else []
         for square in squares:
-            yield from filter(self._is_wanted, self._detections_in(frame, *square))
+            found += self._detections_in(frame, *square)
+        yield from [detection for detection in found if self._is_wanted(detection)]
 
     def _is_wanted(self, detection: Detection) -> bool:
         """Whether it is worth a closer look: of the largest person alone, who was lost or is much larger."""
