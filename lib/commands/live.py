@@ -33,6 +33,11 @@ def parse_args(argv: Sequence[str] | None = None) -> LiveOptions:
         "--person", choices=PEOPLE, default=defaults.person, help="whom to follow (%(default)s)"
     )
     parser.add_argument(
+        "--fit",
+        action="store_true",
+        help="move the bodies onto the landmarks: more accurate, and as much work again as TCMR and more",
+    )
+    parser.add_argument(
         "--no-drop",
         dest="drop",
         action="store_false",

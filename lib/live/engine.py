@@ -68,7 +68,7 @@ class Engine:
         detector, network: see :class:`LiveTracker`.
         camera: of the pictures. fps: of the stream.
         delay: frames, see :class:`lib.models.stream.StreamingPredictor`.
-        person: ``largest`` or ``all``.
+        person: ``largest`` or ``all``. fit: move bodies onto the landmarks.
 
     Attributes:
         delay: frames, the true one.
@@ -84,11 +84,12 @@ class Engine:
         *,
         delay: int | None = None,
         person: str = "largest",
+        fit: bool = False,
     ) -> None:
         self._tracker = LiveTracker(detector, network, fps, largest=person == "largest")
         self._people: dict[int, LivePerson] = {}
         prepared = PreparedTCMR(models.tcmr, models.cfg.MODEL.PRECISION, 1)
-        self._setting = models, prepared, LandmarkBody(models.body), camera, fps, delay
+        self._setting = models, prepared, LandmarkBody(models.body), camera, fps, delay, fit
         self.delay = LivePerson(*self._setting).delay
         self._camera = camera
         self._soles: deque[float] = deque(maxlen=round(_FLOOR_MEMORY * fps))

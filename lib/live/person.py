@@ -17,7 +17,7 @@ from ..models.landmark_body import LandmarkBody
 from ..models.stream import StreamingPredictor
 from ..motion.camera import Camera, weak_to_perspective
 from ..motion.feet import Skeleton
-from ..motion.fit import solve_camera
+from ..motion.fit import StreamingFit, solve_camera
 from ..utils.crops import CROP_SCALE
 from ..utils.landmark_features import landmark_boxes
 from ..utils.landmark_flips import StreamingFlips, flip_back
@@ -57,13 +57,15 @@ class Estimate:
 
 @dataclass(frozen=True, eq=False)
 class _Sight:
-    """What was seen of a person in a frame: landmarks (33, 2) px, how well (33,), box (4,), feature (F,)."""
+    """What was seen of a person in a frame: landmarks (33, 2) px and (33, 3) m in the camera's axes, how well
+    (33,), box (4,) px, feature (F,)."""
 
     frame: int
     time: float
     captured: float | None
     xy: np.ndarray
     visibility: np.ndarray
+    world: np.ndarray
     box: np.ndarray
     feature: np.ndarray
 
@@ -79,6 +81,7 @@ class LivePerson:
         body: of ``models.body``.
         fps: frame numbers per second.
         delay: see :class:`StreamingPredictor`.
+        fit: move bodies onto the landmarks.
     """
 
     def __init__(
@@ -89,9 +92,10 @@ class LivePerson:
         camera: Camera,
         fps: float,
         delay: int | None,
+        fit: bool = False,
     ) -> None:
         self._models, self._prepared, self._body = models, prepared, body
-        self._camera, self._fps, self._delay = camera, fps, delay
+        self._camera, self._fps, self._delay, self._wants_fit = camera, fps, delay, fit
         self._shape = RunningMean(max(1, round(_SHAPE_MEMORY * fps)))
         self._betas: np.ndarray | None = None
         self._latest: _Sight | None = None
@@ -132,9 +136,15 @@ class LivePerson:
         )
         self._flips = StreamingFlips()
         self._trend = None if self._predictor.delay else RotationTrend(TREND * self._fps)
+        self._fit = None
+        if self._wants_fit:
+            camera, fps = self._camera, self._fps
+            self._fit = StreamingFit(
+                self._body, width=camera.width, height=camera.height, fps=fps, focal=camera.focal
+            )
         self._distance = OneEuro(_CALM, _AGILE)
         self._latest = None
-        self._estimated: float | None = None
+        self._placed: float | None = None
         self._waiting: deque[_Sight] = deque()
 
     def _look(self, frame: Frame, found: Landmarks) -> _Sight:
@@ -147,7 +157,14 @@ class LivePerson:
         track = Track(1, np.array([0]), box[None], xy[None], visibility[None], turned[None])
         static = self._models.extractor([frame.image], [track])[0]
         return _Sight(
-            frame.number, frame.time, frame.captured, xy, visibility, static.bboxes[0], static.values[0]
+            frame.number,
+            frame.time,
+            frame.captured,
+            xy,
+            visibility,
+            turned,
+            static.bboxes[0],
+            static.values[0],
         )
 
     def _between(self, sight: _Sight) -> list[_Sight]:
@@ -160,35 +177,45 @@ class LivePerson:
         for frame in range(before.frame + 1, sight.frame):
             share = (frame - before.frame) / (sight.frame - before.frame)
             time = before.time + share * (sight.time - before.time)
-            xy, box, feature = (
+            xy, world, box, feature = (
                 (a + share * (b - a)).astype(np.float32)
                 for a, b in (
                     (before.xy, sight.xy),
+                    (before.world, sight.world),
                     (before.box, sight.box),
                     (before.feature, sight.feature),
                 )
             )
-            missing.append(_Sight(frame, time, None, xy, unseen, box, feature))
+            missing.append(_Sight(frame, time, None, xy, unseen, world, box, feature))
         return [*missing, sight]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _estimate(self, sight: _Sight, output: dict[str, np.ndarray]) -> Estimate:
         mean = self._shape(output["theta"][75:]).astype(np.float32)
         if self._betas is None or np.abs(mean - self._betas).max() > _SHAPE_STEP:
             self._betas, self._skeleton = mean, Skeleton.of(self._models.body, mean)
         rotmat = output["rotmat"] if self._trend is None else self._trend(output["rotmat"])
-        landmarks = self._body(torch.from_numpy(rotmat[None]), torch.from_numpy(self._betas[None]))[1]
         size = np.array([self._camera.width, self._camera.height])
-        rays = torch.from_numpy(((sight.xy - size / 2) / self._camera.focal).astype(np.float32))[None]
-        weights = torch.from_numpy(sight.visibility.clip(_UNSEEN))[None]
         crop = (sight.box * [1, 1, CROP_SCALE, CROP_SCALE])[None]
         weak = weak_to_perspective(output["theta"][None, :3], crop, self._camera.focal, *size.tolist())
-        guess = torch.from_numpy(weak)
-        far = solve_camera(landmarks, rays, weights, guess)[:, 2].clamp(min=_NEAREST)
-        passed = 1 / self._fps if self._estimated is None else sight.time - self._estimated
-        self._estimated = sight.time
-        depth = self._distance(far.log().numpy(), max(passed, 1e-3))
-        transl = solve_camera(landmarks, rays, weights, guess, depth=torch.from_numpy(np.exp(depth))[:, None])
-        return Estimate(
-            sight.frame, sight.time, sight.captured, rotmat, transl[0].numpy(), self._betas, self._skeleton
-        )
+        if self._fit is not None:
+            seen = sight.xy, sight.visibility, sight.world
+            rotmat, transl = self._fit(rotmat, weak[0], self._betas, sight.box[2], seen)
+        else:
+            rays = ((sight.xy - size / 2) / self._camera.focal).astype(np.float32)
+            transl = self._place(rotmat, rays, sight.visibility.clip(_UNSEEN), weak[0], sight.time)
+        return Estimate(sight.frame, sight.time, sight.captured, rotmat, transl, self._betas, self._skeleton)
+
+    def _place(
+        self, rotmat: np.ndarray, rays: np.ndarray, visibility: np.ndarray, guess: np.ndarray, time: float
+    ) -> np.ndarray:
+        """The translation (3,) that brings the body's landmarks onto their viewing rays (33, 2), at a calm
+        distance."""
+        betas = torch.from_numpy(self._betas)
+        points = self._body(torch.from_numpy(rotmat)[None], betas[None])[1][0]
+        seen = [torch.from_numpy(part) for part in (rays, visibility, guess)]
+        far = solve_camera(points, *seen)[2:].clamp(min=_NEAREST)
+        passed = 1 / self._fps if self._placed is None else time - self._placed
+        self._placed = time
+        depth = torch.from_numpy(self._distance(far.log().numpy(), max(passed, 1e-3))).exp()
+        return solve_camera(points, *seen, depth=depth).numpy()

@@ -41,6 +41,7 @@ class LiveOptions:
     sinks: Mapping[str, str] = field(default_factory=dict)
     delay: int | None = None
     person: str = "largest"
+    fit: bool = False
     drop: bool = True
     stats: bool = False
     fps: float | None = None
@@ -183,8 +184,16 @@ def _prepare(options: LiveOptions, source: Source) -> Callable[[Frame], Engine]:
     def make(frame: Frame) -> Engine:
         height, width = frame.image.shape[:2]
         camera = Camera(width, height, options.focal or default_focal(width, height))
-        delay, person = options.delay, options.person
-        engine = Engine(models, detector, network, camera, source.fps, delay=delay, person=person)
+        engine = Engine(
+            models,
+            detector,
+            network,
+            camera,
+            source.fps,
+            delay=options.delay,
+            person=options.person,
+            fit=options.fit,
+        )
         later = 1000 * engine.delay / source.fps
         log.info("%s: %dx%d, %.4g frames per second", source.name, width, height, source.fps)
         log.info(
