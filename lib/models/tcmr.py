@@ -1,4 +1,5 @@
-"""TCMR: a temporally consistent body from a window of static image features (Choi et al., CVPR 2021)."""
+"""TCMR: a temporally consistent body from a window of static image features (Choi et al., CVPR 2021), and
+models with another temporal encoder."""
 
 from __future__ import annotations
 
@@ -10,20 +11,24 @@ from torch import Tensor, nn
 
 from ..utils.errors import UserError
 from ..utils.files import load_checkpoint
+from . import vibe as vibe  # registers its encoder
 from .body import BodyData, load_body
-from .encoder import PoseForecast, run_windows
+from .encoder import run_windows
+from .inference import PreparedTCMR
+from .precision import Precision
 from .regressor import Regressor
+from .temporal import ENCODERS
 from .weights import load_weights, per_frame_weights
 
 Borders = Literal["static", "edge"]
 
 
 class TCMR(nn.Module):
-    """PoseForecast and the iterative regressor.
+    """A temporal encoder, by default PoseForecast, and the iterative regressor.
 
     Args:
         seqlen: window length T.
-        n_layers, hidden_size: GRU layers and hidden size.
+        n_layers, hidden_size: GRU layers and hidden size of the encoder.
         feature_size: F, numbers per static feature.
         regressor_hidden_size, regressor_dropout: see :class:`lib.models.regressor.Regressor`.
         body: body model; by default what :func:`lib.models.body.load_body` finds.
@@ -31,9 +36,11 @@ class TCMR(nn.Module):
             :func:`lib.models.predict.window_indices`.
         feature_smooth: frames, width of the Gaussian that a sequence's features get before the windows.
         pretrained: checkpoint of a per-frame network whose regressor is the starting point; '' for none.
+        encoder: name in :data:`lib.models.temporal.ENCODERS`.
 
     Raises:
-        UserError: ``pretrained`` is missing, or does not fit this model or its body.
+        UserError: there is no such encoder; or ``pretrained`` is missing, or does not fit this model or its
+            body.
     """
 
     def __init__(
@@ -48,39 +55,40 @@ class TCMR(nn.Module):
         borders: Borders = "static",
         feature_smooth: float = 0.0,
         pretrained: str | Path = "",
+        encoder: str = "tcmr",
     ) -> None:
         super().__init__()
         body = load_body() if body is None else body
         self.body_kind = body.kind
         self.seqlen, self.borders = seqlen, borders
         self.feature_size, self.feature_smooth = feature_size, feature_smooth
-        self.encoder = PoseForecast(n_layers, seqlen, hidden_size, feature_size)
+        self.encoder = ENCODERS[encoder](n_layers, seqlen, hidden_size, feature_size)
         self.regressor = Regressor(body, feature_size, regressor_hidden_size, regressor_dropout)
         if pretrained:
             self._load_pretrained_regressor(pretrained)
 
     def forward(
         self, x: Tensor, is_train: bool = False, J_regressor: Tensor | None = None, return_verts: bool = True
-    ) -> tuple[list[dict[str, Tensor]], Tensor]:
+    ) -> tuple[list[dict[str, Tensor]], Tensor | None]:
         """Predict the body of the middle frame of each window.
 
         Args:
             x: windows of static features (N, T, F).
-            is_train: also predict from the past and from the future alone.
+            is_train: all of the encoder's M outputs; of PoseForecast also from the past and the future alone.
             J_regressor: (17, 6890) for the 14 evaluation joints; ignored with ``is_train``.
             return_verts: False leaves out ``verts``.
 
         Returns:
             a list of one dict (keys and units of :meth:`Regressor.forward`, and ``scores``) and the attention
-            scores (N, 3) of past, current, future. Tensors are (N, …), with ``is_train`` (N, 3, …) for past,
-            future, integrated.
+            scores (N, 3) of past, current, future, both without scores if the encoder has none. Tensors are
+            (N, …), with ``is_train`` (N, M, …), for PoseForecast past, future, integrated.
         """
         features, scores = self.encoder(x, is_train)
         if is_train:
             output = self._regress_branches(features, return_verts)
         else:
             output = self.regressor(features, J_regressor=J_regressor, return_verts=return_verts)[0]
-        return [{**output, "scores": scores}], scores
+        return [_with_scores(output, scores)], scores
 
     def forward_runs(self, features: Tensor, run_length: int = 1) -> dict[str, Tensor]:
         """What :meth:`forward` predicts in training, without ``verts``, for runs of consecutive windows.
@@ -91,14 +99,14 @@ class TCMR(nn.Module):
             run_length: R.
 
         Returns:
-            a dict of tensors (N * R, 3, …), the windows of a run one after the other.
+            a dict of tensors (N * R, M, …), the windows of a run one after the other.
         """
         windows = features
         if run_length > 1:
             indices = run_windows(len(features), self.seqlen, run_length, features.device)
             if not features.is_cuda:  # where cuDNN's GRU takes less time than sharing work saves
                 encoded, scores = self.encoder.encode_windows(features.flatten(0, 1), indices, is_train=True)
-                return {**self._regress_branches(encoded, return_verts=False), "scores": scores}
+                return _with_scores(self._regress_branches(encoded, return_verts=False), scores)
             windows = features.flatten(0, 1)[indices]
         return self(windows, is_train=True, return_verts=False)[0][0]
 
@@ -118,7 +126,11 @@ class TCMR(nn.Module):
         """
         features, scores = self.encoder.encode_windows(frames, windows)
         output = self.regressor(features, J_regressor=J_regressor, return_verts=return_verts)[0]
-        return {**output, "scores": scores}
+        return _with_scores(output, scores)
+
+    def prepare(self, precision: Precision = "fp32", rows: int = 256) -> PreparedTCMR:
+        """This model for many predictions without gradient, see :class:`PreparedTCMR`."""
+        return PreparedTCMR(self, precision, rows)
 
     def load_weights(
         self,
@@ -170,3 +182,7 @@ class TCMR(nn.Module):
             f"{source} was trained with the open body but the official SMPL body is in use; choose a"
             " checkpoint trained with SMPL, or set PATHS.BASE_DATA to a folder without SMPL_NEUTRAL.pkl"
         )
+
+
+def _with_scores(output: dict[str, Tensor], scores: Tensor | None) -> dict[str, Tensor]:
+    return output if scores is None else {**output, "scores": scores}
