@@ -33,7 +33,6 @@ from lib.live.capture import Frame
 from lib.live.person import LivePerson
 from lib.models.body import OPEN_DATA, load_body
 from lib.models.extractors import LandmarkExtractor
-from lib.models.inference import PreparedTCMR
 from lib.motion.camera import Camera
 from lib.motion.fit import FitOptions
 from lib.utils.errors import run_command
@@ -54,7 +53,7 @@ class Live:
         self.offline = Methods(extractor, checkpoint, FitOptions())
         net, model = LandmarkExtractor(self.offline.net), self.offline.model
         self.models = Models(model, self.offline.cfg, net, load_body(OPEN_DATA))
-        self.prepared = PreparedTCMR(model, rows=1)
+        self.prepared = model.prepare(rows=1)
 
     def __call__(self, video: dict[str, np.ndarray]) -> dict[str, Joints]:
         offline = self.offline(video)

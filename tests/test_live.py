@@ -27,11 +27,12 @@ from scipy.spatial.transform import Rotation
 from lib.commands.live import main, parse_args
 from lib.data_utils.blazepose import Detection, Landmarks
 from lib.data_utils.simulate import IMAGE_SIZE
+from lib.demo import pipeline
 from lib.demo.models import Models, load_models
 from lib.demo.tracking import LiveTracker, make_track
 from lib.live import stream
 from lib.live.capture import Capture, Frame, Source, open_source
-from lib.live.engine import Engine, LiveBody
+from lib.live.engine import LiveBody, LiveEngine
 from lib.live.filters import OneEuro, RotationTrend, RunningMean, Trend
 from lib.live.preview import Preview
 from lib.live.sink import Sink
@@ -84,6 +85,9 @@ class Film:
             xy, np.zeros(33), visibility, score, world, centre, centre - np.array([0, 0.6 * side])
         )
 
+    def with_focal(self, focal: float) -> Film:
+        return self
+
     def detect(self, picture: np.ndarray) -> list[Detection]:
         found = self.landmarks(self.now)
         if self.now not in self.there:
@@ -107,8 +111,8 @@ def film(models: Models) -> Film:
 
 def run(
     models: Models, film: Film, numbers: range = range(LENGTH), **options: Any
-) -> tuple[list[LiveBody], Engine]:
-    engine = Engine(models, film, film, CAMERA, 30.0, **options)  # type: ignore[arg-type]
+) -> tuple[list[LiveBody], LiveEngine]:
+    engine = LiveEngine(models, film, film, CAMERA, 30.0, **options)  # type: ignore[arg-type]
     bodies = [body for frame in film.frames(numbers) for body in engine(frame)]
     return bodies + engine.finish(), engine
 
@@ -129,14 +133,19 @@ def test_poses_are_those_of_the_whole_film(models: Models, film: Film, bodies: l
     np.testing.assert_allclose(rotmat[:, 1:], expected[:, 1:], atol=2e-4)
 
 
-def test_bodies_lie_where_they_are_seen(film: Film, bodies: list[LiveBody]) -> None:
-    """Ankles, knees, wrists over the landmarks; back from the world by the level camera, too; on the floor,
-    about as far away as in truth."""
+def away(film: Film, body: LiveBody) -> float:
+    """How far ankles, knees and wrists are from their landmarks, in sides of the person's box."""
     pairs = {7: 27, 8: 28, 4: 25, 5: 26, 20: 15, 21: 16}
+    seen = film.seen[0][body.frame]
+    apart = body.pixels[list(pairs)] - seen[list(pairs.values())]
+    return float(np.linalg.norm(apart, axis=1).mean() / landmark_boxes(seen)[2])
+
+
+def test_bodies_lie_where_they_are_seen(film: Film, bodies: list[LiveBody]) -> None:
+    """Over the landmarks; back from the world by the level camera, too; on the floor,
+    about as far away as in truth."""
     for body in bodies:
-        away = body.pixels[list(pairs)] - film.seen[0][body.frame, list(pairs.values())]
-        side = landmark_boxes(film.seen[0][body.frame])[2]
-        assert np.linalg.norm(away, axis=1).mean() < 0.06 * side
+        assert away(film, body) < 0.06
         before_camera = (body.joints - body.camera) @ LEVEL
         np.testing.assert_allclose(CAMERA.project(before_camera), body.pixels, atol=0.05)
         assert -0.1 < body.joints[:, 1].min() < 0.3
@@ -146,8 +155,17 @@ def test_bodies_lie_where_they_are_seen(film: Film, bodies: list[LiveBody]) -> N
     np.testing.assert_allclose(bodies[0].joints[0, [0, 2]], 0, atol=1e-5)
 
 
+def test_the_fit_moves_bodies_onto_their_landmarks(
+    models: Models, film: Film, bodies: list[LiveBody]
+) -> None:
+    fitted, _ = run(models, film, range(24), fit=True)
+    assert [body.frame for body in fitted] == list(range(24))
+    after, before = (np.mean([away(film, body) for body in found[6:24]]) for found in (fitted, bodies))
+    assert after < 0.7 * before
+
+
 def test_without_delay_bodies_come_with_their_pictures(models: Models, film: Film) -> None:
-    engine = Engine(models, film, film, CAMERA, 30.0, delay=0)  # type: ignore[arg-type]
+    engine = LiveEngine(models, film, film, CAMERA, 30.0, delay=0)  # type: ignore[arg-type]
     assert engine.delay == 0
     for frame in film.frames(range(10)):
         assert [body.frame for body in engine(frame)] == [frame.number]
@@ -244,15 +262,16 @@ class TestTracker:
 
     def test_nothing_grows(self) -> None:
         """Over thousands of frames in which somebody comes and goes."""
-        scene = Scene([(200, 150), (600, 320)], speed=0, present=lambda p, frame: p == 0 or frame % 90 < 30)
-        tracker, picture = LiveTracker(scene, scene), next(scene.frames(1))  # type: ignore[arg-type]
+        scene = Scene([(150, 150), (450, 150)], speed=0, present=lambda p, frame: p == 0 or frame % 90 < 30)
+        tracker = LiveTracker(scene, scene)  # type: ignore[arg-type]
+        picture = next(scene.frames(1))[:300, :600].copy()
         numbers = set()
-        for number in range(3000):
+        for number in range(2000):
             picture[..., 0] = number % 90
             numbers |= set(tracker.follow(number, picture))
             assert len(tracker.known) <= 2 and len(tracker.everyone) <= 3
             assert all(len(p.landmarks) == len(p.frame_ids) <= 30 for p in tracker.everyone)
-        assert len(numbers) == 1 + 3000 // 90 + 1
+        assert len(numbers) == 1 + 2000 // 90 + 1
 
 
 class TestCapture:
@@ -561,9 +580,7 @@ def replayed(film: Film, models: Models, monkeypatch: pytest.MonkeyPatch) -> Fil
             film.now = frame_id
             return super().follow(frame_id, frame)
 
-    monkeypatch.setattr(stream, "landmark_network", lambda *_: film)
-    monkeypatch.setattr(stream, "person_detector", lambda *_: film)
-    monkeypatch.setattr(stream, "load_models", lambda *_, **__: models)
+    monkeypatch.setattr(stream, "load_engine", lambda _: pipeline.Engine(models, film, film))  # type: ignore[arg-type]
     monkeypatch.setattr("lib.live.engine.LiveTracker", Counting)
     return film
 
@@ -571,15 +588,13 @@ def replayed(film: Film, models: Models, monkeypatch: pytest.MonkeyPatch) -> Fil
 def test_a_file_without_dropping_gives_the_same_every_time(
     replayed: Film, clip: Path, tmp_path: Path, bodies: list[LiveBody]
 ) -> None:
-    texts = []
-    for run_ in ("a", "b"):
-        target = tmp_path / run_
-        main([str(clip), "--no-drop", "--focal", "1000", "--jsonl", str(target), "--stats"])
-        texts.append(target.read_text())
+    places = [str(tmp_path / name) for name in ("a", "b")]
+    main([str(clip), "--no-drop", "--focal", "1000", "--jsonl", places[0], "--stats"])
+    statistics = run_live(LiveOptions(str(clip), {"jsonl": places[1]}, drop=False, focal=1000))
+    texts = [Path(place).read_text() for place in places]
     assert texts[0] == texts[1]
     rows = [json.loads(line) for line in texts[0].splitlines()]
     np.testing.assert_allclose([row["poses"] for row in rows], [body.poses for body in bodies], atol=1e-3)
-    statistics = run_live(LiveOptions(str(clip), drop=False))
     assert (statistics.captured, statistics.dropped, statistics.results) == (LENGTH, 0, LENGTH)
     assert 0 < statistics.latency[0] <= statistics.latency[1]
     assert f"{LENGTH} frames, 0 dropped" in str(statistics)

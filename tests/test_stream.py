@@ -54,7 +54,7 @@ def assert_identical(streamed: list[dict[str, np.ndarray]], expected: dict[str, 
             np.testing.assert_array_equal(one[name], value, err_msg=name)
 
 
-@settings(max_examples=8)
+@settings(max_examples=6)
 @given(
     length=st.integers(1, 40),
     step=st.integers(1, 3),

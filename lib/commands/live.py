@@ -6,13 +6,18 @@ import argparse
 import logging
 from collections.abc import Sequence
 
+from ..demo.networks import DETECTORS
 from ..live.engine import PEOPLE
 from ..live.sinks import SINKS
 from ..live.stream import LiveOptions, run_live
+from ..utils.plugins import add_plugin_option, load_plugins
 
 
 def parse_args(argv: Sequence[str] | None = None) -> LiveOptions:
     """The command line; ``--help`` documents it."""
+    early = argparse.ArgumentParser(add_help=False)
+    add_plugin_option(early)
+    load_plugins(early.parse_known_args(argv)[0].plugin)  # which may bring outputs with options of their own
     defaults = LiveOptions("")
     parser = argparse.ArgumentParser(
         description="Bodies from a camera, a stream or a file as it plays, until it ends or Ctrl-C."
@@ -48,9 +53,9 @@ def parse_args(argv: Sequence[str] | None = None) -> LiveOptions:
     parser.add_argument("--focal", type=float, metavar="PX", help="focal length (default: 1.2 longer sides)")
     parser.add_argument(
         "--detector",
-        choices=("full", "heavy"),
+        choices=[*DETECTORS],
         default=defaults.detector,
-        help="landmark network; heavy is more accurate and three times as slow (%(default)s)",
+        help="as of the demo; heavy is more accurate than full and three times as slow (%(default)s)",
     )
     parser.add_argument(
         "--model", default="", help="TCMR checkpoint; default: the official one, else the open one"
@@ -62,7 +67,9 @@ def parse_args(argv: Sequence[str] | None = None) -> LiveOptions:
         "--open_dir", default=defaults.open_dir, help="folder of the open body and networks (%(default)s)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (%(default)s)")
+    add_plugin_option(parser)
     options = vars(parser.parse_args(argv))
+    del options["plugin"]
     targets = {name: options.pop(name) for name in SINKS}
     given = {name: target for name, target in targets.items() if target is not None}
     return LiveOptions(**options, sinks=given)

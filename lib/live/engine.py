@@ -12,7 +12,6 @@ import torch
 from ..data_utils.blazepose import LandmarkNetwork
 from ..demo.models import Models
 from ..demo.tracking import Detector, LiveTracker
-from ..models.inference import PreparedTCMR
 from ..models.landmark_body import LandmarkBody
 from ..motion.camera import Camera
 from ..motion.feet import Skeleton
@@ -60,7 +59,7 @@ class LiveBody:
         return rotmat_to_axis_angle(torch.from_numpy(self.rotmat)).flatten().numpy()
 
 
-class Engine:
+class LiveEngine:
     """Bodies of a stream.
 
     Args:
@@ -88,7 +87,7 @@ class Engine:
     ) -> None:
         self._tracker = LiveTracker(detector, network, fps, largest=person == "largest")
         self._people: dict[int, LivePerson] = {}
-        prepared = PreparedTCMR(models.tcmr, models.cfg.MODEL.PRECISION, 1)
+        prepared = models.tcmr.prepare(models.cfg.MODEL.PRECISION, rows=1)
         self._setting = models, prepared, LandmarkBody(models.body), camera, fps, delay, fit
         self.delay = LivePerson(*self._setting).delay
         self._camera = camera

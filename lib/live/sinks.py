@@ -12,6 +12,7 @@ import numpy as np
 
 from ..utils.errors import UserError
 from ..utils.files import check_writable
+from ..utils.registry import Registry
 from .engine import LiveBody
 from .preview import Preview
 from .sink import Sink
@@ -68,5 +69,6 @@ def as_json(body: LiveBody) -> dict[str, Any]:
     }
 
 
-SINKS: dict[str, type[Sink]] = {"jsonl": JsonLines, "vmc": Vmc, "preview": Preview}
+SINKS: Registry[type[Sink]] = Registry("output")
 """By the names of their options."""
+SINKS.update(jsonl=JsonLines, vmc=Vmc, preview=Preview)

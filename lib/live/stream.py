@@ -12,15 +12,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from ..core.config import choose_device
-from ..demo.models import find_checkpoint, load_models
-from ..demo.networks import landmark_network, person_detector
+from ..demo.pipeline import DemoOptions, load_engine
 from ..models.body import BASE_DATA, OPEN_DATA
 from ..motion.camera import Camera
 from ..utils.errors import Terminated, UserError
 from ..utils.geometry import default_focal
 from .capture import Capture, Frame, Source, open_source
-from .engine import Engine, LiveBody
+from .engine import LiveBody, LiveEngine
 from .sinks import SINKS
 
 log = logging.getLogger(__name__)
@@ -170,24 +168,29 @@ def _check(options: LiveOptions) -> None:
         raise UserError(f"--delay {options.delay}: expected a number of frames, 0 or more")
 
 
-def _prepare(options: LiveOptions, source: Source) -> Callable[[Frame], Engine]:
+def _prepare(options: LiveOptions, source: Source) -> Callable[[Frame], LiveEngine]:
     """Load all networks; the engine is made when the first frame tells the size of the pictures."""
-    device = choose_device(options.device, "cuda" if torch.cuda.is_available() else "cpu")
-    network = landmark_network(options.detector, options.open_dir, options.focal)
-    detector = person_detector(options.detector, options.open_dir, device)
-    checkpoint = find_checkpoint(options.model, options.base_data, options.open_dir)
-    models = load_models(checkpoint, base_data=options.base_data, open_dir=options.open_dir, device=device)
+    networks = load_engine(
+        DemoOptions(
+            model=options.model,
+            base_data=options.base_data,
+            open_dir=options.open_dir,
+            device=options.device,
+            detector=options.detector,
+        )
+    )
+    models, detector = networks.models, networks.detector
+    assert detector is not None
     if not models.extractor.needs_frames:
         torch.set_num_threads(1)  # so small networks, a frame at a time, are faster without others
-    log.info("model: %s (%s features, %s body)", checkpoint, models.extractor.name, models.body.kind)
 
-    def make(frame: Frame) -> Engine:
+    def make(frame: Frame) -> LiveEngine:
         height, width = frame.image.shape[:2]
         camera = Camera(width, height, options.focal or default_focal(width, height))
-        engine = Engine(
+        engine = LiveEngine(
             models,
             detector,
-            network,
+            networks.landmarks.with_focal(camera.focal),
             camera,
             source.fps,
             delay=options.delay,

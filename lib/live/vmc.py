@@ -61,7 +61,7 @@ class Vmc(Sink):
             from pythonosc.udp_client import UDPClient
         except ImportError:
             raise UserError(
-                "--vmc needs the package python-osc: run `pip install python-osc` (or the extra `live`)"
+                "--vmc needs the package python-osc: run `pip install python-osc` (the extra `live`)"
             ) from None
         try:
             self._client = UDPClient(host.strip("[]"), int(port))

@@ -49,7 +49,7 @@ class StreamingPredictor:
         precision: Precision = "fp32",
         return_verts: bool = True,
     ) -> None:
-        self._model = PreparedTCMR(model, precision, 1) if isinstance(model, TCMR) else model
+        self._model = model.prepare(precision, 1) if isinstance(model, TCMR) else model
         network = self._model.model
         self._like, self._size = network.regressor.init_cam, network.feature_size
         self._verts = return_verts
