@@ -151,6 +151,7 @@ def live(options: LiveOptions, statistics: Statistics | None = None) -> Iterator
         except KeyboardInterrupt as interrupt:
             if isinstance(interrupt, Terminated):
                 raise
+            return
         if engine is None:
             raise UserError(f"{source.name}: gives no picture; is it on, and used by no other program?")
         bodies = engine.finish()
