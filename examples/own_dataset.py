@@ -1,6 +1,6 @@
 """A dataset of your own. Run as a program, this writes its databases: toy ones, replace the numbers by yours.
 
-python examples/own_dataset.py data/preprocessed_data
+python examples/own_dataset.py data/preprocessed_data  (after pip install .)
 python train.py --plugin examples/own_dataset.py --cfg configs/open.yaml \
     --opts TRAIN.DATASETS_3D "['Mine']" TRAIN.DATASET_EVAL Mine MODEL.FEATURE_SMOOTH 0.0
 python evaluate.py --plugin examples/own_dataset.py --dataset mine --cfg configs/open.yaml \

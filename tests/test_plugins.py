@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from lib.core.config import from_dict, get_cfg_defaults, load_config, merge_opts, to_dict
+from lib.core.loss import TCMRLoss, other_weights
+from lib.dataset.datasets import DATASETS, DatasetSpec, database_path, get_spec, register_dataset
 from lib.utils.errors import UserError
 from lib.utils.plugins import load_plugins
 from lib.utils.registry import Registry
+from tests.trainer_tools import CONFIGS
 
 
 def test_registry() -> None:
@@ -70,3 +74,38 @@ def test_plugins_that_cannot_be_run(tmp_path: Path) -> None:
     for _ in range(2):  # a failed one is not taken for loaded
         with pytest.raises(ZeroDivisionError):
             load_plugins([tmp_path / "broken.py"])
+
+
+def test_weights_of_own_loss_terms() -> None:
+    cfg = load_config(CONFIGS / "open.yaml", ["LOSS.EXTRA.limbs", "2", "LOSS.VELOCITY_W", "0.5"])
+    weights = {"velocity_2d": 150, "velocity_3d": 150, "velocity_pose": 30, "limbs": 2}
+    assert other_weights(cfg.LOSS) == weights
+    assert from_dict(to_dict(cfg)).LOSS.EXTRA == {"limbs": 2}  # of a checkpoint, whoever has the plugin
+    with pytest.raises(UserError, match=r"^LOSS\.EXTRA: there is no loss term 'limbs'"):
+        TCMRLoss(others=other_weights(cfg.LOSS))
+    for value, message in (
+        ("-1", "at least 0"),
+        ("much", "could not convert"),
+        ("nan", "at least 0"),
+        ("inf", "finite"),
+    ):
+        with pytest.raises(UserError, match=rf"LOSS\.EXTRA\.limbs.*{message}"):
+            load_config(CONFIGS / "open.yaml", ["LOSS.EXTRA.limbs", value])
+
+
+def test_datasets_are_told_apart_by_name_and_key() -> None:
+    for spec in (DatasetSpec("Open", "mine"), DatasetSpec("Mine", "open")):
+        with pytest.raises(UserError, match=r"'[Oo]pen'"):
+            register_dataset(spec)
+    cfg = get_cfg_defaults()
+    with pytest.raises(UserError, match="names no database"):
+        merge_opts(cfg, ["DATASET.FILES.mine_train", "x.pt"])
+    assert from_dict({"DATASET": {"FILES": {"mine_train": "x.pt"}}}).DATASET.FILES.mine_train == "x.pt"
+    try:
+        spec = register_dataset(DatasetSpec("Mine", "mine"))
+        assert get_spec("mine") is get_spec("Mine") is spec
+        assert database_path(spec, "val", cfg).name == "mine_val_db.pt"
+        merge_opts(cfg, ["DATASET.FILES.mine_train", "x.pt"])
+        assert database_path(spec, "train", cfg).name == "x.pt"
+    finally:
+        DATASETS.pop("Mine", None)

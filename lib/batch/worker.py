@@ -134,6 +134,7 @@ def on_any_machine(options: DemoOptions) -> DemoOptions:
         options,
         model=absolute(options.model),
         cfg=absolute(options.cfg),
+        plugin=tuple(map(absolute, options.plugin)),
         base_data=absolute(options.base_data),
         open_dir=absolute(options.open_dir),
     )
@@ -149,5 +150,6 @@ def options_digest(options: DemoOptions) -> str:
     values = {name: value for name, value in asdict(options).items() if name not in _OF_NO_RESULT}
     values["model"] = sha256(find_checkpoint(options.model, options.base_data, options.open_dir))
     values["cfg"] = sha256(options.cfg) if options.cfg else ""
+    values["plugin"] = [sha256(file) for file in options.plugin]
     text = json.dumps([__version__, values], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

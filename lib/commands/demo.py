@@ -13,7 +13,7 @@ from ..demo.drawing import VIEWS
 from ..demo.networks import DETECTORS, HEAVY_THREADS
 from ..demo.pipeline import DemoOptions, run_demo
 from ..motion.exporters import EXPORTERS
-from ..utils.plugins import add_plugin_option, load_plugins
+from ..utils.plugins import add_plugin_option
 
 OLD_DETECTORS = ("yolo", "maskrcnn")
 IGNORED = {
@@ -203,8 +203,7 @@ def _frame_rate(text: str) -> Fraction:
 def options_of(args: argparse.Namespace) -> dict[str, Any]:
     """The fields of :class:`DemoOptions` on a parsed command line; warns of options without effect."""
     options = vars(args)
-    load_plugins(options.pop("plugin"))
-    options["export"] = tuple(args.export)
+    options["export"], options["plugin"] = tuple(args.export), tuple(args.plugin)
     for name, reason in IGNORED.items():
         if options.pop(name) is not None:
             logging.warning("--%s has no effect: %s", name, reason)

@@ -32,6 +32,7 @@ from ..motion.world import Up
 from ..utils.colours import colour_name
 from ..utils.errors import UserError, fault
 from ..utils.files import atomic_write, only_process
+from ..utils.plugins import load_plugins
 from ..utils.prefetch import map_ahead, prefetch
 from ..video.video import FrameSource, ImageFolder, VideoFile, VideoWriter
 from .camera_watch import CameraWatch
@@ -86,6 +87,7 @@ class DemoOptions:
     lock_feet: bool = True
     cfg: str = ""
     opts: Sequence[str] = ()
+    plugin: Sequence[str] = ()
     render: bool = True
     wireframe: bool = False
     view: View = ""
@@ -109,8 +111,9 @@ def load_engine(options: DemoOptions) -> Engine:
     """The networks that the options ask for.
 
     Raises:
-        UserError: a checkpoint or an asset is missing or unusable.
+        UserError: a checkpoint, an asset or a plugin is missing or unusable.
     """
+    load_plugins(options.plugin)
     device = choose_device(options.device, "cuda" if torch.cuda.is_available() else "cpu")
     checkpoint = find_checkpoint(options.model, options.base_data, options.open_dir)
     engine = Engine(
@@ -285,7 +288,8 @@ def write_results(
 
 
 def check_options(options: DemoOptions) -> None:
-    """UserError if the value of an option makes no sense."""
+    """UserError if the value of an option makes no sense. Loads plugins, which may add values."""
+    load_plugins(options.plugin)
     parse_smoothing(options.smooth)
     parse_heights(options.height)
     if options.vid_file and options.img_dir:
