@@ -87,6 +87,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="FILE",
         help="follow the people in these boxes: MOT text, lines of frame,person,left,top,width,height",
     )
+    people.add_argument(
+        "--poses",
+        default="",
+        metavar="FILE",
+        help="SMPL estimates of another method, frame by frame, to be made consistent: .npz, docs/poses.md",
+    )
     people.add_argument("--save_tracks", action="store_true", help="write tracks.txt, such a file")
 
     model = parser.add_argument_group("model")

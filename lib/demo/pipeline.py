@@ -19,7 +19,10 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from yacs.config import CfgNode
 
 from ..core.config import choose_device
+from ..data_utils.pose_files import PoseEstimates, pose_tracks, read_poses
 from ..models.body import BASE_DATA, OPEN_DATA
+from ..models.extractors import LandmarkTrack, PosesExtractor, PoseTrack
+from ..motion.camera import Camera
 from ..motion.exporters import check_formats, export_scene
 from ..motion.height import SHORTEST, TALLEST
 from ..motion.motion import Scene
@@ -41,7 +44,7 @@ from .networks import find_asset, landmark_network, person_detector
 from .reconstruct import Stopwatch, progress_bar, reconstruct
 from .render import Renderer
 from .track_files import choose_people, read_boxes, save_boxes, track_boxes
-from .tracking import MIN_SECONDS, Track, track_people
+from .tracking import MIN_SECONDS, track_people
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +74,7 @@ class DemoOptions:
     fps: Fraction | float | None = None
     min_seconds: float = MIN_SECONDS
     tracks: str = ""
+    poses: str = ""
     save_tracks: bool = False
     person: str = "all"
     device: str = "auto"
@@ -107,17 +111,24 @@ def run_demo(options: DemoOptions) -> list[Path]:
     stopwatch = Stopwatch()
     check_options(options)
     boxes = read_boxes(options.tracks) if options.tracks else None
+    estimates = read_poses(options.poses) if options.poses else None
     heights = parse_heights(options.height)
     source = open_source(options)
     info = source.info
     _check_writable(result_folder(options.output_folder, source), options)
     log.info("%s: %dx%d, %.2f frames per second", source.name, info.width, info.height, float(info.fps))
-    camera = film_camera(source, options.focal)
+    told = None if estimates is None or estimates.focal is None else float(np.median(estimates.focal))
+    camera = film_camera(source, options.focal or told)
     with stopwatch("loading"):
         device = choose_device(options.device, "cuda" if torch.cuda.is_available() else "cpu")
-        network = landmark_network(options.detector, options.open_dir, camera.focal)
-        detector = None if boxes else person_detector(options.detector, options.open_dir, device)
-        checkpoint = find_checkpoint(options.model, options.base_data, options.open_dir)
+        network = detector = None
+        if estimates is None:
+            network = landmark_network(options.detector, options.open_dir, camera.focal)
+        if estimates is None and boxes is None:
+            detector = person_detector(options.detector, options.open_dir, device)
+        checkpoint = find_checkpoint(
+            options.model, options.base_data, options.open_dir, poses=estimates is not None
+        )
         models = load_models(
             checkpoint,
             base_data=options.base_data,
@@ -128,6 +139,7 @@ def run_demo(options: DemoOptions) -> list[Path]:
             cfg_file=options.cfg,
             opts=options.opts,
         )
+    check_features(models, options)
     log.info("model: %s (%s features, %s body)", checkpoint, models.extractor.name, models.body.kind)
 
     moments: list[Fraction] = []
@@ -139,12 +151,19 @@ def run_demo(options: DemoOptions) -> list[Path]:
         prefetch(source.timed(), _FRAMES_AHEAD) as timed,
     ):
         frames, fps = watch.watching(_noting_times(timed, moments, bar.update)), float(info.fps)
-        if boxes:
+        tracks: Sequence[LandmarkTrack | PoseTrack] = []
+        if estimates is not None:
+            for _ in frames:
+                pass
+        elif boxes:
+            assert network is not None
             tracks = track_boxes(frames, boxes, network, fps=fps)
         else:
-            assert detector is not None
+            assert network is not None and detector is not None
             tracks = track_people(frames, detector, network, fps=fps, min_seconds=options.min_seconds)
     n_frames = len(moments)
+    if estimates is not None:
+        tracks = estimated_tracks(estimates, models, camera, measured_fps(moments, info.fps), n_frames)
     if not tracks:
         raise UserError(_nobody(source, n_frames, options))
     camera_moves = watch.camera_moves(tracks)  # before people are left out: nobody is background
@@ -186,11 +205,46 @@ def run_demo(options: DemoOptions) -> list[Path]:
     return files
 
 
+def estimated_tracks(
+    estimates: PoseEstimates, models: Models, camera: Camera, fps: float, n_frames: int
+) -> list[PoseTrack]:
+    """The people of ``--poses``. UserError if the film is shorter than the file says."""
+    if estimates.frame_ids.max() >= n_frames:
+        raise UserError(
+            f"--poses {estimates.path}: has frame {estimates.frame_ids.max()}, counted from 0, but the film "
+            f"has {n_frames} frames; is it the film that the poses were estimated from?"
+        )
+    if estimates.body != models.body.kind:
+        log.info(
+            "shapes are the mean: --poses has the %s body's, meshes are the %s body",
+            estimates.body,
+            models.body.kind,
+        )
+    width, height, focal = camera.width, camera.height, camera.focal
+    return pose_tracks(estimates, models.body, width=width, height=height, focal=focal, fps=fps)
+
+
+def check_features(models: Models, options: DemoOptions) -> None:
+    """UserError if the model reads estimates of poses and there are none, or the other way round."""
+    name = models.extractor.name
+    if (name == PosesExtractor.name) != bool(options.poses):
+        what = "needs --poses FILE" if name == PosesExtractor.name else "cannot read --poses"
+        raise UserError(
+            f"--model {options.model} has {name} features, so that it {what}; choose another model"
+        )
+    if options.poses and options.fit:
+        raise UserError("--fit moves bodies onto landmarks, and with --poses there are none: leave it out")
+
+
 def check_options(options: DemoOptions) -> None:
     """UserError if the value of an option makes no sense."""
     parse_smoothing(options.smooth)
     if options.vid_file and options.img_dir:
         raise UserError("both --vid_file and --img_dir are given; expected one of them")
+    if options.poses and options.tracks:
+        raise UserError(
+            "both --poses and --tracks are given; expected one of them: poses tell where people are"
+        )
     check_formats(options.export, "--export")
     if options.fps is not None and not 0 < options.fps < 1e5:
         raise UserError(f"--fps {options.fps}: expected a number of frames per second")
@@ -301,7 +355,9 @@ def _nobody(source: FrameSource, n_frames: int, options: DemoOptions) -> str:
     )
 
 
-def _long_enough(tracks: list[Track], cfg: CfgNode) -> list[Track]:
+def _long_enough(
+    tracks: Sequence[LandmarkTrack | PoseTrack], cfg: CfgNode
+) -> list[LandmarkTrack | PoseTrack]:
     """Tracks that the configured windows fit into. UserError if there is none."""
     needed = cfg.DATASET.SEQLEN if cfg.COMPAT.STATIC_BORDERS else 1
     kept = [track for track in tracks if len(track.frame_ids) >= needed]

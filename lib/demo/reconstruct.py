@@ -12,7 +12,7 @@ from tqdm import tqdm
 from yacs.config import CfgNode
 
 from ..data_utils.boxes import scale_bboxes
-from ..models.extractors import LandmarkExtractor, PersonTrack, StaticFeatures
+from ..models.extractors import LandmarkExtractor, LandmarkTrack, PersonTrack, StaticFeatures
 from ..models.landmark_body import LandmarkBody
 from ..models.predict import Borders, predict_sequence, window_step
 from ..motion.camera import Camera
@@ -96,7 +96,7 @@ def reconstruct(
         for track, static, output in zip(tracks, features, predictions):
             boxes = scale_bboxes(static.bboxes, CROP_SCALE)
             fitted = None
-            if wanted:
+            if wanted and isinstance(track, LandmarkTrack):
                 fitted = fit_track(
                     body,
                     output["rotmat"],

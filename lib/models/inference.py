@@ -7,11 +7,10 @@ from torch import Tensor
 
 from .precision import Precision, check_precision, tf32
 from .recurrence import PreparedProduct, Product
-from .regressor import CAM_SIZE, POSE_SIZE, SHAPE_SIZE
+from .regressor import STATE, STATE_SIZE
 from .tcmr import TCMR
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-_STATE = (POSE_SIZE, SHAPE_SIZE, CAM_SIZE)
 
 
 class PreparedTCMR:
@@ -40,7 +39,13 @@ class PreparedTCMR:
         encoder = model.encoder
         with torch.no_grad():
             self._layers = encoder.prepared_layers(dtype, rows)
-            matrix, self._offset = model.regressor.as_affine()
+            regressor = model.regressor
+            matrix, self._offset = regressor.as_affine()
+            self._carry: Tensor | None = None
+            if model.starts_from_feature:  # rather than from the mean, which the offset holds
+                self._carry = regressor.carry()
+                mean = torch.cat((regressor.init_pose, regressor.init_shape, regressor.init_cam), dim=1)[0]
+                self._offset = self._offset - self._carry @ mean
             attention = encoder.attention.fc
             followers = torch.cat((attention.weight, matrix))
             self._attention_size = len(attention.weight)
@@ -58,8 +63,11 @@ class PreparedTCMR:
             states = self.model.encoder.window_states(frames, windows, self._layers)
         branches = [product(state.relu()) for product, state in zip(self._branches, states)]
         parts = torch.stack(branches, dim=1)  # (N, 3, attention + 157)
-        attention, regressed = parts.split((self._attention_size, sum(_STATE)), dim=2)
+        attention, regressed = parts.split((self._attention_size, STATE_SIZE), dim=2)
         scores = self.model.encoder.attention.attention(attention.flatten(1)).softmax(dim=-1)
         state = torch.einsum("nb,nbs->ns", scores, regressed) + self._offset
-        pose, shape, cam = state.split(_STATE, dim=1)
+        if self._carry is not None:
+            middle = windows[:, self.model.encoder.mid_frame]
+            state = state + frames[middle, :STATE_SIZE] @ self._carry.T
+        pose, shape, cam = state.split(STATE, dim=1)
         return {**self.model.regressor.body_of(pose, shape, cam, J_regressor, return_verts), "scores": scores}
