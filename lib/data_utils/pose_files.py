@@ -117,11 +117,9 @@ def read_poses(path: str | Path, what: str = "--poses") -> PoseEstimates:
     path = Path(path)
     names = [name for names in _KEYS.values() for name in names]
     data = load_arrays(path, f"{what} file", (), names)
-    file = _File(f"{what} {path}", {k: v for k, v in data.items() if v.dtype.kind in "?biuf" or k == "body"})
+    file = _File(f"{what} {path}", data)
     rotmat = file.rotations()
     file.rows = n = len(rotmat)
-    if not n:
-        raise UserError(f"{what} {path}: holds no frame")
     boxes = file.numbers("boxes", (4,))
     cam = file.numbers("cam", (3,))
     transl = file.numbers("transl", (3,))
@@ -133,8 +131,8 @@ def read_poses(path: str | Path, what: str = "--poses") -> PoseEstimates:
         raise file.wrong("transl", "lie behind the camera: expected metres with z away from it")
     if transl is None and boxes is None:
         raise UserError(
-            f"{what} {path} does not tell where people are: add boxes (T, 4) cx, cy, w, h px, with cam "
-            "(T, 3) if there are crop cameras s, tx, ty; or transl (T, 3) metres with focal, px (docs/poses.md)"
+            f"{what} {path} does not tell where people are: add boxes (T, 4) cx, cy, w, h px, with the cam "
+            "(T, 3) s, tx, ty of their crops; or transl (T, 3) m with focal, px (docs/poses.md)"
         )
     frame_ids, person_ids = file.ids("frame_ids", np.arange(n)), file.ids("person_ids", np.ones(n, int))
     pairs = np.stack([person_ids, frame_ids], 1)
@@ -163,8 +161,8 @@ class _File:
 
     def finite(self, key: str, limit: str = "") -> np.ndarray:
         value = self.data[self.name(key)]
-        if value.dtype.kind not in "?biuf":
-            raise self.wrong(key, f"holds {value.dtype}, expected numbers")
+        if value.dtype.kind not in "?biuf" or not value.size:
+            raise self.wrong(key, f"holds {value.dtype if value.size else 'nothing'}, expected numbers")
         with np.errstate(over="ignore"):
             value = value.astype(np.float32)
         bad = np.flatnonzero(~np.isfinite(value.reshape(len(value) if value.ndim else 1, -1)).all(1))
@@ -242,7 +240,7 @@ class _File:
         value = value[None] if value.ndim == 1 else value
         if value.ndim != 2 or value.shape[1] < 10 or len(value) not in (1, self.rows):
             raise self.wrong("betas", f"has shape {value.shape}, expected (10,) or ({self.rows}, 10)")
-        return np.ascontiguousarray(np.broadcast_to(value[:, :10], (self.rows, 10)))
+        return np.array(np.broadcast_to(value[:, :10], (self.rows, 10)))
 
     def body(self) -> str:
         kind = str(self.data["body"]) if "body" in self.data else "smpl"

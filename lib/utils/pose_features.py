@@ -7,6 +7,7 @@ and how far the frame's own rotations are from it. The mean is what the regresso
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ _ROUNDS = 3
 _AMPLIFIED = 4.0  # what is left has about the size of a rotation then
 _BLOCK, _FASTEST = 1024, 240.0  # frames at once; per second, beyond which means are over fewer of a second
 POSE_FINGERPRINT = hashlib.blake2b(
-    f"poses 1 {SIGMA} {PEAK} {_FAR} {_ROUNDS} {_AMPLIFIED}".encode(), digest_size=8
+    f"poses 2 {SIGMA} {PEAK} {_FAR} {_ROUNDS} {_AMPLIFIED}".encode(), digest_size=8
 ).hexdigest()
 """There are no weights: the definition tells these features from others."""
 
@@ -40,13 +41,24 @@ def robust_mean(values: Tensor, sigma: float = SIGMA, margin: int = 0) -> Tensor
     index = (frames[:, None] + offsets).clamp(0, length - 1)
     windows = values[..., index, :, :]  # (..., T, W, J, D)
     weights = torch.exp(-0.5 * (offsets / sigma) ** 2).to(values)[:, None]
-    start = windows[..., reach - 1 : reach + 2, :, :].median(dim=-3)[0]
-    mean = start
+    near = min(reach, int(2 * sigma))  # up to that many wrong frames in a row are outvoted
+    mean = _median(windows[..., reach - near : reach + near + 1, :, :].unbind(dim=-3))
     for _ in range(_ROUNDS):
         square = ((windows - mean[..., None, :, :]) ** 2).sum(-1)
         chosen = weights / (1 + square / _FAR**2)
         mean = (chosen[..., None] * windows).sum(-3) / chosen.sum(-2)[..., None]
     return mean
+
+
+def _median(values: Sequence[Tensor]) -> Tensor:
+    """Median, number by number, of an odd count of tensors: sorted by exchanging neighbours, which is ten
+    times as fast as ``torch.median`` over a dimension of nine."""
+    ordered, count = list(values), len(values)
+    for turn in range(count):
+        for i in range(turn % 2, count - 1, 2):
+            a, b = ordered[i : i + 2]
+            ordered[i : i + 2] = torch.minimum(a, b), torch.maximum(a, b)
+    return ordered[count // 2]
 
 
 def pose_features(
