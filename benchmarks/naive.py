@@ -22,6 +22,7 @@ from lib.models.encoder import PoseForecast
 from lib.models.regressor import Regressor
 from lib.models.smpl import SMPL
 from lib.models.tcmr import TCMR
+from lib.models.temporal import TemporalEncoder
 from lib.utils.geometry import axis_angle_to_rotmat, project, rot6d_to_rotmat, rotmat_to_axis_angle
 from lib.utils.keypoints import H36M_TO_J14, SMPL49_MAP, convert_kps
 
@@ -31,8 +32,9 @@ WINDOW_BATCH = 8  # windows that the original's evaluation predicts at once
 # ------------------------------------------------------------------------ the network
 
 
-def encode(encoder: PoseForecast, windows: Tensor, is_train: bool = False) -> tuple[Tensor, Tensor]:
+def encode(encoder: TemporalEncoder, windows: Tensor, is_train: bool = False) -> tuple[Tensor, Tensor]:
     """:meth:`PoseForecast.forward` of windows (N, T, F) by ``torch.nn.GRU``, all steps of all layers."""
+    assert isinstance(encoder, PoseForecast)
     frames, middle = windows.transpose(0, 1), windows.shape[1] // 2
     current = encoder.linear_cur(encoder.gru_cur(frames)[0][middle].relu())
     before = encoder.linear_bef(encoder.gru_bef(frames[:middle])[0][-1].relu())

@@ -72,6 +72,7 @@ def make_scene(body: BodyData) -> Scene:
                 joints3d=joints,
                 joints2d=camera.project(joints + seen.transl[:, None]).astype(np.float32),
                 attention=np.full((n, 3), 1 / 3, np.float32),
+                fps=FPS,
             )
         )
     return Scene(

@@ -32,7 +32,7 @@ def walk(body: BodyData, seed: int, length: int = 120, fps: float = 30.0) -> tup
     return Placed(placed.rotmat, (placed.transl - middle).astype(np.float32)), betas
 
 
-def make_motion(person_id: int, placed: Placed, betas: np.ndarray) -> Motion:
+def make_motion(person_id: int, placed: Placed, betas: np.ndarray, fps: float = 30.0) -> Motion:
     n = len(placed.transl)
     return Motion(
         person_id=person_id,
@@ -45,6 +45,7 @@ def make_motion(person_id: int, placed: Placed, betas: np.ndarray) -> Motion:
         joints3d=np.zeros((n, 49, 3), np.float32),
         joints2d=np.zeros((n, 49, 2), np.float32),
         attention=np.zeros((n, 3), np.float32),
+        fps=fps,
     )
 
 
@@ -60,7 +61,7 @@ def scene_of(
     motions = []
     for number, (placed, betas) in enumerate(people, start=1):
         pelvis = Skeleton.of(body, betas).rest[0]
-        motions.append(make_motion(number, placed.moved(turn, -turn @ EYE, pelvis), betas))
+        motions.append(make_motion(number, placed.moved(turn, -turn @ EYE, pelvis), betas, fps))
     return Scene(
         name="walk",
         people=tuple(motions),

@@ -52,6 +52,7 @@ def test_schema_holds_the_original_keys() -> None:
         "COMPAT.FLOAT16_TARGETS", "COMPAT.VALIDATION", "TRAIN.MOT_DISCR.SEQUENCES",
         "TRAIN.PRECISION", "TRAIN.COMPILE", "TRAIN.ACCUMULATE", "MODEL.PRECISION",
         "TRAIN.RUN_LENGTH", "LOSS.VELOCITY_W", "TRAIN.SAVE_EVERY", "MODEL.FEATURE_SMOOTH", "DATASET.MOTIONS",
+            "LOSS.EXTRA",
     }  # fmt: skip
     keys = set(leaves(to_dict(cfg)))
     assert added <= keys

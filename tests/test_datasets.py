@@ -210,7 +210,7 @@ def test_file_names() -> None:
 
 def test_mistakes_are_explained(tmp_path: Path) -> None:
     cfg = config(T4_OTHER)
-    with pytest.raises(UserError, match=r"COCO.*unknown"):
+    with pytest.raises(UserError, match=r"no dataset 'COCO'"):
         training_set(["COCO"], cfg, with_3d=True)
     with pytest.raises(UserError, match="DATASETS_2D"):
         training_set(["Insta"], cfg, with_3d=True)

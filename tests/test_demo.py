@@ -15,13 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import cv2
 import numpy as np
 import pytest
 import torch
-from tqdm import tqdm
 
 from lib.commands import demo as command
 from lib.core.config import dump_yaml, get_cfg_defaults, to_dict
@@ -37,6 +37,7 @@ from lib.demo.render import Renderer
 from lib.demo.tracking import Track, landmark_boxes
 from lib.models.body import load_body
 from lib.models.extractors import (
+    Extractor,
     LandmarkExtractor,
     SpinExtractor,
     StaticFeatures,
@@ -121,7 +122,9 @@ def video(tmp_path_factory) -> Path:
 
 
 def no_networks(monkeypatch):
-    monkeypatch.setattr(pipeline, "landmark_network", lambda *_: None)
+    monkeypatch.setattr(
+        pipeline, "landmark_network", lambda *_: SimpleNamespace(with_focal=lambda focal: None)
+    )
     monkeypatch.setattr(pipeline, "person_detector", lambda detector, open_dir, device: object())
 
 
@@ -233,7 +236,7 @@ def test_working_ahead_changes_no_feature(spin, monkeypatch):
         np.testing.assert_array_equal(static.values, expected[rows])
 
 
-class StoredFeatures:
+class StoredFeatures(Extractor):
     """An extractor that returns what it was given."""
 
     name, feature_size, needs_frames = "spin", 2048, False
@@ -273,8 +276,7 @@ def golden_scene(golden, golden_models):
 def test_predictions_equal_the_original(golden, golden_models, smpl_body):
     width, height = golden["img_wh"].tolist()
     (static,) = golden_models.extractor([], [])
-    with tqdm(disable=True) as bar:
-        output = predict_track(golden_models, static, 30, bar)
+    output = predict_track(golden_models, static, 30)
     theta = output["theta"]
     np.testing.assert_allclose(theta[:, :3], golden["pred_cam"], atol=1e-5)
     np.testing.assert_allclose(theta[:, 75:], golden["betas"], atol=1e-5)
@@ -434,7 +436,7 @@ def test_wrong_checkpoints_are_user_errors(open_dir, open_body, tmp_path):
         load_landmark_net(tmp_path / "spin.pth.tar")
     with pytest.raises(UserError, match="spin_model_checkpoint"):
         get_extractor("spin", open_body, base_data=tmp_path)
-    with pytest.raises(UserError, match="EXTRACTOR is"):
+    with pytest.raises(UserError, match="there is no extractor 'other'; expected any of spin, landmarks"):
         get_extractor("other", open_body)
 
 

@@ -461,7 +461,7 @@ def test_official_bodies_are_taken_from_where_they_are(scene, smpl_body, base_da
 @pytest.mark.parametrize(
     ("changes", "to", "message"),
     [
-        ({}, "glb,fbx", "--to: there is no format 'fbx'; expected any of npz,bvh,glb,json,trc,obj,pkl"),
+        ({}, "glb,fbx", "--to: there is no format 'fbx'; expected any of npz, bvh, glb, json, trc, obj, pkl"),
         ({}, "", "--to: there is no format ''"),
         ({"body": "smpl"}, "glb", "gender neutral needs .*SMPL_NEUTRAL.pkl, which does not exist"),
         ({"body": "smpl", "gender": "female"}, "glb", "gender female needs .*SMPL_FEMALE.pkl"),

@@ -274,6 +274,18 @@ def test_velocities_of_parts_add_up_to_the_whole() -> None:
     assert alone.keys() == {"velocity_2d"}
 
 
+def test_velocities_are_terms_of_the_loss() -> None:
+    pred, target_2d, target_3d = random_runs(3)
+    pred = {**pred, "theta": torch.zeros(21, 3, 85)}
+    targets = expand_targets(target_2d), expand_targets(target_3d)
+    loss = TCMRLoss(0, 0, 0, 0, others={"velocity_2d": 2, "velocity_3d": 3, "velocity_pose": 4})
+    total, terms = loss(pred, *targets, run_length=3)
+    expected = velocity_terms(pred, target_2d, target_3d)
+    weighted = {name: weight * expected[name] for weight, name in enumerate(expected, start=2)}
+    torch.testing.assert_close({name: terms[name] for name in weighted}, weighted)
+    torch.testing.assert_close(total, sum(weighted.values()))
+
+
 # ------------------------------------------------------------------------ for both
 
 

@@ -25,7 +25,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / "downloads" / f"{name}.tflite").touch()
     find = networks.asset_path
     monkeypatch.setattr(networks, "asset_path", lambda name, folder=tmp_path / "no": find(name, folder))
-    monkeypatch.setattr(networks, "LandmarkNetwork", lambda path, threads, focal: path.stem)
+    monkeypatch.setattr(networks, "LandmarkNetwork", lambda path, threads: path.stem)
     monkeypatch.setattr(networks, "PersonDetector", lambda path, threads: path.stem)
     return tmp_path
 

@@ -20,10 +20,10 @@ from lib.core.plots import (
     joint_distances,
     write_plots,
 )
-from lib.core.protocol import FRAME_RATES, FrameRate, Protocol
+from lib.core.protocol import Protocol
 from lib.core.published import published
 from lib.core.report import report, results, write_json, write_report
-from lib.dataset.datasets import DATASETS, TITLES
+from lib.dataset.datasets import DATASETS, TITLES, FrameRate
 from lib.utils.keypoints import JOINT_NAMES
 
 TABLE4 = "repr_table4_3dpw_model"
@@ -66,7 +66,8 @@ PROTOCOL = Protocol(
     smoothed=False,
     fitted=False,
     root_aligned_verts=False,
-    frame_rate=FRAME_RATES["3dpw"],
+    frames=DATASETS["ThreeDPW"].frames,
+    frame_rate=DATASETS["ThreeDPW"].frame_rate,
 )
 
 
@@ -104,13 +105,12 @@ def test_frames_not_sequences_are_averaged_and_units_follow_the_frame_rate() -> 
     assert content["per_sequence"]["walk_1"]["num_poses"] == 30
     assert results(evaluation(frame_rate=FrameRate(25, "")))["accel_err_m_s2"] == pytest.approx(6.25)
     assert "accel_err_m_s2" not in results(evaluation(frame_rate=FrameRate(None, "several")))
-    assert {key: rate.fps for key, rate in FRAME_RATES.items()} == {
+    assert {spec.key: spec.frame_rate.fps for spec in DATASETS.values() if spec.eval_joints} == {
         "3dpw": 30,
         "mpii3d": 25,
         "h36m": 25,
         "open": 30,
     }
-    assert set(FRAME_RATES) == {spec.key for spec in DATASETS.values() if spec.eval_joints}
 
 
 def test_frames_left_out_are_added_up() -> None:
@@ -131,7 +131,8 @@ def test_published_numbers_belong_to_one_title_and_dataset() -> None:
         content = evaluation(**other)
         assert results(content)["published"] == {}
         assert ", published" not in report(content)
-    counts = {title: sum(bool(published(title, key)[0]) for key in FRAME_RATES) for title in TITLES}
+    keys = [spec.key for spec in DATASETS.values()]
+    counts = {title: sum(bool(published(title, key)[0]) for key in keys) for title in TITLES}
     assert sorted(counts.values()) == [1, 1, 1, 1, 2]  # table 4's second model has two datasets
 
 

@@ -115,6 +115,7 @@ def test_joints_follow(open_body) -> None:
         joints3d=zeros,
         joints2d=zeros[..., :2],
         attention=zeros[:, 0],
+        fps=FPS,
     )
     smpl = SMPL(open_body)
     assert smooth_motion(motion, parse_smoothing("0"), smpl, camera, FPS) is motion

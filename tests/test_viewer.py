@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import subprocess
 import sys
@@ -67,6 +68,7 @@ def person(person_id: int, start: int, n: int, x: float) -> Motion:
         joints3d=np.zeros((n, 49, 3), np.float32),
         joints2d=np.zeros((n, 49, 2), np.float32),
         attention=rng.dirichlet(np.ones(3), n).astype(np.float32),
+        fps=FPS,
     )
 
 
@@ -380,6 +382,22 @@ def test_attention_of_the_chosen_person_is_told(page: Any, scene: Scene) -> None
 
 
 @needs_browser
+def test_without_attention_there_is_no_chart_of_it(page: Any, html: Path, scene: Scene) -> None:
+    assert page.locator("#attention-chart").is_visible()
+    values = scene.people[0].attention
+    ours, none = (base64.b64encode(array.tobytes()).decode() for array in (values, 0 * values))
+    text = html.read_text(encoding="utf-8")
+    assert ours in text
+    changed = html.with_name(f"{html.name}.changed.html")
+    changed.write_text(text.replace(ours, none), encoding="utf-8")
+    open_page(page, changed)
+    page.evaluate("tcmr.show(5)")
+    assert page.locator("#contacts").is_visible() and not page.locator("#attention-chart").is_visible()
+    page.locator("#people .choose").nth(1).click()
+    assert page.locator("#attention-chart").is_visible()
+
+
+@needs_browser
 def test_the_button_saves_the_scene_that_is_exported(
     page: Any, scene: Scene, open_body: BodyData, tmp_path: Path
 ) -> None:
@@ -447,7 +465,8 @@ def test_moving_cameras_and_strange_rates(
     chromium: Any, scene: Scene, open_body: BodyData, video: Path, fps: float
 ) -> None:
     path = video.with_name("moving.html")
-    write_viewer(replace(scene, camera_moves=True, fps=fps), open_body, VideoFile(video), path)
+    people = tuple(replace(motion, fps=fps) for motion in scene.people)
+    write_viewer(replace(scene, people=people, camera_moves=True, fps=fps), open_body, VideoFile(video), path)
     page = chromium.new_page()
     open_page(page, path)
     assert "camera moves" in page.text_content("#note")

@@ -13,9 +13,13 @@ from ..utils.errors import leave_on_signals, run_command
 
 VERBS = {  # verb: its module, what it does
     "demo": (".demo", "reconstruct everybody in a video"),
+    "batch": (".batch", "reconstruct everybody in all videos of a folder, on any number of machines"),
     "train": (".train", "train a temporal encoder"),
     "evaluate": (".evaluate", "measure a checkpoint on a dataset"),
     "export": ("..motion.export", "write a reconstructed scene for other programs"),
+    "info": (".info", "what is installed, what is found where, which commands work"),
+    "bench": (".bench", "how fast this machine is"),
+    "assets": ("..data_utils.open_assets", "fetch the landmark networks and the sample video"),
     "viewer": ("..motion.viewer", "make viewer.html of a reconstructed scene"),
 }
 

@@ -7,11 +7,13 @@ import logging
 import os
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
 from ..demo.drawing import VIEWS
 from ..demo.networks import DETECTORS, HEAVY_THREADS
 from ..demo.pipeline import DemoOptions, run_demo
 from ..motion.exporters import EXPORTERS
+from ..utils.plugins import add_plugin_option
 
 OLD_DETECTORS = ("yolo", "maskrcnn")
 IGNORED = {
@@ -22,13 +24,32 @@ IGNORED = {
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line; ``--help`` documents it."""
-    defaults = DemoOptions()
     parser = argparse.ArgumentParser(description="Reconstruct the bodies of everybody in a video.")
-    source = parser.add_argument_group("input and output")
+    source = parser.add_argument_group("input")
     source.add_argument("--vid_file", default="", help="input video; without any input, the sample video")
     source.add_argument(
         "--img_dir", default="", help="folder of images (.png .jpg .jpeg, in the order of their names)"
     )
+    source.add_argument(
+        "--tracks",
+        default="",
+        metavar="FILE",
+        help="follow the people in these boxes: MOT text, lines of frame,person,left,top,width,height",
+    )
+    source.add_argument(
+        "--poses",
+        default="",
+        metavar="FILE",
+        help="SMPL estimates of another method, frame by frame, to be made consistent: .npz, docs/poses.md",
+    )
+    source.add_argument("--display", action="store_true", help="open the finished video in the web browser")
+    add_options(parser, DemoOptions())
+    return parser.parse_args(argv)
+
+
+def add_options(parser: argparse.ArgumentParser, defaults: DemoOptions) -> None:
+    """The options that fit any number of videos: all but the input."""
+    source = parser.add_argument_group("reading and writing")
     source.add_argument(
         "--fps",
         type=_frame_rate,
@@ -59,13 +80,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action="store_true",
         help="write viewer.html: the video beside the people in 3D, in one page for any browser",
     )
-    source.add_argument("--display", action="store_true", help="open the finished video in the web browser")
 
     people = parser.add_argument_group("people")
     people.add_argument(
         "--detector",
         default=defaults.detector,
-        choices=[*DETECTORS, *OLD_DETECTORS],
+        metavar="{" + ",".join(DETECTORS) + "}",
         help="landmark network: heavy, or full for speed; auto (default): heavy if it is there and at least "
         f"{HEAVY_THREADS} CPU threads may be used. torchvision: auto, and people are found by torchvision's "
         "Keypoint R-CNN. yolo and maskrcnn are accepted for compatibility and mean auto",
@@ -81,19 +101,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=defaults.person,
         help="reconstruct only this one: a number, or largest (%(default)s)",
     )
-    people.add_argument(
-        "--tracks",
-        default="",
-        metavar="FILE",
-        help="follow the people in these boxes: MOT text, lines of frame,person,left,top,width,height",
-    )
-    people.add_argument(
-        "--poses",
-        default="",
-        metavar="FILE",
-        help="SMPL estimates of another method, frame by frame, to be made consistent: .npz, docs/poses.md",
-    )
-    people.add_argument("--save_tracks", action="store_true", help="write tracks.txt, such a file")
+    people.add_argument("--save_tracks", action="store_true", help="write tracks.txt, the boxes as MOT text")
 
     model = parser.add_argument_group("model")
     model.add_argument(
@@ -166,6 +174,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
 
     drawing = parser.add_argument_group("rendering")
+    drawing.add_argument(
+        "--render",
+        action=argparse.BooleanOptionalAction,
+        default=defaults.render,
+        help="draw the people into a copy of the video (default: %(default)s)",
+    )
     drawing.add_argument("--wireframe", action="store_true", help="draw the meshes' visible edges")
     drawing.add_argument(
         "--view",
@@ -179,10 +193,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     drawing.add_argument("--render_plain", action="store_true", help="black background, fixed camera")
 
+    add_plugin_option(parser)
     old = parser.add_argument_group("accepted for compatibility, without effect")
     for name in IGNORED:
         old.add_argument(f"--{name}", type=int, default=None, help="ignored: " + IGNORED[name])
-    return parser.parse_args(argv)
 
 
 def _frame_rate(text: str) -> Fraction:
@@ -192,11 +206,10 @@ def _frame_rate(text: str) -> Fraction:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of frames per second") from None
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+def options_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The fields of :class:`DemoOptions` on a parsed command line; warns of options without effect."""
     options = vars(args)
-    options["export"] = tuple(args.export)
+    options["export"], options["plugin"] = tuple(args.export), tuple(args.plugin)
     for name, reason in IGNORED.items():
         if options.pop(name) is not None:
             logging.warning("--%s has no effect: %s", name, reason)
@@ -206,4 +219,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     gpu = options.pop("gpu")
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    run_demo(DemoOptions(**options))
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    run_demo(DemoOptions(**options_of(args)))

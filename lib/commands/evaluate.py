@@ -6,12 +6,14 @@ docs/evaluation.md explains the protocol and every option.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from yacs.config import CfgNode
 
+from ..core import own_predictions
 from ..core.build import body_of, fingerprint_of, model_from
 from ..core.config import choose_device, parse_args
 from ..core.evaluator import EvaluationSet, evaluate
@@ -23,7 +25,7 @@ from ..demo.sequence_video import write_videos
 from ..models.body import load_gendered_body
 from ..models.extractors import check_fingerprints
 from ..utils.errors import UserError
-from ..utils.files import check_writable, load_checkpoint
+from ..utils.files import atomic_write, check_writable, load_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +35,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", metavar="PATH", help="a checkpoint or a run folder (default: TRAIN.PRETRAINED)"
     )
-    parser.add_argument("--dataset", default="3dpw", choices=keys)
+    parser.add_argument(
+        "--predictions",
+        type=Path,
+        metavar="FILE",
+        help="measure what another method predicted instead of a checkpoint: .npz, see docs/evaluation.md",
+    )
+    parser.add_argument(
+        "--dataset", default="3dpw", metavar="NAME", help=f"{', '.join(keys)}, or a plugin's (%(default)s)"
+    )
     parser.add_argument(
         "--split", default="test", choices=["test", "val"], help="which of the dataset's databases"
     )
@@ -63,6 +73,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     args, cfg = parse_args(__doc__, add_options, argv)
     log_to_console()
+    if args.predictions is not None:
+        measure_predictions(args, cfg)
+        return
     given = args.checkpoint or cfg.TRAIN.PRETRAINED
     if not given:
         raise UserError(f"no checkpoint to evaluate: give --checkpoint or set TRAIN.PRETRAINED in {args.cfg}")
@@ -103,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_json(evaluation, args.json, str(source))
     if args.markdown:
         write_report(evaluation, args.markdown, str(source))
-    folder = Path("output") / f"{args.dataset}_test_output"
+    folder = Path("output") / f"{data.spec.key}_test_output"
     if args.plot:
         logger.info("%d plots in %s", len(write_plots(evaluation, folder / "plot")), folder / "plot")
     if drawing:
@@ -116,6 +129,25 @@ def main(argv: Sequence[str] | None = None) -> None:
             fps=data.frame_rate.fps,
         )
         logger.info("videos: %s", ", ".join(map(str, videos)))
+
+
+def measure_predictions(args: argparse.Namespace, cfg: CfgNode) -> None:
+    """``--predictions``: no network is loaded."""
+    others = ("checkpoint", "filter", "fit", "root_align_verts", "plot", "render", "render_plain", "seq")
+    if unused := [f"--{name}" for name in others if getattr(args, name)]:
+        raise UserError(f"--predictions does not go with {', '.join(unused)}: leave out one or the other")
+    for path in filter(None, (args.json, args.markdown)):
+        check_writable(path, str(path))
+    spec = get_spec(args.dataset)
+    result = own_predictions.evaluate(args.predictions, database_path(spec, args.split, cfg), spec.key)
+    text = own_predictions.describe(result)
+    print(text)
+    if args.json:
+        with atomic_write(args.json) as temporary:
+            temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if args.markdown:
+        with atomic_write(args.markdown) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def open_data(args: argparse.Namespace, cfg: CfgNode, drawing: bool) -> EvaluationSet:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,10 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from ..models.body import BodyData, load_body
+from ..models.regressor import STATE_SIZE
 from ..models.tcmr import TCMR
+from ..models.temporal import ENCODERS
+from ..models.weights import matrix_of
 from ..utils.errors import UserError, fault
 from ..utils.files import load_checkpoint
 from .config import from_dict
@@ -101,14 +103,11 @@ def check_claims(cfg: CfgNode, weights: Mapping[str, Tensor], source: str | Path
     Raises:
         UserError: they have others, or none.
     """
-    first = weights.get("encoder.gru_cur.weight_ih_l0", torch.zeros(0, 0))
-    middle = weights.get("regressor.fc1.weight", torch.zeros(0, 0))
-    layers = sum(re.fullmatch(r"encoder\.gru_cur\.weight_ih_l\d+", name) is not None for name in weights)
+    middle = matrix_of(weights, "regressor.fc1.weight")
     sizes = {
-        "MODEL.TGRU.NUM_LAYERS": (cfg.MODEL.TGRU.NUM_LAYERS, layers),
-        "MODEL.TGRU.HIDDEN_SIZE": (cfg.MODEL.TGRU.HIDDEN_SIZE, len(first) // 3),
-        "MODEL.FEATURE_SIZE": (cfg.MODEL.FEATURE_SIZE, first.shape[-1]),
+        "MODEL.FEATURE_SIZE": (cfg.MODEL.FEATURE_SIZE, max(0, middle.shape[1] - STATE_SIZE)),
         "MODEL.REGRESSOR.HIDDEN_SIZE": (cfg.MODEL.REGRESSOR.HIDDEN_SIZE, len(middle)),
+        **_encoder_sizes(cfg, weights),
     }
     for key, (claimed, found) in sizes.items():
         if claimed != found:
@@ -120,6 +119,27 @@ def check_claims(cfg: CfgNode, weights: Mapping[str, Tensor], source: str | Path
         raise UserError(
             f"{source}: DATASET.SEQLEN is {cfg.DATASET.SEQLEN}, expected at most {_LONGEST_WINDOW}"
         )
+
+
+def _encoder_sizes(cfg: CfgNode, weights: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
+    """What the configuration claims of the encoder, and what its weights say."""
+    prefix = "encoder."
+    own = {name[len(prefix) :]: value for name, value in weights.items() if str(name).startswith(prefix)}
+    settings, encoder = cfg.MODEL, ENCODERS[cfg.MODEL.TEMPORAL_TYPE]
+    claimed = {
+        "MODEL.TGRU.NUM_LAYERS": settings.TGRU.NUM_LAYERS,
+        "MODEL.TGRU.HIDDEN_SIZE": settings.TGRU.HIDDEN_SIZE,
+        "MODEL.FEATURE_SIZE": settings.FEATURE_SIZE,
+    }
+    if (found := encoder.sizes(own)) is not None:
+        return {key: (claimed[key], found[key]) for key in found}
+    with torch.device("meta"):  # has shapes, but no memory
+        n_layers, hidden_size, feature_size = claimed.values()
+        shapes = encoder(n_layers, cfg.DATASET.SEQLEN, hidden_size, feature_size).state_dict()
+    claims, has = (
+        sum(value.numel() for value in each.values() if isinstance(value, Tensor)) for each in (shapes, own)
+    )
+    return {"the number of weights of its encoder": (claims, has)}
 
 
 def _construct(cfg: CfgNode, body: BodyData, pretrained: str) -> TCMR:
@@ -135,4 +155,5 @@ def _construct(cfg: CfgNode, body: BodyData, pretrained: str) -> TCMR:
         feature_smooth=cfg.MODEL.FEATURE_SMOOTH,
         starts_from_feature=cfg.MODEL.START_FROM_FEATURE,
         pretrained=pretrained,
+        encoder=cfg.MODEL.TEMPORAL_TYPE,
     )

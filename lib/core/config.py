@@ -16,14 +16,16 @@ import torch
 import yaml
 from yacs.config import CfgNode
 
-from ..dataset.datasets import DATABASES
+from ..dataset.datasets import databases
 from ..utils.errors import UserError, fault, shown
+from ..utils.paths import located
+from ..utils.plugins import add_plugin_option, load_plugins
 
 logger = logging.getLogger(__name__)
 
 _SUFFIXES = (".yaml", ".yml")
 _MOST_BYTES, _LONGEST, _LARGEST = 1 << 16, 4096, 1 << 63  # of a file, a text in it, a whole number
-_FILES_PREFIX = "DATASET.FILES."
+_FILES_PREFIX, _EXTRA_PREFIX = "DATASET.FILES.", "LOSS.EXTRA."  # keys below them are named by users
 _MISTAKES = (KeyError, ValueError, TypeError, AttributeError, AssertionError)  # what yacs answers them with
 _MISMATCH = re.compile(  # yacs's words, with all of the values
     r"Type mismatch \(<class '(.*?)'> vs\. <class '(.*?)'>\) with values \(.* vs\. (.*)\) "
@@ -130,11 +132,12 @@ def get_cfg_defaults() -> CfgNode:
     cfg.LOSS.SHAPE_W = 0.001
     cfg.LOSS.POSE_W = 1.0
     cfg.LOSS.VELOCITY_W = 0.0  # > 0: changes between frames, relative to KP_*_W and POSE_W; needs runs
+    cfg.LOSS.EXTRA = CfgNode(new_allowed=True)  # weights of other terms of lib.core.loss.LOSS_TERMS, by name
     cfg.LOSS.D_MOTION_LOSS_W = 1.0  # > 0 trains against a motion discriminator, which needs AMASS
 
     cfg.MODEL = CfgNode()
-    cfg.MODEL.TEMPORAL_TYPE = "gru"  # (kept)
-    cfg.MODEL.EXTRACTOR = "spin"  # static features: "spin", "landmarks" or "poses"
+    cfg.MODEL.TEMPORAL_TYPE = "gru"  # temporal encoder: "tcmr" ("gru" is the same), "vibe", "current" ...
+    cfg.MODEL.EXTRACTOR = "spin"  # static features: "spin", "landmarks", "poses" ...
     cfg.MODEL.FEATURE_SIZE = 2048
     cfg.MODEL.FEATURE_SMOOTH = 0.0  # frames: width of the Gaussian that features get before the windows
     cfg.MODEL.START_FROM_FEATURE = False  # the regressor, from the estimate in the middle frame's feature
@@ -167,7 +170,7 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
             no sense.
     """
     cfg = get_cfg_defaults()
-    path = Path(path)
+    path = Path(located(str(path)))
     if not path.is_file():
         raise UserError(f"configuration file {path} {fault(path)}: give an existing file with --cfg")
     if path.suffix.lower() not in _SUFFIXES:
@@ -176,8 +179,19 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
         cfg.merge_from_other_cfg(CfgNode(_read_yaml(path)))
     except (*_MISTAKES, OSError, yaml.YAMLError, RecursionError, MemoryError) as error:
         raise UserError(f"configuration file {path}: {_reason(error)}") from error
+    _check_databases(cfg, str(path))
     merge_opts(cfg, opts, f"{path} or --opts")
+    for node, key in _paths(cfg):
+        node[key] = located(node[key])
     return cfg
+
+
+def _paths(cfg: CfgNode) -> list[tuple[CfgNode, str]]:
+    """Where paths stand that the project can have itself."""
+    return [
+        *((cfg.PATHS, key) for key in cfg.PATHS),
+        *((cfg.TRAIN, key) for key in ("PRETRAINED", "PRETRAINED_REGRESSOR")),
+    ]
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -229,6 +243,9 @@ def merge_opts(cfg: CfgNode, opts: Sequence[str], origin: str = "--opts") -> Non
         try:
             if key.startswith(_FILES_PREFIX):
                 cfg.DATASET.FILES[key[len(_FILES_PREFIX) :]] = value
+                _check_databases(cfg, origin)
+            elif key.startswith(_EXTRA_PREFIX):
+                cfg.LOSS.EXTRA[key[len(_EXTRA_PREFIX) :]] = float(value)
             else:
                 cfg.merge_from_list([key, value])
         except _MISTAKES as error:
@@ -243,10 +260,8 @@ def _check_values(values: dict[str, Any], origin: str, prefix: str = "") -> None
             _check_values(value, origin, f"{key}.")
         elif value is None or (key.startswith(_FILES_PREFIX) and not isinstance(value, str)):
             raise UserError(f"{key} is {value} in {origin}: give a value, or leave the key out")
-        elif key.startswith(_FILES_PREFIX) and name not in DATABASES:
-            likely = get_close_matches(name, DATABASES, n=1)
-            advice = f"did you mean {likely[0]}?" if likely else f"expected one of {', '.join(DATABASES)}"
-            raise UserError(f"{key} in {origin} names no database of this project: {advice}")
+        elif key.startswith(_EXTRA_PREFIX) and not (isinstance(value, (int, float)) and value >= 0):
+            raise UserError(f"{key} is {shown(value)} in {origin}: expected a weight, a number of at least 0")
         elif isinstance(value, int) and not -_LARGEST <= value < _LARGEST:
             raise UserError(f"{key} in {origin}: expected a number of at most 64 bits")
         elif isinstance(value, float) and not math.isfinite(value):
@@ -256,6 +271,16 @@ def _check_values(values: dict[str, Any], origin: str, prefix: str = "") -> None
             expected = f"at least {low}" if value < low else f"at most {high}"
             expected = f"{low} to {high}" if key in _SHARES else expected
             raise UserError(f"{key} is {value} in {origin}: expected {expected}")
+
+
+def _check_databases(cfg: CfgNode, origin: str) -> None:
+    """Not of a checkpoint's configuration, which may come from where there are other plugins."""
+    known = databases()
+    for name in cfg.DATASET.FILES:
+        if name not in known:
+            likely = get_close_matches(name, known, n=1)
+            advice = f"did you mean {likely[0]}?" if likely else f"expected one of {', '.join(known)}"
+            raise UserError(f"{_FILES_PREFIX}{name} in {origin} names no database of this project: {advice}")
 
 
 def _reason(error: Exception) -> str:
@@ -314,7 +339,9 @@ def parse_args(
     )
     if extra is not None:
         extra(parser)
+    add_plugin_option(parser)
     args = parser.parse_args(argv)
+    load_plugins(args.plugin)
     if args.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = args.gpu
     return args, load_config(args.cfg, args.opts)

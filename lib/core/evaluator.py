@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,10 +13,9 @@ from yacs.config import CfgNode
 
 from ..data_utils.simulate import IMAGE_SIZE
 from ..dataset.database import H5Rows, blocks, open_database
-from ..dataset.datasets import DatasetSpec, check_shape, database_path
+from ..dataset.datasets import DATASETS, DatasetSpec, FrameRate, check_shape, database_path
 from ..dataset.windows import VIBE_MULTIPLE
 from ..models.body import BodyData
-from ..models.inference import PreparedTCMR
 from ..models.landmark_body import LandmarkBody
 from ..models.precision import Precision
 from ..models.predict import TRAINING_FPS, iter_predictions, window_step
@@ -29,7 +28,7 @@ from ..utils.geometry import rotmat_to_axis_angle
 from ..utils.keypoints import H36M_TO_J14, JOINT_NAMES, convert_kps
 from ..utils.landmark_flips import repair_flips
 from ..utils.smoothing import slerp_filter
-from .protocol import FRAME_RATES, ROOT_JOINTS, FrameRate, Protocol
+from .protocol import ROOT_JOINTS, Protocol
 
 MM = 1000.0
 GENDERS = {"m": "male", "f": "female", "male": "male", "female": "female"}  # as databases write them
@@ -101,8 +100,7 @@ class Evaluation:
 
     def summary(self) -> dict[str, float]:
         """Means over all frames: those of :data:`METRICS` that were measured, in mm and mm / frame^2."""
-        present = [key for key in METRICS if getattr(self.sequences[0], key) is not None]
-        values = {key: np.concatenate([getattr(s, key) for s in self.sequences]) for key in present}
+        values = _joined(self.sequences)
         if self.accel_across_videos:
             pred = np.concatenate([s.pred for s in self.sequences])
             target = np.concatenate([s.target for s in self.sequences])
@@ -117,6 +115,17 @@ class Evaluation:
     def num_poses(self) -> int:
         """Frames counted."""
         return sum(len(s.mpjpe) for s in self.sequences)
+
+
+def _joined(sequences: Sequence[SequenceErrors]) -> dict[str, np.ndarray]:
+    """Those of :data:`METRICS` that were measured, of all sequences one after the other."""
+    present = [key for key in METRICS if getattr(sequences[0], key) is not None]
+    return {key: np.concatenate([getattr(s, key) for s in sequences]) for key in present}
+
+
+def mean_errors(sequences: Sequence[SequenceErrors]) -> dict[str, float]:
+    """Means over all frames of :data:`METRICS`, in mm and mm / frame^2."""
+    return {key: mean_mm(value) for key, value in _joined(sequences).items()}
 
 
 def mean_mm(values: np.ndarray) -> float:
@@ -138,6 +147,7 @@ class EvaluationSet:
         gendered: read every frame's gender, for ground truth from the male and the female body.
         images: read image names and boxes too, for drawing.
         landmarks: read landmarks and boxes too, for the fit.
+        features: False leaves them out, for predictions that were made elsewhere.
 
     Raises:
         UserError: the dataset cannot be evaluated, or not so, its database is missing or does not fit, or no
@@ -155,23 +165,30 @@ class EvaluationSet:
         gendered: bool = False,
         images: bool = False,
         landmarks: bool = False,
+        features: bool = True,
     ) -> None:
         if not spec.eval_joints:
             raise UserError(
-                f"dataset {spec.name} has no 3D to evaluate: use ThreeDPW, MPII3D, Human36M or Open"
+                f"dataset {spec.name} has no 3D to evaluate: use one of "
+                + ", ".join(other.name for other in DATASETS.values() if other.eval_joints)
             )
-        if gendered and spec.name != "ThreeDPW":
-            raise UserError(f"gendered ground truth is a benchmark of 3dpw, not of {spec.key}: leave it out")
+        if gendered and not spec.gendered:
+            known = ", ".join(other.key for other in DATASETS.values() if other.gendered)
+            raise UserError(
+                f"gendered ground truth is a benchmark of {known}, not of {spec.key}: leave it out"
+            )
         self.spec, self.split, self.cfg, self.name_part = spec, split, cfg, name_part
         self.gendered, self._images, self._landmarks = gendered, images, landmarks
         self.path = database_path(spec, split, cfg)
-        fields = ["vid_name", "features", "joints3D"] + (["pose", "shape"] if spec.eval_mesh else [])
+        fields = ["vid_name", "joints3D"] + (["pose", "shape"] if spec.eval_mesh else [])
+        fields += ["features"] if features else []
         fields += ["img_name"] if images else []
         fields += ["bbox"] if images or landmarks else []
         fields += ["landmarks"] if landmarks else []
         optional = ["valid", "valid_i", "gender", "fps", "fingerprint", "image_width", "image_height"]
         self._database = open_database(self.path, fields, optional)
-        check_shape(self.path, self._database, "features", (cfg.MODEL.FEATURE_SIZE,))
+        if features:
+            check_shape(self.path, self._database, "features", (cfg.MODEL.FEATURE_SIZE,))
         if gendered and "gender" not in self._database:
             options = f"--set {split.removesuffix('_all')}" + " --all-frames" * split.endswith("_all")
             raise UserError(
@@ -235,19 +252,29 @@ class EvaluationSet:
     def frame_rate(self) -> FrameRate:
         """The database's own ``fps`` if it has one, else what is known of the dataset."""
         if "fps" not in self._database:
-            return FRAME_RATES[self.spec.key]
+            return self.spec.frame_rate
         rates = np.unique(np.asarray(self._database["fps"], np.float64))
         if len(rates) == 1 and 0 < rates[0] < np.inf:
             return FrameRate(float(rates[0]), "the database's fps")
         return FrameRate(None, "the database's fps is not one positive number")
 
+    def rows(self, name: str) -> np.ndarray:
+        """The rows of a video in the database, in time order, valid or not."""
+        return self._rows[name]
+
+    def kept(self, name: str) -> np.ndarray:
+        """Which of :meth:`rows` are in the sequence, bool."""
+        rows = self._rows[name]
+        if self._as_original:
+            return np.arange(len(rows)) < len(rows) // VIBE_MULTIPLE * VIBE_MULTIPLE
+        if "valid" in self._database:
+            return np.asarray(self._database["valid"]).reshape(-1)[rows].astype(bool)
+        return np.ones(len(rows), bool)
+
     def _load(self, name: str) -> EvalSequence:
         database, rows = self._database, self._rows[name]
         total = len(rows)
-        if self._as_original:
-            rows = rows[: len(rows) // VIBE_MULTIPLE * VIBE_MULTIPLE]
-        elif "valid" in database:
-            rows = rows[np.asarray(database["valid"]).reshape(-1)[rows].astype(bool)]
+        rows = rows[self.kept(name)]
         counted = np.ones(len(rows), bool)
         if "valid_i" in database:
             counted = np.asarray(database["valid_i"]).reshape(len(database["vid_name"]), -1)[rows, 0] != 0
@@ -260,7 +287,7 @@ class EvaluationSet:
         counted &= seen[:, root].all(axis=1) & (seen.sum(axis=1) >= 3)
         return EvalSequence(
             name,
-            _take(database["features"], rows),
+            _take(database["features"], rows) if "features" in database else np.zeros((len(rows), 0)),
             joints,
             counted,
             pose,
@@ -333,7 +360,7 @@ def evaluate(
         gendered_bodies: male and female, for a set with ``gendered=True``: they give the true vertices and,
             by the Human3.6M regressor, the true joints.
         root_align_verts: measure vertices about each mesh's own root, too.
-        precision: of the prediction, see :class:`PreparedTCMR`.
+        precision: of the prediction, see :class:`lib.models.inference.PreparedTCMR`.
 
     Raises:
         UserError: no video can be evaluated, or the device lacks the precision.
@@ -355,6 +382,33 @@ def evaluate(
     return Evaluation(sequences, skipped, protocol)
 
 
+def compare(
+    sequence: EvalSequence, joints: np.ndarray, true_joints: np.ndarray, convention: str
+) -> SequenceErrors:
+    """Errors of joints (n, J, 3) metres, of a convention of :data:`ROOT_JOINTS`: about the root, frame by
+    frame, where the sequence's frames count. Without vertices."""
+    root, counted = ROOT_JOINTS[convention], sequence.counted
+
+    def centred(points: np.ndarray) -> np.ndarray:
+        points = np.asarray(points, np.float64)
+        return points - points[:, root].mean(axis=1, keepdims=True)
+
+    pred, target = centred(joints), centred(true_joints)
+    return SequenceErrors(
+        sequence.name,
+        pred,
+        target,
+        counted,
+        mpjpe=metrics.mpjpe(pred[counted], target[counted]),
+        mpjpe_pa=metrics.pa_mpjpe(pred[counted], target[counted]),
+        accel=metrics.accel(pred)[counted[1:-1]],
+        accel_err=metrics.accel_error(pred, target)[counted[1:-1]],
+        mpvpe=None,
+        mpvpe_root_aligned=None,
+        left_out=sequence.removed + int((~counted).sum()),
+    )
+
+
 class _Meter:
     """Measures one video after the other."""
 
@@ -374,7 +428,7 @@ class _Meter:
             raise ValueError("gendered bodies belong to a gendered set")
         if root_align_verts and not data.has_mesh:
             raise UserError(f"--root_align_verts: {data.spec.key} has no vertices to compare; leave it out")
-        self.model = PreparedTCMR(model, precision)
+        self.model = model.prepare(precision)
         self.spec, self.has_mesh, self.smooth = data.spec, data.has_mesh, smooth
         self.image_size = data.image_size
         self.root_align_verts = root_align_verts
@@ -409,6 +463,7 @@ class _Meter:
             smoothed=smooth,
             fitted=fit,
             root_aligned_verts=root_align_verts,
+            frames=spec.frames,
             frame_rate=data.frame_rate,
         )
 
@@ -435,28 +490,11 @@ class _Meter:
                 f"{sequence.name}: what is predicted for frame {bad[0]} (counted from 0) is no number; try "
                 "MODEL.PRECISION fp32 or another checkpoint"
             )
-        pred, target = self._centre(joints), self._centre(true_joints)
         bodies = None
         if sequence.images is not None and sequence.boxes is not None:
             bodies = Bodies(whole["theta"], whole["rotmat"], sequence.images, sequence.boxes)
-        return SequenceErrors(
-            sequence.name,
-            pred,
-            target,
-            counted,
-            mpjpe=metrics.mpjpe(pred[counted], target[counted]),
-            mpjpe_pa=metrics.pa_mpjpe(pred[counted], target[counted]),
-            accel=metrics.accel(pred)[counted[1:-1]],
-            accel_err=metrics.accel_error(pred, target)[counted[1:-1]],
-            mpvpe=mpvpe,
-            mpvpe_root_aligned=aligned,
-            left_out=sequence.removed + int((~counted).sum()),
-            bodies=bodies,
-        )
-
-    def _centre(self, joints: np.ndarray) -> np.ndarray:
-        joints = np.asarray(joints, np.float64)
-        return joints - joints[:, ROOT_JOINTS[self.spec.eval_joints]].mean(axis=1, keepdims=True)
+        errors = compare(sequence, joints, true_joints, self.spec.eval_joints)
+        return replace(errors, mpvpe=mpvpe, mpvpe_root_aligned=aligned, bodies=bodies)
 
     def _predictions(self, sequence: EvalSequence) -> Iterator[tuple[slice, dict[str, torch.Tensor]]]:
         """Frames and what is predicted for them; all meshes of a long video would not fit in memory."""

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from yacs.config import CfgNode
 
 from ..utils.geometry import axis_angle_to_rotmat
+from ..utils.registry import Registry
 
 # The 14 LSP joints of the 49, and the two hips among those 14, whose middle is the root.
 _LSP = slice(25, 39)
 _HIPS = slice(2, 4)
 
-OUTPUTS = 3  # past, future and integrated prediction share one target
-_INTEGRATED = 2
+_INTEGRATED = -1  # of a model's outputs the last predicts
 
 
 def lsgan_generator_loss(fake: Tensor, count: int | None = None) -> Tensor:
@@ -34,10 +38,11 @@ def lsgan_discriminator_loss(
     return on_real, on_fake, on_real + on_fake
 
 
-def expand_targets(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Targets (N, R, …) of runs of windows as :class:`TCMRLoss` takes them, (N * R, 3, …); copies nothing."""
+def expand_targets(batch: Mapping[str, Tensor], outputs: int = 3) -> dict[str, Tensor]:
+    """Targets (N, R, …) of runs of windows as :class:`TCMRLoss` takes them, (N * R, M, …): the M outputs of a
+    model share one target; copies nothing."""
     targets = {key: values.flatten(0, 1) for key, values in batch.items() if key != "features"}
-    return {key: values[:, None].expand(-1, OUTPUTS, *values.shape[1:]) for key, values in targets.items()}
+    return {key: values[:, None].expand(-1, outputs, *values.shape[1:]) for key, values in targets.items()}
 
 
 def count_rows(target_2d: Mapping[str, Tensor] | None, target_3d: Mapping[str, Tensor] | None) -> Tensor:
@@ -51,14 +56,112 @@ def count_rows(target_2d: Mapping[str, Tensor] | None, target_3d: Mapping[str, T
     return counts
 
 
+@dataclass
+class Compared:
+    """Predictions of N2 + N3 windows, the 2D-only samples first, beside their targets: what a loss term sees.
+
+    Where it is a part of a batch (of one process, or of TRAIN.ACCUMULATE), terms are this part's share: what
+    is summed over its rows is divided by the number of rows of the whole batch, so that the parts' terms and
+    gradients add up.
+
+    Attributes:
+        pred: the output of a model in training mode: ``kp_2d`` (N, M, 49, 2), ``kp_3d`` (N, M, 49, 3),
+            ``theta`` (N, M, 85) and, if present, ``rotmat`` (N, M, 24, 3, 3). M: past, future and integrated
+            of TCMR; the last is what predicts.
+        target_2d: ``kp_2d`` (N2, M, 49, 3) with confidences, or None without 2D-only data.
+        target_3d: ``kp_2d``, ``kp_3d`` (N3, M, 49, 3), NaN where unseen, ``theta`` (N3, M, 85), ``w_3d`` and
+            ``w_smpl`` (N3, M), or None without 3D data.
+        counts: the sum of :func:`count_rows` over all parts.
+        run_length: R, neighbouring windows that follow each other among the N.
+        pairs: the sum of :func:`velocity_counts` over all parts.
+    """
+
+    pred: Mapping[str, Tensor]
+    target_2d: Mapping[str, Tensor] | None
+    target_3d: Mapping[str, Tensor] | None
+    counts: Tensor
+    run_length: int = 1
+    pairs: Tensor | None = None
+
+    @cached_property
+    def pred_3d(self) -> dict[str, Tensor]:
+        """``pred`` of the rows that ``target_3d`` has."""
+        count = 0 if self.target_3d is None else len(self.target_3d["theta"])
+        return {name: value[len(value) - count :] for name, value in self.pred.items()}
+
+    @cached_property
+    def velocities(self) -> dict[str, Tensor]:
+        """:func:`velocity_terms`."""
+        runs_2d, runs_3d = (
+            target and {k: v[:, 0].unflatten(0, (-1, self.run_length)) for k, v in target.items()}
+            for target in (self.target_2d, self.target_3d)
+        )
+        return velocity_terms(self.pred, runs_2d, runs_3d, self.pairs)
+
+    def mean_square(self, error: Tensor, weight: Literal["w_3d", "w_smpl"]) -> Tensor:
+        """Mean of squared errors (N3, M, …) over the rows of the whole batch that have 3D, or SMPL."""
+        assert self.target_3d is not None
+        return _mean_square(error, self.target_3d[weight], self.counts[1 if weight == "w_3d" else 2])
+
+
+LossTerm = Callable[[Compared], Tensor | None]
+LOSS_TERMS: Registry[LossTerm] = Registry("loss term", "LOSS.EXTRA")
+"""By the name it is logged under: a term without its weight, None where there is nothing to compare."""
+
+
+@LOSS_TERMS.register("loss_kp_2d")
+def _kp_2d(part: Compared) -> Tensor:
+    targets = [target["kp_2d"] for target in (part.target_2d, part.target_3d) if target is not None]
+    return _keypoint_2d_loss(part.pred["kp_2d"], torch.cat(targets), part.counts[0])
+
+
+@LOSS_TERMS.register("loss_kp_3d")
+def _kp_3d(part: Compared) -> Tensor | None:
+    if part.target_3d is None:
+        return None
+    return part.mean_square(_keypoint_3d_error(part.pred_3d["kp_3d"], part.target_3d["kp_3d"]), "w_3d")
+
+
+@LOSS_TERMS.register("loss_shape")
+def _shape(part: Compared) -> Tensor | None:
+    if part.target_3d is None:
+        return None
+    return part.mean_square(part.pred_3d["theta"][..., 75:] - part.target_3d["theta"][..., 75:], "w_smpl")
+
+
+@LOSS_TERMS.register("loss_pose")
+def _pose(part: Compared) -> Tensor | None:
+    if part.target_3d is None:
+        return None
+    pred = part.pred_3d
+    rotmat = pred["rotmat"] if "rotmat" in pred else _rotmat(pred["theta"])
+    return part.mean_square(rotmat - _rotmat(part.target_3d["theta"]), "w_smpl")
+
+
+LOSS_TERMS.add("velocity_2d", lambda part: part.velocities["velocity_2d"])
+LOSS_TERMS.add("velocity_3d", lambda part: part.velocities.get("velocity_3d"))
+LOSS_TERMS.add("velocity_pose", lambda part: part.velocities.get("velocity_pose"))
+
+
+def other_weights(loss: CfgNode) -> dict[str, float]:
+    """Weights of the terms beside the original's four that a configuration's LOSS asks for."""
+    weights = {"velocity_2d": loss.KP_2D_W, "velocity_3d": loss.KP_3D_W, "velocity_pose": loss.POSE_W}
+    velocity = loss.VELOCITY_W
+    return {**({name: velocity * w for name, w in weights.items()} if velocity > 0 else {}), **loss.EXTRA}
+
+
 class TCMRLoss(nn.Module):
-    """Weighted sum of the 2D, 3D, pose and shape losses over past, future and integrated predictions.
+    """Weighted sum of loss terms over all outputs of a model: past, future and integrated of TCMR.
 
     Args:
         e_loss_weight: weight of the 2D joints.
         e_3d_loss_weight: weight of the 3D joints.
         e_pose_loss_weight: weight of the rotation matrices.
         e_shape_loss_weight: weight of the betas.
+        others: weights of other terms, by their names in :data:`LOSS_TERMS`.
+
+    Raises:
+        UserError: there is no term of such a name.
     """
 
     def __init__(
@@ -67,12 +170,17 @@ class TCMRLoss(nn.Module):
         e_3d_loss_weight: float = 30.0,
         e_pose_loss_weight: float = 1.0,
         e_shape_loss_weight: float = 0.001,
+        others: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
-        self.e_loss_weight = e_loss_weight
-        self.e_3d_loss_weight = e_3d_loss_weight
-        self.e_pose_loss_weight = e_pose_loss_weight
-        self.e_shape_loss_weight = e_shape_loss_weight
+        weights = {
+            "loss_kp_2d": e_loss_weight,
+            "loss_kp_3d": e_3d_loss_weight,
+            "loss_shape": e_shape_loss_weight,
+            "loss_pose": e_pose_loss_weight,
+            **(others or {}),
+        }
+        self.terms = {name: (weight, LOSS_TERMS[name]) for name, weight in weights.items()}
 
     def forward(
         self,
@@ -80,44 +188,26 @@ class TCMRLoss(nn.Module):
         target_2d: Mapping[str, Tensor] | None,
         target_3d: Mapping[str, Tensor] | None,
         counts: Tensor | None = None,
+        run_length: int = 1,
+        pairs: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compare predictions of N2 + N3 windows, the 2D-only samples first, with their targets.
+        """Compare predictions with their targets.
 
         Args:
-            preds: the output of TCMR in training mode (the last entry of a list): ``kp_2d`` (N, 3, 49, 2),
-                ``kp_3d`` (N, 3, 49, 3), ``theta`` (N, 3, 85) and, if present, ``rotmat`` (N, 3, 24, 3, 3).
-            target_2d: ``kp_2d`` (N2, 3, 49, 3) with confidences, or None without 2D-only data.
-            target_3d: ``kp_2d``, ``kp_3d`` (N3, 3, 49, 3), ``theta`` (N3, 3, 85), ``w_3d`` and ``w_smpl``
-                (N3, 3), or None without 3D data.
-            counts: where this is one process's part of a batch, the sum of :func:`count_rows` over all
-                parts. The terms are then this part's share: they and their gradients add up to the whole's.
+            preds: see :class:`Compared`; the last entry of a list.
+            target_2d, target_3d, run_length: see there.
+            counts, pairs: see there; None where this is a whole batch.
 
         Returns:
-            the total, and its weighted terms ``loss_kp_2d``, ``loss_kp_3d``, ``loss_shape``, ``loss_pose``.
-            Without 3D data there is the first only; terms without a valid row are 0.
+            the total, and its weighted terms ``loss_kp_2d``, ``loss_kp_3d``, ``loss_shape``, ``loss_pose``
+            and others. Without 3D data there is the first only; terms without a valid row are 0.
         """
         pred = preds if isinstance(preds, Mapping) else preds[-1]
-        rows, rows_3d, rows_smpl = count_rows(target_2d, target_3d) if counts is None else counts
-        targets = [target["kp_2d"] for target in (target_2d, target_3d) if target is not None]
-        terms = {
-            "loss_kp_2d": self.e_loss_weight * _keypoint_2d_loss(pred["kp_2d"], torch.cat(targets), rows)
-        }
-        if target_3d is not None:
-            first = len(pred["theta"]) - len(target_3d["theta"])
-            pred_3d = {name: value[first:] for name, value in pred.items()}
-            error = _keypoint_3d_error(pred_3d["kp_3d"], target_3d["kp_3d"])
-            terms["loss_kp_3d"] = self.e_3d_loss_weight * _mean_square(error, target_3d["w_3d"], rows_3d)
-            terms.update(self._smpl_terms(pred_3d, target_3d, rows_smpl))
+        counts = count_rows(target_2d, target_3d) if counts is None else counts
+        part = Compared(pred, target_2d, target_3d, counts, run_length, pairs)
+        values = {name: (weight, term(part)) for name, (weight, term) in self.terms.items()}
+        terms = {name: weight * value for name, (weight, value) in values.items() if value is not None}
         return torch.stack(list(terms.values())).sum(), terms
-
-    def _smpl_terms(
-        self, pred: Mapping[str, Tensor], target: Mapping[str, Tensor], rows: Tensor
-    ) -> dict[str, Tensor]:
-        theta, true_theta, has_smpl = pred["theta"], target["theta"], target["w_smpl"]
-        rotmat = pred["rotmat"] if "rotmat" in pred else _rotmat(theta)
-        shape = _mean_square(theta[..., 75:] - true_theta[..., 75:], has_smpl, rows)
-        pose = _mean_square(rotmat - _rotmat(true_theta), has_smpl, rows)
-        return {"loss_shape": self.e_shape_loss_weight * shape, "loss_pose": self.e_pose_loss_weight * pose}
 
 
 def velocity_counts(target_2d: Mapping[str, Tensor] | None, target_3d: Mapping[str, Tensor] | None) -> Tensor:
@@ -137,12 +227,12 @@ def velocity_terms(
     target_3d: Mapping[str, Tensor] | None,
     counts: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """How the integrated predictions of N2 + N3 runs of R windows change from frame to frame, compared with
-    their targets: means of squared differences.
+    """How the last outputs (of TCMR, the integrated ones) of N2 + N3 runs of R windows change from frame to
+    frame, compared with their targets: means of squared differences.
 
     Args:
-        pred: the output of :meth:`TCMR.forward_runs`, the 2D-only runs first: ``kp_2d`` (N * R, 3, 49, 2),
-            ``kp_3d`` (N * R, 3, 49, 3), ``rotmat`` (N * R, 3, 24, 3, 3).
+        pred: the output of :meth:`TCMR.forward_runs`, the 2D-only runs first: ``kp_2d`` (N * R, M, 49, 2),
+            ``kp_3d`` (N * R, M, 49, 3), ``rotmat`` (N * R, M, 24, 3, 3).
         target_2d: ``kp_2d`` (N2, R, 49, 3) with confidences, or None.
         target_3d: ``kp_2d``, ``kp_3d`` (N3, R, 49, 3), ``theta`` (N3, R, 85), ``w_3d`` and ``w_smpl``
             (N3, R), or None.
@@ -193,7 +283,7 @@ def _row_mean(values: Tensor, rows: Tensor) -> Tensor:
 
 
 def _keypoint_2d_loss(pred: Tensor, target: Tensor, rows: Tensor) -> Tensor:
-    """Confidence-weighted squared error of joints (N, 3, 49, 2), of which N * 3 are the rows.
+    """Confidence-weighted squared error of joints (N, M, 49, 2), of which N * M are the rows.
 
     The mean counts unseen joints too, as published weights assume.
     """

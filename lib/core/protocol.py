@@ -5,32 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from ..dataset.datasets import FrameRate
+
 ROOT_JOINTS = {"common": [2, 3], "mpii3d_test": [14]}  # their mean is the root that joints are compared about
 _ROOT_NAMES = {"common": "middle of the hips", "mpii3d_test": "joint hip"}
 PUBLISHED_SEQLEN = 16
 GroundTruth = Literal["neutral", "gendered"]
-
-
-@dataclass(frozen=True)
-class FrameRate:
-    """Frames per second of a database (None if unknown), and how that is known."""
-
-    fps: float | None
-    source: str
-
-
-FRAME_RATES = {  # of databases that do not tell it; only Accel in m/s^2 depends on it
-    "3dpw": FrameRate(30, "3DPW's videos"),
-    "mpii3d": FrameRate(25, "assumed: the test videos were recorded at 25 or 50, the database does not say"),
-    "h36m": FrameRate(25, "assumed: the 25fps databases, every other frame of 50"),
-    "open": FrameRate(30, "the simulated camera"),
-}
-_FRAMES = {  # which of them count
-    "3dpw": "those not `valid` are removed, and the rest is taken as contiguous",
-    "mpii3d": "those with `valid_i` 0 do not count, but their neighbours see them, in windows and in Accel",
-    "h36m": "all",
-    "open": "all",
-}
 
 
 @dataclass(frozen=True)
@@ -54,6 +34,7 @@ class Protocol:
         precision: of the products in the GRUs.
         smoothed: predicted rotations were filtered over time.
         root_aligned_verts: MPVPE was measured with aligned roots, too.
+        frames: which of the database's count, in words.
         frame_rate: for Accel in m/s^2.
     """
 
@@ -75,6 +56,7 @@ class Protocol:
     smoothed: bool
     fitted: bool
     root_aligned_verts: bool
+    frames: str
     frame_rate: FrameRate
 
     @property
@@ -124,7 +106,7 @@ class Protocol:
             ("joint set", f"{self._joint_set()}, convention `{self.joints}`"),
             ("root", f"{_ROOT_NAMES[self.joints]}: subtracted from both, every frame, before all metrics"),
             ("PA-MPJPE", "similarity alignment (scale, rotation, translation) of every frame by itself"),
-            ("frames", f"{_FRAMES[self.dataset]}; Accel: without the first and last of a sequence"),
+            ("frames", f"{self.frames}; Accel: without the first and last of a sequence"),
             ("Accel", f"second difference about the root, error; m/s² at {frames} ({rate.source})"),
         ]
         if with_mesh:

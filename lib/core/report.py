@@ -36,13 +36,13 @@ def results(evaluation: Evaluation, checkpoint: str = "") -> dict[str, Any]:
     name, rows = published(protocol.title, protocol.dataset)
     comparable = protocol.ground_truth == "neutral" and not protocol.split.startswith("val")
     return {
-        **_means(evaluation.summary(), protocol.frame_rate.fps),
+        **means(evaluation.summary(), protocol.frame_rate.fps),
         "num_poses": evaluation.num_poses,
         "benchmark": protocol.benchmark,
         "checkpoint": checkpoint,
         "protocol": protocol.as_dict(),
         "published": {"table": name, "methods": rows} if rows and comparable else {},
-        "per_sequence": {s.name: _sequence(s, protocol.frame_rate.fps) for s in evaluation.sequences},
+        "per_sequence": {s.name: sequence_means(s, protocol.frame_rate.fps) for s in evaluation.sequences},
         "skipped": [
             {"name": name, "frames": frames, "reason": reason} for name, frames, reason in evaluation.skipped
         ],
@@ -62,21 +62,21 @@ def report(evaluation: Evaluation, checkpoint: str = "") -> str:
     labels = [COLUMNS[key] for key in columns]
 
     def cells(row: dict[str, Any]) -> list[str]:
-        return [_cell(row.get(key)) for key in columns]
+        return [cell(row.get(key)) for key in columns]
 
     main = [["this run", *cells(content)]]
     methods = content["published"].get("methods", {})
     for method in sorted(methods, key="TCMR".__ne__):  # TCMR first
         main.append([f"{method}, published", *cells(methods[method])])
     measured = f": {checkpoint}" if checkpoint else ""
-    lines = [f"# {protocol.benchmark}{measured}", "", *_table(["", *labels], main), "", _UNITS]
+    lines = [f"# {protocol.benchmark}{measured}", "", *table(["", *labels], main), "", _UNITS]
     if methods and (reasons := protocol.deviations()):
         lines += ["", f"Not made as the published numbers were: {'; '.join(reasons)}."]
     elif methods:
         lines += ["", f"Published: {content['published']['table']} of Choi et al., CVPR 2021."]
 
     card = [*([("checkpoint", checkpoint)] if checkpoint else []), *protocol.card("mpvpe" in content)]
-    lines += ["", "## Protocol", "", *_table(["", ""], card, right=False)]
+    lines += ["", "## Protocol", "", *table(["", ""], card, right=False)]
 
     sequences = content["per_sequence"]
     rows = [
@@ -84,7 +84,7 @@ def report(evaluation: Evaluation, checkpoint: str = "") -> str:
     ]
     left_out = sum(row["left_out"] for row in sequences.values())
     rows.append(["all", str(content["num_poses"]), str(left_out), *cells(content)])
-    lines += ["", "## Sequences", "", *_table(["sequence", "poses", "left out", *labels], rows)]
+    lines += ["", "## Sequences", "", *table(["sequence", "poses", "left out", *labels], rows)]
     lines += ["", f"Left out of these sequences: {left_out} frames marked invalid or without a true root."]
     skipped = content["skipped"]
     frames = sum(entry["frames"] for entry in skipped)
@@ -100,23 +100,26 @@ def write_report(evaluation: Evaluation, path: str | Path, checkpoint: str = "")
         temporary.write_text(report(evaluation, checkpoint) + "\n", encoding="utf-8")
 
 
-def _means(values: dict[str, float], fps: float | None) -> dict[str, float | None]:
+def means(values: dict[str, float], fps: float | None) -> dict[str, float | None]:
+    """Means in mm, None where undefined; with the Accel error in m/s^2 if the frame rate is known."""
     if fps is not None:
         values = {**values, "accel_err_m_s2": values["accel_err"] / MM * fps**2}
     return {key: value if math.isfinite(value) else None for key, value in values.items()}
 
 
-def _sequence(sequence: SequenceErrors, fps: float | None) -> dict[str, Any]:
+def sequence_means(sequence: SequenceErrors, fps: float | None) -> dict[str, Any]:
+    """Means of a sequence, and how many frames they are of."""
     errors = {key: getattr(sequence, key) for key in METRICS}
-    means = {key: mean_mm(values) for key, values in errors.items() if values is not None}
-    return {**_means(means, fps), "num_poses": len(sequence.mpjpe), "left_out": sequence.left_out}
+    present = {key: mean_mm(values) for key, values in errors.items() if values is not None}
+    return {**means(present, fps), "num_poses": len(sequence.mpjpe), "left_out": sequence.left_out}
 
 
-def _cell(value: float | None) -> str:
+def cell(value: float | None) -> str:
+    """A number in a table."""
     return "–" if value is None else f"{value:.2f}"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: bool = True) -> list[str]:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: bool = True) -> list[str]:
     """A Markdown table, padded to be read as it is; all but the first column to the right."""
     rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     widths = [max(3, *(len(row[i]) for row in (header, *rows))) for i in range(len(header))]

@@ -33,7 +33,7 @@ from .adversary import MotionAdversary
 from .build import fingerprint_of
 from .config import dump_yaml, to_dict
 from .evaluator import EvaluationSet, evaluate
-from .loss import TCMRLoss, count_rows, expand_targets, velocity_counts, velocity_terms
+from .loss import TCMRLoss, count_rows, expand_targets, other_weights, velocity_counts
 from .optimizer import build_optimizer, restore_optimizer
 from .run_folder import BEST_CHECKPOINT, BEST_VALUE, CHECKPOINT
 from .schedule import build_schedule
@@ -88,9 +88,8 @@ class Trainer:
             e_3d_loss_weight=cfg.LOSS.KP_3D_W,
             e_pose_loss_weight=cfg.LOSS.POSE_W,
             e_shape_loss_weight=cfg.LOSS.SHAPE_W,
+            others=other_weights(cfg.LOSS),
         )
-        weights = {"2d": cfg.LOSS.KP_2D_W, "3d": cfg.LOSS.KP_3D_W, "pose": cfg.LOSS.POSE_W}
-        self.velocity_weights = {f"velocity_{k}": cfg.LOSS.VELOCITY_W * w for k, w in weights.items()}
         self.parameters = [p for p in model.parameters() if p.requires_grad]  # not the body model's
         self.optimizer = build_optimizer(
             cfg.TRAIN.GEN_OPTIM,
@@ -255,23 +254,19 @@ class Trainer:
             kind: {key: values.to(self.device, non_blocking=True) for key, values in batch.items()}
             for kind, batch in batches.items()
         }
-        counts = count_rows(*_pair({kind: expand_targets(batch) for kind, batch in batches.items()}))
-        counts = distributed.sum_over_processes(counts)
-        if self.cfg.LOSS.VELOCITY_W > 0:
-            pairs = distributed.sum_over_processes(velocity_counts(*_pair(batches)))
+        outputs, run_length = self.model.encoder.outputs, self.cfg.TRAIN.RUN_LENGTH
+        rows = count_rows(*_pair({kind: expand_targets(batch, outputs) for kind, batch in batches.items()}))
+        numbers = torch.stack([rows, velocity_counts(*_pair(batches))])
+        counts, pairs = distributed.sum_over_processes(numbers)
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, torch.Tensor] = {}
         total = torch.zeros((), device=self.device)
         for part in _split(batches, self.cfg.TRAIN.ACCUMULATE):
             features = torch.cat([batch["features"] for batch in part.values()])  # 2D samples come first
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.cfg.TRAIN.PRECISION == "bf16"):
-                predictions = self.network(features, self.cfg.TRAIN.RUN_LENGTH)
-            targets = {kind: expand_targets(batch) for kind, batch in part.items()}
-            loss, terms = self.loss(predictions, *_pair(targets), counts)
-            if self.cfg.LOSS.VELOCITY_W > 0:
-                changes = velocity_terms(predictions, *_pair(part), pairs)
-                changes = {tag: self.velocity_weights[tag] * value for tag, value in changes.items()}
-                loss, terms = loss + sum(changes.values()), {**terms, **changes}
+                predictions = self.network(features, run_length)
+            targets = {kind: expand_targets(batch, outputs) for kind, batch in part.items()}
+            loss, terms = self.loss(predictions, *_pair(targets), counts, run_length, pairs)
             loss.backward()
             total = total + loss.detach()
             for tag, value in terms.items():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,12 +108,17 @@ class PersonDetector:
 class LandmarkNetwork:
     """Locates the 33 landmarks of the person inside a circle ("full" and "heavy" networks)."""
 
-    def __init__(self, path: str | Path, threads: int = 2, focal: float | None = None):
-        """``threads``: CPU threads; ``focal``: of the camera, px, by default :func:`default_focal`. Raises
-        UserError if the file or the interpreter cannot be used."""
-        self._focal = focal
+    def __init__(self, path: str | Path, threads: int = 2):
+        """``threads``: of the CPU. Raises UserError if the file or the interpreter cannot be used."""
+        self._focal: float | None = None
         shapes = {"points": (1, 195), "score": (1, 1), "world": (1, 117), "heatmaps": (1, 64, 64, 39)}
         self._network = _Network(path, threads, shapes)
+
+    def with_focal(self, focal: float) -> LandmarkNetwork:
+        """The same network for a camera of ``focal`` px, in place of :func:`default_focal`."""
+        network = copy(self)
+        network._focal = focal
+        return network
 
     def __call__(self, rgb: np.ndarray, centre: np.ndarray, scale_point: np.ndarray) -> Landmarks:
         """Landmarks in ``rgb`` (H, W, 3) uint8 of the person in the circle about ``centre`` (2,) through

@@ -36,12 +36,11 @@ from typing import IO, Literal
 
 from ..utils.atomic import atomic_write, only_process  # lib.utils.files would load torch
 from ..utils.errors import UserError, run_command, shown
-from ..utils.paths import ROOT, module_command
+from ..utils.paths import DOWNLOADS, module_command
 
 log = logging.getLogger(__name__)
 
-DOWNLOADS = ROOT / "data" / "open" / "downloads"
-MODULE = "lib.data_utils.open_assets"
+MODULE = f"{__package__}.open_assets"
 HEAVY = "landmarks_heavy"
 _NPM_REGISTRY = "NPM_CONFIG_REGISTRY"  # npm's own variable, read in either case
 _TIMEOUT = 30.0  # seconds without a byte

@@ -16,6 +16,7 @@ from yacs.config import CfgNode
 from ..utils.crops import CROP_SIZE, transform_keypoints
 from ..utils.errors import UserError
 from ..utils.keypoints import JOINT_NAMES, convert_kps
+from ..utils.registry import Registry
 from .database import Database, open_database, read_features
 from .windows import first_of_runs, original_windows, training_windows, window_frames
 
@@ -37,8 +38,19 @@ class BatchDataset(Dataset):
 
 
 @dataclass(frozen=True)
+class FrameRate:
+    """Frames per second of a database (None if unknown), and how that is known."""
+
+    fps: float | None
+    source: str
+
+
+_UNKNOWN_RATE = FrameRate(None, "the database has no fps")
+
+
+@dataclass(frozen=True)
 class DatasetSpec:
-    """What distinguishes one dataset from another."""
+    """What distinguishes one dataset from another. Databases are written as docs/data.md says."""
 
     name: str  # in configuration files
     key: str  # in file names and on the command line
@@ -49,18 +61,74 @@ class DatasetSpec:
     eval_joints: str = ""  # convention of the joints that are compared; "" = not evaluated
     eval_regressor: bool = False  # predicted joints come from the H36M regressor, else from the 49
     eval_mesh: bool = False  # ground truth pose and shape give vertices to compare
+    gendered: bool = False  # can be measured against male and female bodies, by the database's `gender`
+    frame_rate: FrameRate = _UNKNOWN_RATE  # of databases without `fps`; only Accel in m/s^2 depends on it
+    frames: str = "all"  # which of them count, in words
+    file: str = "{key}_{split}_db.pt"  # of a split's database; "" = see _FILES
 
 
-_SPECS = (
-    DatasetSpec("ThreeDPW", "3dpw", "common", eval_joints="common", eval_regressor=True, eval_mesh=True),
-    DatasetSpec("MPII3D", "mpii3d", has_smpl=False, eval_joints="mpii3d_test"),
-    DatasetSpec("Human36M", "h36m", eval_joints="common", eval_regressor=True),
-    DatasetSpec("Open", "open", eval_joints="common", eval_mesh=True),
-    DatasetSpec("Insta", "insta", "insta", crop_pixels=True, has_3d=False, has_smpl=False),
-    DatasetSpec("PoseTrack", "posetrack", has_3d=False, has_smpl=False),
-    DatasetSpec("PennAction", "pennaction", "common", has_3d=False, has_smpl=False),
-)
-DATASETS = {spec.name: spec for spec in _SPECS}
+DATASETS: Registry[DatasetSpec] = Registry("dataset")  # by name
+
+
+def register_dataset(spec: DatasetSpec) -> DatasetSpec:
+    """Make a dataset known by its name and its key.
+
+    Raises:
+        UserError: one of them is taken.
+    """
+    if spec.key in _keys():
+        raise UserError(f"there is a dataset with the key {spec.key!r} already: give yours another")
+    return DATASETS.add(spec.name, spec)
+
+
+def _keys() -> dict[str, DatasetSpec]:
+    return {spec.key: spec for spec in DATASETS.values()}
+
+
+for _spec in (
+    DatasetSpec(
+        "ThreeDPW",
+        "3dpw",
+        "common",
+        eval_joints="common",
+        eval_regressor=True,
+        eval_mesh=True,
+        gendered=True,
+        frame_rate=FrameRate(30, "3DPW's videos"),
+        frames="those not `valid` are removed, and the rest is taken as contiguous",
+        file="",
+    ),
+    DatasetSpec(
+        "MPII3D",
+        "mpii3d",
+        has_smpl=False,
+        eval_joints="mpii3d_test",
+        frame_rate=FrameRate(
+            25, "assumed: the test videos were recorded at 25 or 50, the database does not say"
+        ),
+        frames="those with `valid_i` 0 do not count, but their neighbours see them, in windows and in Accel",
+        file="",
+    ),
+    DatasetSpec(
+        "Human36M",
+        "h36m",
+        eval_joints="common",
+        eval_regressor=True,
+        frame_rate=FrameRate(25, "assumed: the 25fps databases, every other frame of 50"),
+        file="",
+    ),
+    DatasetSpec(
+        "Open",
+        "open",
+        eval_joints="common",
+        eval_mesh=True,
+        frame_rate=FrameRate(30, "the simulated camera"),
+    ),
+    DatasetSpec("Insta", "insta", "insta", crop_pixels=True, has_3d=False, has_smpl=False, file=""),
+    DatasetSpec("PoseTrack", "posetrack", has_3d=False, has_smpl=False, file=""),
+    DatasetSpec("PennAction", "pennaction", "common", has_3d=False, has_smpl=False, file=""),
+):
+    register_dataset(_spec)
 
 TABLE4_3DPW = "repr_table4_3dpw_model"
 TABLE4_H36M_MPII3D = "repr_table4_h36m_mpii3d_model"
@@ -79,9 +147,6 @@ _FILES = {  # the same for every title
     "insta_train": "insta_train_db.h5",
     "pennaction_train": "pennaction_train_scale12_db.pt",
     "amass_train": "amass_db.pt",
-    "open_train": "open_train_db.pt",
-    "open_val": "open_val_db.pt",
-    "open_test": "open_test_db.pt",
 }
 _FILES_BY_TITLE = {  # in the order of TITLES
     "3dpw_train": ("3dpw_train_occ_db.pt", *["3dpw_train_db.pt"] * 4),
@@ -117,7 +182,11 @@ _FILES_BY_TITLE = {  # in the order of TITLES
 }
 
 
-DATABASES = tuple(sorted({*_FILES, *_FILES_BY_TITLE}))  # the keys of DATASET.FILES
+def databases() -> list[str]:
+    """The keys of DATASET.FILES."""
+    named = [spec.key for spec in DATASETS.values() if spec.file]
+    own = {f"{key}_{split}" for key in named for split in ("train", "val", "test")}
+    return sorted({*_FILES, *_FILES_BY_TITLE, *own})
 
 
 def get_spec(name: str) -> DatasetSpec:
@@ -126,10 +195,7 @@ def get_spec(name: str) -> DatasetSpec:
     Raises:
         UserError: there is none.
     """
-    for spec in _SPECS:
-        if name in (spec.name, spec.key):
-            return spec
-    raise UserError(f"dataset {name!r} is unknown: use one of {', '.join(DATASETS)}")
+    return _keys().get(name) or DATASETS[name]
 
 
 def database_path(spec: DatasetSpec, split: str, cfg: CfgNode) -> Path:
@@ -140,12 +206,12 @@ def database_path(spec: DatasetSpec, split: str, cfg: CfgNode) -> Path:
     Raises:
         UserError: neither says which file it is.
     """
-    return find_database(f"{spec.key}_{split}", cfg)
+    return find_database(f"{spec.key}_{split}", cfg, spec.file.format(key=spec.key, split=split))
 
 
-def find_database(key: str, cfg: CfgNode) -> Path:
+def find_database(key: str, cfg: CfgNode, default: str = "") -> Path:
     """:func:`database_path` by the key ``<dataset>_<split>`` of DATASET.FILES."""
-    name = cfg.DATASET.FILES.get(key) or _FILES.get(key, "")
+    name = cfg.DATASET.FILES.get(key) or _FILES.get(key, default)
     if not name and cfg.TITLE in TITLES and key in _FILES_BY_TITLE:
         name = _FILES_BY_TITLE[key][TITLES.index(cfg.TITLE)]
     if not name:

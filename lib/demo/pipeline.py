@@ -19,32 +19,35 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from yacs.config import CfgNode
 
 from ..core.config import choose_device
+from ..data_utils.blazepose import LandmarkNetwork
 from ..data_utils.pose_files import PoseEstimates, pose_tracks, read_poses
 from ..models.body import BASE_DATA, OPEN_DATA
-from ..models.extractors import LandmarkTrack, PosesExtractor, PoseTrack
+from ..models.extractors import PosesExtractor, PoseTrack
 from ..motion.camera import Camera
-from ..motion.exporters import check_formats, export_scene
+from ..motion.exporters import EXPORTERS, export_scene
 from ..motion.height import SHORTEST, TALLEST
 from ..motion.motion import Scene
-from ..motion.scene_file import save_scene
+from ..motion.scene_file import save_scene, scene_mark
 from ..motion.smooth import parse_smoothing
 from ..motion.viewer import write_viewer
 from ..motion.world import Up
 from ..utils.colours import colour_name
 from ..utils.errors import UserError, fault
 from ..utils.files import atomic_write, only_process
+from ..utils.plugins import load_plugins
 from ..utils.prefetch import map_ahead, prefetch
-from ..video.video import FrameSource, ImageFolder, VideoFile, VideoWriter, video_comment
+from ..video.video import FrameSource, ImageFolder, VideoFile, VideoWriter
 from .camera_watch import CameraWatch
 from .display import show_video
 from .drawing import Drawer, View, figures
 from .focal import film_camera
 from .models import Models, find_checkpoint, load_models
-from .networks import find_asset, landmark_network, person_detector
-from .reconstruct import Stopwatch, progress_bar, reconstruct
+from .networks import DETECTORS, find_asset, landmark_network, person_detector
+from .reconstruct import reconstruct
 from .render import Renderer
-from .track_files import choose_people, read_boxes, save_boxes, track_boxes
-from .tracking import MIN_SECONDS, track_people
+from .stages import Bars, Stages
+from .track_files import Boxes, choose_people, read_boxes, save_boxes, track_boxes
+from .tracking import MIN_SECONDS, Detector, Track, track_people
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +56,9 @@ _LONGEST_NAME = 200  # bytes
 _DRAWING_THREADS = 2
 _FRAMES_AHEAD = 4
 """Frames that a stage of a pass over the video (decoding, drawing, ...) may be ahead of the next stage."""
+
+
+Person = Track | PoseTrack
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,8 @@ class DemoOptions:
     lock_feet: bool = True
     cfg: str = ""
     opts: Sequence[str] = ()
+    plugin: Sequence[str] = ()
+    render: bool = True
     wireframe: bool = False
     view: View = ""
     render_plain: bool = False
@@ -95,41 +103,32 @@ class DemoOptions:
     display: bool = False
 
 
-def run_demo(options: DemoOptions) -> list[Path]:
-    """Run the whole demo and return the files written.
+@dataclass(frozen=True, eq=False)
+class Engine:
+    """All networks of the demo, to be loaded once for any number of films; ``detector`` is None where people
+    are followed in given boxes only, ``landmarks``, too, where their poses are given."""
 
-    They go to ``{output_folder}/{name}`` (:func:`result_folder`): ``tcmr_{name}_output.mp4`` with the frame
-    times of the input, ``tcmr_{name}_input.mp4`` (a copy if the input is an .mp4, else encoded),
-    ``tcmr_output.npz`` (:func:`lib.motion.scene_file.load_scene`), what ``export`` asks for
-    (:data:`lib.motion.exporters.EXPORTERS`), ``tracks.txt`` with ``save_tracks``, ``viewer.html`` with
-    ``viewer``.
-    Each appears only when it is complete.
+    models: Models
+    landmarks: LandmarkNetwork | None
+    detector: Detector | None
+
+
+def load_engine(options: DemoOptions) -> Engine:
+    """The networks that the options ask for.
 
     Raises:
-        UserError: the input, a checkpoint or an asset is missing or unusable, or nobody was found.
+        UserError: a checkpoint, an asset or a plugin is missing or unusable.
     """
-    stopwatch = Stopwatch()
-    check_options(options)
-    boxes = read_boxes(options.tracks) if options.tracks else None
-    estimates = read_poses(options.poses) if options.poses else None
-    heights = parse_heights(options.height)
-    source = open_source(options)
-    info = source.info
-    _check_writable(result_folder(options.output_folder, source), options)
-    log.info("%s: %dx%d, %.2f frames per second", source.name, info.width, info.height, float(info.fps))
-    told = None if estimates is None or estimates.focal is None else float(np.median(estimates.focal))
-    camera = film_camera(source, options.focal or told)
-    with stopwatch("loading"):
-        device = choose_device(options.device, "cuda" if torch.cuda.is_available() else "cpu")
-        network = detector = None
-        if estimates is None:
-            network = landmark_network(options.detector, options.open_dir, camera.focal)
-        if estimates is None and boxes is None:
-            detector = person_detector(options.detector, options.open_dir, device)
-        checkpoint = find_checkpoint(
-            options.model, options.base_data, options.open_dir, poses=estimates is not None
-        )
-        models = load_models(
+    load_plugins(options.plugin)
+    device = choose_device(options.device, "cuda" if torch.cuda.is_available() else "cpu")
+    checkpoint = find_checkpoint(
+        options.model, options.base_data, options.open_dir, poses=bool(options.poses)
+    )
+    known = options.tracks or options.poses
+    engine = Engine(
+        landmarks=None if options.poses else landmark_network(options.detector, options.open_dir),
+        detector=None if known else person_detector(options.detector, options.open_dir, device),
+        models=load_models(
             checkpoint,
             base_data=options.base_data,
             open_dir=options.open_dir,
@@ -138,87 +137,124 @@ def run_demo(options: DemoOptions) -> list[Path]:
             bf16=options.bf16,
             cfg_file=options.cfg,
             opts=options.opts,
-        )
+        ),
+    )
+    models = engine.models
     check_features(models, options)
     log.info("model: %s (%s features, %s body)", checkpoint, models.extractor.name, models.body.kind)
+    return engine
 
-    moments: list[Fraction] = []
-    watch = CameraWatch(float(info.fps))
-    with (
-        stopwatch("tracking"),
-        logging_redirect_tqdm(),
-        progress_bar(info.frames, "tracking") as bar,
-        prefetch(source.timed(), _FRAMES_AHEAD) as timed,
-    ):
-        frames, fps = watch.watching(_noting_times(timed, moments, bar.update)), float(info.fps)
-        tracks: Sequence[LandmarkTrack | PoseTrack] = []
-        if estimates is not None:
-            for _ in frames:
-                pass
-        elif boxes:
-            assert network is not None
-            tracks = track_boxes(frames, boxes, network, fps=fps)
-        else:
-            assert network is not None and detector is not None
-            tracks = track_people(frames, detector, network, fps=fps, min_seconds=options.min_seconds)
-    n_frames = len(moments)
-    if estimates is not None:
-        tracks = estimated_tracks(estimates, models, camera, measured_fps(moments, info.fps), n_frames)
-    if not tracks:
-        raise UserError(_nobody(source, n_frames, options))
-    camera_moves = watch.camera_moves(tracks)  # before people are left out: nobody is background
-    tracks = _long_enough(choose_people(tracks, options.person), models.cfg)
-    scene = reconstruct(
-        models,
-        source,
-        tracks,
-        camera=camera,
-        fps=measured_fps(moments, info.fps),
-        n_frames=n_frames,
-        name=source.name,
-        fit=options.fit,
-        smoothing=parse_smoothing(options.smooth),
-        heights=heights_of(heights, [track.person_id for track in tracks]),
-        up=options.up,
-        lock_feet=options.lock_feet,
-        camera_moves=camera_moves,
-        stopwatch=stopwatch,
-    )
-    files: list[Path] = []
+
+def run_demo(options: DemoOptions, engine: Engine | None = None) -> list[Path]:
+    """Run the whole demo and return the files written.
+
+    They go to ``{output_folder}/{name}`` (:func:`result_folder`): ``tcmr_{name}_output.mp4`` with the frame
+    times of the input and ``tcmr_{name}_input.mp4`` (a copy if the input is an .mp4, else encoded) with
+    ``render``, ``tcmr_output.npz`` (:func:`lib.motion.scene_file.load_scene`), what ``export`` asks for
+    (:data:`lib.motion.exporters.EXPORTERS`), ``tracks.txt`` with ``save_tracks``, ``viewer.html`` with
+    ``viewer``.
+    Each appears only when it is complete.
+
+    Args:
+        engine: networks loaded before by :func:`load_engine` with the same options.
+
+    Raises:
+        UserError: the input, a checkpoint or an asset is missing or unusable, or nobody was found.
+    """
+    stages = Bars()
+    check_options(options)
+    boxes = read_boxes(options.tracks) if options.tracks else None
+    estimates = read_poses(options.poses) if options.poses else None
+    source = open_source(options)
+    info = source.info
+    _check_writable(result_folder(options.output_folder, source), options)
+    log.info("%s: %dx%d, %.2f frames per second", source.name, info.width, info.height, float(info.fps))
+    with stages.timing("loading"):
+        engine = engine or load_engine(options)
+    with logging_redirect_tqdm():
+        scene, tracks = recover(source, options, engine, stages, boxes, estimates)
     with _own_folder(options, source) as folder:
-        with stopwatch("rendering"), progress_bar(n_frames, "rendering") as bar:
-            files += write_videos(source, scene, models, folder, options, bar.update)
-        if options.save_tracks:
-            files.append(folder / TRACKS)
-            save_boxes(tracks, files[-1])
-        with stopwatch("saving"):
-            files.append(folder / SCENE)
-            save_scene(scene, files[-1])
-            files += export_scene(scene, models.body, folder, options.export)
-        if options.viewer:
-            files.append(folder / PAGE)
-            with stopwatch("viewer"), progress_bar(n_frames, "viewer") as bar:
-                write_viewer(scene, models.body, source, files[-1], bar.update)
-    log.info("%s", summary(scene, stopwatch, files, source.damage))
+        files = write_results(folder, source, scene, tracks, options, engine.models, stages)
+    log.info("%s", summary(scene, stages, files, source.damage))
     if options.display:
         files.append(show_video(files[0]))
     return files
+
+
+def recover(
+    source: FrameSource,
+    options: DemoOptions,
+    engine: Engine,
+    stages: Stages,
+    boxes: Boxes | None = None,
+    estimates: PoseEstimates | None = None,
+) -> tuple[Scene, Sequence[Person]]:
+    """Find and follow the people of a film and reconstruct them; writes nothing.
+
+    Args:
+        options: those about input, output and rendering are not looked at.
+        boxes: where to find the people, see :func:`lib.demo.track_files.read_boxes`; None: everywhere.
+        estimates: who is where, and in which pose, see :func:`lib.data_utils.pose_files.read_poses`.
+
+    Returns:
+        the scene, and the tracks that its people come from.
+
+    Raises:
+        UserError: the film cannot be read, or nobody was found.
+    """
+    told = None if estimates is None or estimates.focal is None else float(np.median(estimates.focal))
+    camera, fps = film_camera(source, options.focal or told), float(source.info.fps)
+    network = None if engine.landmarks is None else engine.landmarks.with_focal(camera.focal)
+    models = engine.models
+    moments: list[Fraction] = []
+    watch = CameraWatch(fps)
+    with (
+        stages("tracking", source.info.frames) as update,
+        prefetch(source.timed(), _FRAMES_AHEAD) as timed,
+    ):
+        frames = watch.watching(_noting_times(timed, moments, update))
+        tracks: Sequence[Person] = []
+        if estimates is not None:
+            n_frames = sum(1 for _ in frames)
+            shown = measured_fps(moments, source.info.fps)
+            tracks = estimated_tracks(estimates, models, camera, shown, n_frames)
+        elif boxes is not None:
+            assert network is not None
+            tracks = track_boxes(frames, boxes, network, fps=fps)
+        else:
+            assert network is not None and engine.detector is not None
+            tracks = track_people(frames, engine.detector, network, fps=fps, min_seconds=options.min_seconds)
+    if not tracks:
+        raise UserError(_nobody(source, len(moments), options))
+    camera_moves = watch.camera_moves(tracks)  # before people are left out: nobody is background
+    return reconstruct_people(
+        tracks,
+        source,
+        options,
+        models,
+        stages,
+        camera=camera,
+        fps=measured_fps(moments, source.info.fps),
+        n_frames=len(moments),
+        name=source.name,
+        camera_moves=camera_moves,
+    )
 
 
 def estimated_tracks(
     estimates: PoseEstimates, models: Models, camera: Camera, fps: float, n_frames: int
 ) -> list[PoseTrack]:
     """The people of ``--poses``. UserError if the film is shorter than the file says."""
-    if estimates.frame_ids.max() >= n_frames:
+    last = estimates.frame_ids.max()
+    if last >= n_frames:
         raise UserError(
-            f"--poses {estimates.path}: has frame {estimates.frame_ids.max()}, counted from 0, but the film "
-            f"has {n_frames} frames; is it the film that the poses were estimated from?"
+            f"--poses {estimates.path}: has frame {last}, counted from 0, but the film has {n_frames} "
+            "frames; is it the film that the poses were estimated from?"
         )
     if estimates.body != models.body.kind:
         log.info(
-            "shapes are the mean: --poses has the %s body's, meshes are the %s body",
-            estimates.body,
-            models.body.kind,
+            "shapes are the mean: %s has those of the %s body, meshes are the %s body",
+            *(estimates.path, estimates.body, models.body.kind),
         )
     width, height, focal = camera.width, camera.height, camera.focal
     return pose_tracks(estimates, models.body, width=width, height=height, focal=focal, fps=fps)
@@ -236,16 +272,88 @@ def check_features(models: Models, options: DemoOptions) -> None:
         raise UserError("--fit moves bodies onto landmarks, and with --poses there are none: leave it out")
 
 
+def reconstruct_people(
+    tracks: Sequence[Person],
+    frames: Iterable[np.ndarray],
+    options: DemoOptions,
+    models: Models,
+    stages: Stages,
+    *,
+    camera: Camera,
+    fps: float,
+    n_frames: int,
+    name: str = "",
+    camera_moves: bool = False,
+) -> tuple[Scene, list[Person]]:
+    """The motions of those of ``tracks`` that the options ask for, and their tracks; for the rest see
+    :func:`reconstruct`.
+
+    Raises:
+        UserError: there is no such person, or nobody is in sight for long enough.
+    """
+    chosen = _long_enough(choose_people(tracks, options.person), models.cfg)
+    scene = reconstruct(
+        models,
+        frames,
+        chosen,
+        camera=camera,
+        fps=fps,
+        n_frames=n_frames,
+        name=name,
+        fit=options.fit,
+        smoothing=parse_smoothing(options.smooth),
+        heights=heights_of(parse_heights(options.height), [track.person_id for track in chosen]),
+        up=options.up,
+        lock_feet=options.lock_feet,
+        camera_moves=camera_moves,
+        stages=stages,
+    )
+    return scene, chosen
+
+
+def write_results(
+    folder: Path,
+    source: FrameSource,
+    scene: Scene,
+    tracks: Sequence[Person],
+    options: DemoOptions,
+    models: Models,
+    stages: Stages,
+) -> list[Path]:
+    """Write what the options ask for into ``folder``, see :func:`run_demo`; the files written."""
+    files: list[Path] = []
+    if options.render:
+        with stages("rendering", scene.n_frames) as update:
+            files += write_videos(source, scene, models, folder, options, update)
+    if options.save_tracks:
+        files.append(folder / TRACKS)
+        save_boxes(tracks, files[-1])
+    with stages.timing("saving"):
+        files.append(folder / SCENE)
+        save_scene(scene, files[-1], _mark(source))
+        files += export_scene(scene, models.body, folder, options.export)
+    if options.viewer:
+        files.append(folder / PAGE)
+        with stages("viewer", scene.n_frames) as update:
+            write_viewer(scene, models.body, source, files[-1], update)
+    return files
+
+
 def check_options(options: DemoOptions) -> None:
-    """UserError if the value of an option makes no sense."""
+    """UserError if the value of an option makes no sense. Loads plugins, which may add values."""
+    load_plugins(options.plugin)
     parse_smoothing(options.smooth)
+    parse_heights(options.height)
     if options.vid_file and options.img_dir:
         raise UserError("both --vid_file and --img_dir are given; expected one of them")
     if options.poses and options.tracks:
-        raise UserError(
-            "both --poses and --tracks are given; expected one of them: poses tell where people are"
-        )
-    check_formats(options.export, "--export")
+        raise UserError("both --poses and --tracks are given; expected one of them: poses tell who is where")
+    DETECTORS.find(options.detector)
+    for name in options.export:
+        EXPORTERS.find(name, "--export")
+    drawn = ("display", "wireframe", "view", "render_plain")
+    if not options.render and (given := [f"--{name}" for name in drawn if getattr(options, name)]):
+        raise UserError(f"{', '.join(given)}: no video is drawn; expected --render with it")
     if options.fps is not None and not 0 < options.fps < 1e5:
         raise UserError(f"--fps {options.fps}: expected a number of frames per second")
     if not (np.isfinite(options.min_seconds) and options.min_seconds >= 0):
@@ -331,14 +439,13 @@ def printable_name(name: str) -> str:
 
 
 def _mark(source: FrameSource) -> str:
-    """Tells inputs apart in their results, without naming folders of the user's in a film that is shared."""
-    return f"TCMR {hashlib.sha256(os.fsencode(source.path.resolve())).hexdigest()[:16]}"
+    """Tells inputs apart in their results, without naming folders of the user's in a file that is shared."""
+    return hashlib.sha256(os.fsencode(source.path.resolve())).hexdigest()[:16]
 
 
 def _made_from(folder: Path) -> str:
     """The mark of the input whose results lie in a folder, '' if there are none."""
-    comment = video_comment(folder / f"tcmr_{folder.name}_output.mp4")
-    return comment if comment.startswith("TCMR ") else ""
+    return scene_mark(folder / SCENE)
 
 
 def _nobody(source: FrameSource, n_frames: int, options: DemoOptions) -> str:
@@ -355,9 +462,7 @@ def _nobody(source: FrameSource, n_frames: int, options: DemoOptions) -> str:
     )
 
 
-def _long_enough(
-    tracks: Sequence[LandmarkTrack | PoseTrack], cfg: CfgNode
-) -> list[LandmarkTrack | PoseTrack]:
+def _long_enough(tracks: Sequence[Person], cfg: CfgNode) -> list[Person]:
     """Tracks that the configured windows fit into. UserError if there is none."""
     needed = cfg.DATASET.SEQLEN if cfg.COMPAT.STATIC_BORDERS else 1
     kept = [track for track in tracks if len(track.frame_ids) >= needed]
@@ -372,7 +477,7 @@ def _long_enough(
     return kept
 
 
-def summary(scene: Scene, stopwatch: Stopwatch, files: Sequence[Path], damage: str = "") -> str:
+def summary(scene: Scene, stages: Stages, files: Sequence[Path], damage: str = "") -> str:
     """People, what is damaged, time per stage and files written, as lines of text."""
     people, n_frames = scene.people, scene.n_frames
     lines = ["", f"{len(people)} {'person' if len(people) == 1 else 'people'} in {n_frames} frames"]
@@ -381,7 +486,7 @@ def summary(scene: Scene, stopwatch: Stopwatch, files: Sequence[Path], damage: s
         colour = colour_name(index)
         lines.append(f"  person {motion.person_id}: frames {first} to {last} ({len(motion)}), drawn {colour}")
     lines += [f"the film is {damage}"] if damage else []
-    seconds = stopwatch.seconds
+    seconds = stages.seconds
     total = sum(seconds.values())
     lines += ["", f"{'stage':<12}{'seconds':>9}{'share':>8}{'ms/frame':>10}"]
     for stage, value in [*seconds.items(), ("total", total)]:
@@ -402,7 +507,7 @@ def _check_writable(folder: Path, options: DemoOptions) -> None:
     parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise UserError(f"--output_folder: cannot write to {parent}; expected a folder that you may write to")
-    names = [f"tcmr_{folder.name}_{kind}.mp4" for kind in ("output", "input")]
+    names = [f"tcmr_{folder.name}_{kind}.mp4" for kind in ("output", "input") if options.render]
     names += [SCENE, *([TRACKS] * options.save_tracks), *([PAGE] * options.viewer)]
     for name in names:
         if (folder / name).exists() and not (folder / name).is_file():
@@ -436,7 +541,7 @@ def write_videos(
     copied = isinstance(source, VideoFile) and source.path.suffix.lower() == ".mp4" and options.fps is None
     original = source.path if copied else None
     with ExitStack() as stack:
-        writer = stack.enter_context(VideoWriter(output, info.fps, _mark(source)))
+        writer = stack.enter_context(VideoWriter(output, info.fps))
         input_writer = None if original else stack.enter_context(VideoWriter(input_copy, info.fps))
 
         def draw(

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
-from tqdm import tqdm
 from yacs.config import CfgNode
 
 from ..data_utils.boxes import scale_bboxes
-from ..models.extractors import LandmarkExtractor, LandmarkTrack, PersonTrack, StaticFeatures
+from ..models.extractors import LandmarkTrack, PersonTrack, StaticFeatures
 from ..models.landmark_body import LandmarkBody
 from ..models.predict import Borders, predict_sequence, window_step
 from ..motion.camera import Camera
@@ -24,21 +20,7 @@ from ..motion.world import Up, place_in_world
 from ..utils.crops import CROP_SCALE, crop_to_image
 from ..utils.landmark_flips import repair_flips
 from .models import Models
-
-
-@dataclass
-class Stopwatch:
-    """Seconds per named stage, in the order in which the stages were first timed."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+from .stages import Stages
 
 
 def sequence_step(cfg: CfgNode, fps: float) -> int:
@@ -63,7 +45,7 @@ def reconstruct(
     up: Up = "floor",
     lock_feet: bool = True,
     camera_moves: bool = False,
-    stopwatch: Stopwatch | None = None,
+    stages: Stages | None = None,
 ) -> Scene:
     """The motions of tracked people.
 
@@ -72,26 +54,26 @@ def reconstruct(
         frames: all RGB frames of the video; untouched if the extractor needs none.
         tracks: as long as the model's windows ask for.
         camera, fps, n_frames, name: of the video.
-        fit: move the bodies onto the tracks' landmarks (:mod:`lib.motion.fit`); None: if the features are
-            landmarks, too. Where landmarks are of no use, TCMR's own word stands.
+        fit: move the bodies onto the tracks' landmarks (:mod:`lib.motion.fit`); None: if the extractor
+            says so. Where landmarks are of no use, TCMR's own word stands.
         smoothing: of the motions; what is drawn and written alike.
         heights: metres, of persons by their numbers.
         up, lock_feet: see :func:`lib.motion.world.place_in_world`.
         camera_moves: see :class:`Scene`.
-        stopwatch: gets the seconds of ``features``, ``TCMR``, ``fit`` and ``world``.
+        stages: gets ``features``, ``TCMR``, ``fit`` and ``world``.
 
     Returns:
         a scene with one person per track, in order.
     """
-    stopwatch = stopwatch or Stopwatch()
+    stages = stages or Stages()
     total = sum(len(track.frame_ids) for track in tracks)
-    with stopwatch("features"), progress_bar(total, "features") as bar:
-        features = models.extractor(frames, tracks, bar.update)
-    with stopwatch("TCMR"), progress_bar(total, "TCMR") as bar:
-        predictions = [predict_track(models, static, fps, bar) for static in features]
-    wanted = models.extractor.name == LandmarkExtractor.name if fit is None else fit
+    with stages("features", total) as update:
+        features = models.extractor(frames, tracks, update)
+    with stages("TCMR", total) as update:
+        predictions = [predict_track(models, static, fps, update) for static in features]
+    wanted = models.extractor.fits if fit is None else fit
     smpl, body, people = models.tcmr.regressor.smpl, LandmarkBody(models.body), []
-    with stopwatch("fit"), progress_bar(total, "fit") as bar:
+    with stages("fit", total) as update:
         body = body.to(models.tcmr.regressor.init_cam.device)
         for track, static, output in zip(tracks, features, predictions):
             boxes = scale_bboxes(static.bboxes, CROP_SCALE)
@@ -107,12 +89,12 @@ def reconstruct(
                     height=camera.height,
                     fps=fps,
                     focal=camera.focal,
-                    progress=bar.update,
+                    progress=update,
                 )
             if fitted is None:
                 joints2d = crop_to_image(output["kp_2d"], static.bboxes)
                 fitted = lift(smpl, output["theta"], output["rotmat"], joints2d, boxes, camera, fps)
-            motion = make_motion(track.person_id, track.frame_ids, fitted, boxes, output["scores"], fps)
+            motion = make_motion(track.person_id, track.frame_ids, fitted, boxes, output.get("scores"), fps)
             if heights and track.person_id in heights:
                 motion = resize(smpl, models.body, motion, heights[track.person_id], camera)
             people.append(smooth_motion(motion, smoothing, smpl, camera, fps))
@@ -128,11 +110,13 @@ def reconstruct(
         world_offset=np.zeros(3),
         camera_moves=camera_moves,
     )
-    with stopwatch("world"):
+    with stages.timing("world"):
         return place_in_world(scene, models.body, up=up, lock=lock_feet)
 
 
-def predict_track(models: Models, static: StaticFeatures, fps: float, bar: tqdm) -> dict[str, np.ndarray]:
+def predict_track(
+    models: Models, static: StaticFeatures, fps: float, progress: Callable[[int], object] | None = None
+) -> dict[str, np.ndarray]:
     """What TCMR says of one track, see :func:`predict_sequence`; without vertices."""
     borders: Borders = "static" if models.cfg.COMPAT.STATIC_BORDERS else "edge"
     return predict_sequence(
@@ -142,9 +126,5 @@ def predict_track(models: Models, static: StaticFeatures, fps: float, bar: tqdm)
         borders=borders,
         step=sequence_step(models.cfg, fps),
         precision=models.cfg.MODEL.PRECISION,
-        progress=bar.update,
+        progress=progress,
     )
-
-
-def progress_bar(total: int | None, stage: str) -> tqdm:
-    return tqdm(total=total, desc=f"{stage:<10}", unit="frame")

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from ..data_utils.blazepose import LandmarkNetwork, Landmarks, intersection_over_union
-from ..models.extractors import LandmarkTrack, PersonTrack, PoseTrack
+from ..models.extractors import PersonTrack, PoseTrack
 from ..utils.errors import UserError, fault
 from ..utils.files import atomic_write
 from ..utils.landmark_features import landmark_boxes
@@ -61,7 +61,7 @@ def read_boxes(path: str | Path) -> Boxes:
     return boxes
 
 
-def save_boxes(tracks: Sequence[LandmarkTrack | PoseTrack], path: str | Path) -> None:
+def save_boxes(tracks: Sequence[Track | PoseTrack], path: str | Path) -> None:
     """Write tracks as MOT text: their boxes, of frames that were seen."""
     lines = []
     for track in tracks:

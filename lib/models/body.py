@@ -11,14 +11,14 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..utils import paths
 from ..utils.errors import UserError
 from ..utils.files import load_arrays, load_smpl_pickle
-from ..utils.paths import ROOT
 
 logger = logging.getLogger(__name__)
 
-BASE_DATA = str(ROOT / "data" / "base_data")
-OPEN_DATA = str(ROOT / "data" / "open")
+BASE_DATA = str(paths.BASE_DATA)
+OPEN_DATA = str(paths.OPEN_DATA)
 GENDERS = ("neutral", "male", "female")
 
 _N_VERTICES, _N_JOINTS, _N_BETAS, _N_FACES = 6890, 24, 10, 13776

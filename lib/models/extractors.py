@@ -1,9 +1,9 @@
 """Static features: per frame and person, what the temporal network reads.
 
-An extractor turns tracked persons into ``(n, F)`` features. There are three, looked up by the name that a
-configuration holds in ``MODEL.EXTRACTOR``: ``spin`` (ResNet-50 on image crops, needs the SPIN checkpoint),
-``landmarks`` (33 body landmarks through a small network, ships with the project) and ``poses`` (per-frame
-SMPL estimates of any other method).
+An extractor turns tracked persons into ``(n, F)`` features. :data:`EXTRACTORS` holds them by the names that a
+configuration has in ``MODEL.EXTRACTOR``: ``spin`` (ResNet-50 on image crops, needs the SPIN checkpoint),
+``landmarks`` (33 body landmarks through a small network, ships with the project), ``poses`` (per-frame SMPL
+estimates of any other method), and those of plugins.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ..utils.landmark_features import landmark_arrays
 from ..utils.landmark_flips import repair_flips
 from ..utils.pose_features import PEAK, POSE_FEATURE_SIZE, POSE_FINGERPRINT, track_features
 from ..utils.prefetch import prefetch
+from ..utils.registry import Registry
 from ..utils.smoothing import gaussian
 from .body import BASE_DATA, OPEN_DATA, BodyData
 from .hmr import HMR, load_hmr
@@ -136,13 +137,22 @@ class StaticFeatures(NamedTuple):
 
 
 class Extractor(Protocol):
-    """Features of tracked persons; ``needs_frames`` tells whether it looks at the frames at all, and
-    ``fingerprint`` what weights it has."""
+    """Features of tracked persons.
+
+    Attributes:
+        name: in :data:`EXTRACTORS`.
+        feature_size: F.
+        fingerprint: tells what weights it has, see :func:`fingerprint`; '' if nothing is to be compared.
+        needs_frames: whether it looks at the frames at all.
+        fits: whether bodies are moved onto the landmarks of the tracks unless a user says otherwise: where
+            these are what the features come from.
+    """
 
     name: str
-    fingerprint: str
     feature_size: int
-    needs_frames: bool
+    fingerprint: str = ""
+    needs_frames: bool = True
+    fits: bool = False
 
     def __call__(
         self,
@@ -155,7 +165,14 @@ class Extractor(Protocol):
         ...
 
 
-class SpinExtractor:
+ExtractorFactory = Callable[[BodyData, Path, Path, torch.device, bool], Extractor]
+EXTRACTORS: Registry[ExtractorFactory] = Registry("extractor", "MODEL.EXTRACTOR")
+"""By name: makes an extractor with its weights, from ``(body, base_data, open_dir, device, bf16)``: the body
+of the model that reads the features, the folders of the official and of the open files, where it runs, and
+whether it may compute in bfloat16. It raises a UserError where files are missing."""
+
+
+class SpinExtractor(Extractor):
     """SPIN's ResNet-50 on crops of 1.2 x box. A thread decodes and crops while the network runs.
 
     Without ``bf16`` a GPU computes in full float32, not in TensorFloat-32.
@@ -171,7 +188,6 @@ class SpinExtractor:
 
     name = "spin"
     feature_size = 2048
-    needs_frames = True
 
     def __init__(self, hmr: HMR, device: torch.device | str = "cpu", *, bf16: bool = False) -> None:
         self.device = torch.device(device)
@@ -223,11 +239,17 @@ def _crop_batches(
         yield np.stack(crops), targets
 
 
-class LandmarkExtractor:
+@EXTRACTORS.register(SpinExtractor.name)
+def _spin(body: BodyData, base_data: Path, open_dir: Path, device: torch.device, bf16: bool) -> SpinExtractor:
+    return SpinExtractor(load_hmr(base_data / SPIN_CHECKPOINT, body), device, bf16=bf16)
+
+
+class LandmarkExtractor(Extractor):
     """The landmark network on the landmarks that tracking found, front-back flips undone; needs no image."""
 
     name = "landmarks"
     needs_frames = False
+    fits = True
 
     def __init__(self, net: LandmarkNet, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
@@ -254,7 +276,14 @@ class LandmarkExtractor:
         return result
 
 
-class PosesExtractor:
+@EXTRACTORS.register(LandmarkExtractor.name)
+def _landmarks(
+    body: BodyData, base_data: Path, open_dir: Path, device: torch.device, bf16: bool
+) -> LandmarkExtractor:
+    return LandmarkExtractor(load_landmark_net(open_dir / LANDMARK_CHECKPOINT), device)
+
+
+class PosesExtractor(Extractor):
     """Per-frame SMPL estimates of another method (:class:`PoseTrack`); needs no image.
 
     The crop is one of our own: it follows the person, whatever boxes the other method used, and so large that
@@ -297,6 +326,13 @@ class PosesExtractor:
         return result
 
 
+@EXTRACTORS.register(PosesExtractor.name)
+def _poses(
+    body: BodyData, base_data: Path, open_dir: Path, device: torch.device, bf16: bool
+) -> PosesExtractor:
+    return PosesExtractor(device)
+
+
 def load_landmark_net(path: str | Path) -> LandmarkNet:
     """The landmark network of a checkpoint ``{"model": {"extractor.*": ...}}``, in eval mode.
 
@@ -326,17 +362,8 @@ def get_extractor(
     device: torch.device | str = "cpu",
     bf16: bool = False,
 ) -> Extractor:
-    """The extractor of that name with its weights, on ``device``.
-
-    ``bf16``: see :class:`SpinExtractor`; the landmark network is too small to gain from it.
+    """The extractor of that name in :data:`EXTRACTORS`, which says what is given to it.
 
     Raises UserError for an unknown name and when the weights are missing.
     """
-    if name == SpinExtractor.name:
-        return SpinExtractor(load_hmr(Path(base_data) / SPIN_CHECKPOINT, body), device, bf16=bf16)
-    if name == LandmarkExtractor.name:
-        return LandmarkExtractor(load_landmark_net(Path(open_dir) / LANDMARK_CHECKPOINT), device)
-    if name == PosesExtractor.name:
-        return PosesExtractor(device)
-    names = SpinExtractor.name, LandmarkExtractor.name, PosesExtractor.name
-    raise UserError(f"MODEL.EXTRACTOR is {name!r}; expected one of {', '.join(names)}")
+    return EXTRACTORS[name](body, Path(base_data), Path(open_dir), torch.device(device), bf16)

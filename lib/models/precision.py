@@ -13,6 +13,11 @@ from ..utils.errors import UserError
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
 
+def dtype_of(precision: Precision, own: torch.dtype) -> torch.dtype:
+    """What a network whose weights are ``own`` computes in."""
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, own)
+
+
 def check_precision(
     precision: str, device: torch.device, allowed: tuple[str, ...] = get_args(Precision)
 ) -> None:

@@ -81,7 +81,8 @@ def predict_sequence(
 
     Returns:
         float32 arrays over T frames: ``theta`` (T, 85), ``verts`` (T, 6890, 3) in metres, ``kp_2d`` (T, J, 2)
-        in [-1, 1] of the crop, ``kp_3d`` (T, J, 3) in metres, ``rotmat`` (T, 24, 3, 3), ``scores`` (T, 3).
+        in [-1, 1] of the crop, ``kp_3d`` (T, J, 3) in metres, ``rotmat`` (T, 24, 3, 3), and
+        ``scores`` (T, 3) of past, current and future if the encoder has attention.
 
     Raises:
         UserError: wrong feature size, values that are not finite, a sequence too short for ``borders``, or a
@@ -134,7 +135,7 @@ def iter_predictions(
     if J_regressor is not None:
         J_regressor = torch.as_tensor(J_regressor).to(like)
     size = batch_size or (256 if like.device.type == "cpu" else 1024)
-    fast = PreparedTCMR(model, precision, min(size, len(features))) if isinstance(model, TCMR) else model
+    fast = model.prepare(precision, min(size, len(features))) if isinstance(model, TCMR) else model
     for start in range(0, len(features), size):
         chosen = windows[start : start + size]
         used, local = np.unique(chosen, return_inverse=True)

@@ -1,4 +1,5 @@
-"""TCMR: a temporally consistent body from a window of static image features (Choi et al., CVPR 2021)."""
+"""TCMR: a temporally consistent body from a window of static image features (Choi et al., CVPR 2021), and
+models with another temporal encoder."""
 
 from __future__ import annotations
 
@@ -10,20 +11,24 @@ from torch import Tensor, nn
 
 from ..utils.errors import UserError
 from ..utils.files import load_checkpoint
+from . import vibe as vibe  # registers its encoder
 from .body import BodyData, load_body
-from .encoder import PoseForecast, run_windows
+from .encoder import run_windows
+from .inference import PreparedTCMR
+from .precision import Precision
 from .regressor import STATE, STATE_SIZE, Regressor
+from .temporal import ENCODERS
 from .weights import load_weights, per_frame_weights
 
 Borders = Literal["static", "edge"]
 
 
 class TCMR(nn.Module):
-    """PoseForecast and the iterative regressor.
+    """A temporal encoder, by default PoseForecast, and the iterative regressor.
 
     Args:
         seqlen: window length T.
-        n_layers, hidden_size: GRU layers and hidden size.
+        n_layers, hidden_size: GRU layers and hidden size of the encoder.
         feature_size: F, numbers per static feature.
         regressor_hidden_size, regressor_dropout: see :class:`lib.models.regressor.Regressor`.
         body: body model; by default what :func:`lib.models.body.load_body` finds.
@@ -33,9 +38,11 @@ class TCMR(nn.Module):
         starts_from_feature: the regressor starts from the first 157 numbers of the middle frame's feature (6D
             pose, betas, crop camera) rather than from the mean state, so that it learns a correction.
         pretrained: checkpoint of a per-frame network whose regressor is the starting point; '' for none.
+        encoder: name in :data:`lib.models.temporal.ENCODERS`.
 
     Raises:
-        UserError: ``pretrained`` is missing, or does not fit this model or its body.
+        UserError: there is no such encoder; or ``pretrained`` is missing, or does not fit this model or its
+            body.
     """
 
     def __init__(
@@ -51,6 +58,7 @@ class TCMR(nn.Module):
         feature_smooth: float = 0.0,
         starts_from_feature: bool = False,
         pretrained: str | Path = "",
+        encoder: str = "tcmr",
     ) -> None:
         super().__init__()
         body = load_body() if body is None else body
@@ -63,7 +71,7 @@ class TCMR(nn.Module):
                 f"MODEL.FEATURE_SIZE is {feature_size}, MODEL.START_FROM_FEATURE needs {STATE_SIZE} or more: "
                 "choose another extractor or leave the key out"
             )
-        self.encoder = PoseForecast(n_layers, seqlen, hidden_size, feature_size)
+        self.encoder = ENCODERS[encoder](n_layers, seqlen, hidden_size, feature_size)
         self.regressor = Regressor(body, feature_size, regressor_hidden_size, regressor_dropout)
         if starts_from_feature:  # at first the estimate stands as it is
             for decoder in (self.regressor.decpose, self.regressor.decshape, self.regressor.deccam):
@@ -74,27 +82,27 @@ class TCMR(nn.Module):
 
     def forward(
         self, x: Tensor, is_train: bool = False, J_regressor: Tensor | None = None, return_verts: bool = True
-    ) -> tuple[list[dict[str, Tensor]], Tensor]:
+    ) -> tuple[list[dict[str, Tensor]], Tensor | None]:
         """Predict the body of the middle frame of each window.
 
         Args:
             x: windows of static features (N, T, F).
-            is_train: also predict from the past and from the future alone.
+            is_train: all of the encoder's M outputs; of PoseForecast also from the past and the future alone.
             J_regressor: (17, 6890) for the 14 evaluation joints; ignored with ``is_train``.
             return_verts: False leaves out ``verts``.
 
         Returns:
             a list of one dict (keys and units of :meth:`Regressor.forward`, and ``scores``) and the attention
-            scores (N, 3) of past, current, future. Tensors are (N, …), with ``is_train`` (N, 3, …) for past,
-            future, integrated.
+            scores (N, 3) of past, current, future, both without scores if the encoder has none. Tensors are
+            (N, …), with ``is_train`` (N, M, …), for PoseForecast past, future, integrated.
         """
         features, scores = self.encoder(x, is_train)
-        middle = x[:, self.encoder.mid_frame]
+        middle = x[:, self.seqlen // 2]
         if is_train:
             output = self._regress_branches(features, middle, return_verts)
         else:
             output = self._regress(features, middle, J_regressor, return_verts)
-        return [{**output, "scores": scores}], scores
+        return [_with_scores(output, scores)], scores
 
     def forward_runs(self, features: Tensor, run_length: int = 1) -> dict[str, Tensor]:
         """What :meth:`forward` predicts in training, without ``verts``, for runs of consecutive windows.
@@ -105,7 +113,7 @@ class TCMR(nn.Module):
             run_length: R.
 
         Returns:
-            a dict of tensors (N * R, 3, …), the windows of a run one after the other.
+            a dict of tensors (N * R, M, …), the windows of a run one after the other.
         """
         windows = features
         if run_length > 1:
@@ -113,10 +121,14 @@ class TCMR(nn.Module):
             if not features.is_cuda:  # where cuDNN's GRU takes less time than sharing work saves
                 frames = features.flatten(0, 1)
                 encoded, scores = self.encoder.encode_windows(frames, indices, is_train=True)
-                middle = frames[indices[:, self.encoder.mid_frame]]
-                return {**self._regress_branches(encoded, middle, return_verts=False), "scores": scores}
+                output = self._regress_branches(encoded, self.middle(frames, indices), return_verts=False)
+                return _with_scores(output, scores)
             windows = features.flatten(0, 1)[indices]
         return self(windows, is_train=True, return_verts=False)[0][0]
+
+    def middle(self, frames: Tensor, windows: Tensor) -> Tensor:
+        """The features (N, F) of the middle frames of windows (N, T) of frames (U, F)."""
+        return frames[windows[:, self.seqlen // 2]]
 
     def _regress(
         self, features: Tensor, middle: Tensor, J_regressor: Tensor | None, return_verts: bool
@@ -126,10 +138,8 @@ class TCMR(nn.Module):
         return self.regressor(features, *start, J_regressor=J_regressor, return_verts=return_verts)[0]
 
     def _regress_branches(self, features: Tensor, middle: Tensor, return_verts: bool) -> dict[str, Tensor]:
-        branches = features.shape[1]
-        output = self._regress(
-            features.flatten(0, 1), middle.repeat_interleave(branches, 0), None, return_verts
-        )
+        middle = middle.repeat_interleave(features.shape[1], 0)
+        output = self._regress(features.flatten(0, 1), middle, None, return_verts)
         return {name: value.unflatten(0, features.shape[:2]) for name, value in output.items()}
 
     def predict_windows(
@@ -143,9 +153,12 @@ class TCMR(nn.Module):
             J_regressor, return_verts: see :meth:`forward`.
         """
         features, scores = self.encoder.encode_windows(frames, windows)
-        middle = frames[windows[:, self.encoder.mid_frame]]
-        output = self._regress(features, middle, J_regressor, return_verts)
-        return {**output, "scores": scores}
+        output = self._regress(features, self.middle(frames, windows), J_regressor, return_verts)
+        return _with_scores(output, scores)
+
+    def prepare(self, precision: Precision = "fp32", rows: int = 256) -> PreparedTCMR:
+        """This model for many predictions without gradient, see :class:`PreparedTCMR`."""
+        return PreparedTCMR(self, precision, rows)
 
     def load_weights(
         self,
@@ -197,3 +210,7 @@ class TCMR(nn.Module):
             f"{source} was trained with the open body but the official SMPL body is in use; choose a"
             " checkpoint trained with SMPL, or set PATHS.BASE_DATA to a folder without SMPL_NEUTRAL.pkl"
         )
+
+
+def _with_scores(output: dict[str, Tensor], scores: Tensor | None) -> dict[str, Tensor]:
+    return output if scores is None else {**output, "scores": scores}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..utils.errors import UserError, shown
@@ -70,6 +71,12 @@ def _first(entries: list[str], separator: str = ", ") -> str:
     listed = separator.join(shown(entry) if separator == ", " else entry for entry in entries[:_LISTED])
     more = len(entries) - _LISTED
     return f"{listed} and {more} more" if more > 0 else listed
+
+
+def matrix_of(weights: Mapping[str, Any], name: str) -> Tensor:
+    """A matrix among weights that nobody has looked at yet; an empty one if there is none of that name."""
+    value = weights.get(name)
+    return value if isinstance(value, Tensor) and value.dim() == 2 else torch.zeros(0, 0)
 
 
 def per_frame_weights(checkpoint: Mapping[str, Any], source: str | Path) -> Mapping[str, Tensor]:

@@ -14,7 +14,8 @@ from pathlib import Path
 from ..models.body import BASE_DATA, OPEN_DATA, BodyData, load_body, load_gendered_body
 from ..utils.errors import UserError, run_command, shown
 from ..utils.files import check_writable
-from .exporters import EXPORTERS, check_formats, export_scene
+from ..utils.plugins import add_plugin_option, load_plugins
+from .exporters import EXPORTERS, export_scene
 from .motion import Scene
 from .scene_file import load_scene
 
@@ -47,8 +48,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output_folder", default="", help="default: the folder of the scene")
     parser.add_argument("--base_data", default=BASE_DATA, help="folder of the official body (%(default)s)")
     parser.add_argument("--open_dir", default=OPEN_DATA, help="folder of the open body (%(default)s)")
+    add_plugin_option(parser)
     args = parser.parse_args(argv)
-    check_formats(args.to, "--to")
+    load_plugins(args.plugin)
+    for name in args.to:
+        EXPORTERS.find(name, "--to")
     folder = Path(args.output_folder or Path(args.scene).parent)
     scene = load_scene(args.scene)
     body = scene_body(scene, args.base_data, args.open_dir)

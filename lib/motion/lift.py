@@ -87,12 +87,18 @@ def _place(
 
 
 def make_motion(
-    person_id: int, frames: np.ndarray, track: Fitted, boxes: np.ndarray, attention: np.ndarray, fps: float
+    person_id: int,
+    frames: np.ndarray,
+    track: Fitted,
+    boxes: np.ndarray,
+    attention: np.ndarray | None,
+    fps: float,
 ) -> Motion:
     """The motion of a fitted or lifted track, not yet in a world.
 
     Args:
-        frames: (T,). boxes: (T, 4) px, as they were cropped. attention: (T, 3), TCMR's.
+        frames: (T,). boxes: (T, 4) px, as they were cropped. attention: (T, 3), TCMR's, or
+            None.
     """
     placed = Placed(track.rotmat.astype(np.float32), track.transl.astype(np.float32))
     return Motion(
@@ -105,5 +111,6 @@ def make_motion(
         boxes=gaussian(boxes, _BOX_SMOOTH * fps).astype(np.float32),
         joints3d=track.joints3d,
         joints2d=track.joints2d,
-        attention=attention,
+        attention=np.zeros((len(frames), 3), np.float32) if attention is None else attention,
+        fps=fps,
     )

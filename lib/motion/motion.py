@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from ..models.body import BodyData
+from ..utils.geometry import rotmat_to_axis_angle
 from .camera import Camera
 
 FEET = ("left heel", "left toe", "right heel", "right toe")
@@ -36,6 +38,16 @@ class Placed:
         n = len(self.rotmat)
         _check("rotmat", self.rotmat, (n, 24, 3, 3))
         _check("transl", self.transl, (n, 3))
+
+    @property
+    def poses(self) -> np.ndarray:
+        """(T, 72) float32, ``rotmat`` as axis-angle vectors, radians: what SMPL takes."""
+        return rotmat_to_axis_angle(torch.from_numpy(self.rotmat)).flatten(1).numpy()
+
+    @property
+    def trans(self) -> np.ndarray:
+        """``transl`` by the name that motion files use."""
+        return self.transl
 
     def moved(self, rotation: np.ndarray, offset: np.ndarray, pelvis: np.ndarray) -> Placed:
         """The whole body moved rigidly: ``x -> rotation x + offset``.
@@ -64,7 +76,9 @@ class Motion:
         boxes: (T, 4) float32 cx, cy, w, h px, smoothed, 1.2 times as large as the person.
         joints3d: (T, 49, 3) float32 metres, camera axes, without ``camera.transl``.
         joints2d: (T, 49, 2) float32 px, ``joints3d + camera.transl`` seen by the camera.
-        attention: (T, 3) float32, the weights of past, current and future in TCMR's fusion.
+        attention: (T, 3) float32, the weights of past, current and future in TCMR's fusion; zeros where the
+            temporal encoder has none.
+        fps: frames per second.
     """
 
     person_id: int
@@ -77,6 +91,7 @@ class Motion:
     joints3d: np.ndarray
     joints2d: np.ndarray
     attention: np.ndarray
+    fps: float
 
     def __post_init__(self) -> None:
         n = len(self.frames)
@@ -91,6 +106,21 @@ class Motion:
 
     def __len__(self) -> int:
         return len(self.frames)
+
+    @property
+    def frame_ids(self) -> np.ndarray:
+        """``frames`` by the name that tracks have for them."""
+        return self.frames
+
+    @property
+    def poses(self) -> np.ndarray:
+        """(T, 72) as the camera sees the person, see :attr:`Placed.poses`; the world's: ``world.poses``."""
+        return self.camera.poses
+
+    @property
+    def trans(self) -> np.ndarray:
+        """(T, 3) as the camera sees the person, metres; the world's: ``world.trans``."""
+        return self.camera.trans
 
     def row(self, frame: int) -> int | None:
         """Where a frame of the video is in the arrays; None if the person is not in it."""
@@ -136,6 +166,10 @@ class Scene:
         if self.n_frames < 1:
             raise ValueError(f"n_frames is {self.n_frames}, expected 1 or more")
         for motion in self.people:
+            if motion.fps != self.fps:
+                raise ValueError(
+                    f"person {motion.person_id} moves at {motion.fps} frames per second, not {self.fps}"
+                )
             if motion.frames[0] < 0 or motion.frames[-1] >= self.n_frames:
                 raise ValueError(
                     f"person {motion.person_id} is in frames that a video of {self.n_frames} lacks"

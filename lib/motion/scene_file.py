@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from .motion import Motion, Placed, Scene
 FORMAT = 1
 _HEADER = ("format", "name", "fps", "n_frames", "body", "gender", "image_size", "focal", "focal_source",
            "world_rotation", "world_offset", "camera_moves", "feet_locked", "person_ids")  # fmt: skip
-_ARRAYS = [field.name for field in fields(Motion) if field.name not in ("person_id", "camera", "world")]
+_ARRAYS = [field.name for field in fields(Motion) if field.type == "np.ndarray"]
 
 
-def save_scene(scene: Scene, path: str | Path) -> None:
-    """Write a scene; :func:`load_scene` gives it back. Appears only when it is complete."""
+def save_scene(scene: Scene, path: str | Path, mark: str = "") -> None:
+    """Write a scene; :func:`load_scene` gives it back, :func:`scene_mark` the ``mark``. Appears only when it
+    is complete."""
     arrays: dict[str, np.ndarray] = {
         "format": np.array(FORMAT),
         "name": np.array(scene.name),
@@ -46,6 +48,17 @@ def save_scene(scene: Scene, path: str | Path) -> None:
             arrays[f"{motion.person_id}/{frame}_transl"] = placed.transl
     with atomic_write(path) as temporary:
         np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
+        with zipfile.ZipFile(temporary, "a") as archive:
+            archive.comment = mark.encode()
+
+
+def scene_mark(path: str | Path) -> str:
+    """The mark that a scene was saved with; '' if there is none, or no such file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.comment.decode()
+    except (OSError, zipfile.BadZipFile, UnicodeDecodeError):
+        return ""
 
 
 def load_scene(path: str | Path) -> Scene:
@@ -70,7 +83,7 @@ def load_scene(path: str | Path) -> Scene:
 
 
 def _scene(arrays: dict[str, np.ndarray], ids: list[str]) -> Scene:
-    people, n_frames = [], int(arrays["n_frames"])
+    people, n_frames, fps = [], int(arrays["n_frames"]), float(arrays["fps"])
     if not ids or len(set(ids)) < len(ids):
         raise ValueError("expected one person or more, each with a number of its own")
     for number in ids:
@@ -84,7 +97,7 @@ def _scene(arrays: dict[str, np.ndarray], ids: list[str]) -> Scene:
         }
         for frame, values in placed.items():
             _check_rotations(f"{frame}_rotmat", values.rotmat)
-        people.append(Motion(person_id=int(number), **parts | placed))
+        people.append(Motion(person_id=int(number), fps=fps, **parts | placed))
         first, last = people[-1].frames[[0, -1]]
         if first < 0 or last >= n_frames:
             raise ValueError(f"person {number} is in frames {first} to {last} of {n_frames}")
@@ -97,7 +110,7 @@ def _scene(arrays: dict[str, np.ndarray], ids: list[str]) -> Scene:
         name=str(arrays["name"]),
         people=tuple(people),
         camera=Camera(width, height, focal, str(arrays["focal_source"])),
-        fps=float(arrays["fps"]),
+        fps=fps,
         n_frames=n_frames,
         body=str(arrays["body"]),
         gender=str(arrays["gender"]),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -367,19 +367,33 @@ class ImageFolder(FrameSource):
             yield i / self.info.fps, image
 
 
+class FrameList(FrameSource):
+    """Images in memory as a video: (T, H, W, 3) uint8 RGB, or a sequence of (H, W, 3)."""
+
+    def __init__(self, frames: Sequence[np.ndarray] | np.ndarray, fps: Fraction | None = None) -> None:
+        """``fps``: 30 unless given. Raises UserError if they are no images of one shape."""
+        self.path, self.name, self._frames = Path(), "frames", frames
+        if not len(frames):
+            raise UserError("there are no frames: expected RGB images (T, H, W, 3) uint8")
+        for i, frame in enumerate(frames):
+            image = np.asarray(frame)
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+                raise UserError(
+                    f"frame {i} is {image.dtype} of shape {image.shape}; expected RGB images (H, W, 3) uint8"
+                )
+            if image.shape != np.asarray(frames[0]).shape:
+                raise UserError(f"frame {i} has shape {image.shape}, frame 0 {np.asarray(frames[0]).shape}")
+        height, width = np.asarray(frames[0]).shape[:2]
+        self.info = VideoInfo(width, height, fps or IMAGE_FPS, len(frames))
+
+    def timed(self) -> Iterator[tuple[Fraction, np.ndarray]]:
+        return ((i / self.info.fps, np.ascontiguousarray(frame)) for i, frame in enumerate(self._frames))
+
+
 def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
     """Key to sort names by, so that 2.png comes before 10.png."""
     parts = re.split(r"([0-9]+)", name.casefold())
     return [(1, int(part), "") if i % 2 else (0, 0, part) for i, part in enumerate(parts)], name
-
-
-def video_comment(path: str | Path) -> str:
-    """The comment that a :class:`VideoWriter` left in a file; '' if there is none, or no such video."""
-    try:
-        with av.open(f"file:{path}", metadata_errors="replace") as container:
-            return container.metadata.get("comment", "")
-    except (av.FFmpegError, OSError):
-        return ""
 
 
 class VideoWriter:
@@ -389,10 +403,8 @@ class VideoWriter:
     padded to even ones by repeating the last row or column, because H.264 in yuv420p has no odd sizes.
     """
 
-    def __init__(self, path: str | Path, fps: Fraction, comment: str = "") -> None:
-        """``comment`` is kept among the file's tags."""
+    def __init__(self, path: str | Path, fps: Fraction) -> None:
         self.path = Path(path)
-        self._comment = comment
         self.fps = Fraction(fps).limit_denominator(60000)
         self._atomic = atomic_write(self.path)
         self._container: av.container.OutputContainer | None = None
@@ -403,8 +415,6 @@ class VideoWriter:
         self._container = av.open(
             f"file:{self._atomic.__enter__()}", "w", format="mp4", options={"movflags": "+faststart"}
         )
-        if self._comment:
-            self._container.metadata["comment"] = self._comment
         return self
 
     def write(self, image: np.ndarray, time: Fraction) -> None:

@@ -6,29 +6,21 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ...models.body import BodyData
-from ...utils.errors import UserError, shown
+from ...utils.registry import Registry
 from ..exporters import amass, bvh, coco, gltf, obj, original, trc
 from ..motion import Scene
 
-EXPORTERS: dict[str, Callable[[Scene, BodyData, Path], list[Path]]] = {
-    "npz": amass.export,
-    "bvh": bvh.export,
-    "glb": gltf.export,
-    "json": coco.export,
-    "trc": trc.export,
-    "obj": obj.export,
-    "pkl": original.export,
-}
+EXPORTERS: Registry[Callable[[Scene, BodyData, Path], list[Path]]] = Registry("format", "--export")
 """By the name of the format: writes a scene's files into a folder and returns them."""
-
-
-def check_formats(formats: Iterable[str], option: str) -> None:
-    """UserError if one of the formats is not in :data:`EXPORTERS`; ``option`` asked for them."""
-    for name in formats:
-        if name not in EXPORTERS:
-            raise UserError(
-                f"{option}: there is no format {shown(name)!r}; expected any of {','.join(EXPORTERS)}"
-            )
+EXPORTERS.update(
+    npz=amass.export,
+    bvh=bvh.export,
+    glb=gltf.export,
+    json=coco.export,
+    trc=trc.export,
+    obj=obj.export,
+    pkl=original.export,
+)
 
 
 def export_scene(scene: Scene, body: BodyData, folder: Path, formats: Iterable[str]) -> list[Path]:

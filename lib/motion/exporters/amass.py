@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ...models.body import BodyData
 from ...utils.files import atomic_write
-from ...utils.geometry import rotmat_to_axis_angle
 from ..motion import Motion, Scene, rest_joints
 
 Z_UP = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
@@ -34,7 +32,7 @@ def export(scene: Scene, body: BodyData, folder: Path) -> list[Path]:
 
 def _fields(scene: Scene, motion: Motion, body: BodyData) -> dict[str, np.ndarray]:
     placed = motion.world.moved(Z_UP, np.zeros(3), rest_joints(body, motion.betas)[0])
-    smpl = rotmat_to_axis_angle(torch.from_numpy(placed.rotmat)).flatten(1).numpy()
+    smpl = placed.poses
     poses = np.zeros((len(motion), 3 * _SMPLH_JOINTS), np.float32)
     poses[:, : 3 * _BODY_JOINTS] = smpl[:, : 3 * _BODY_JOINTS]
     betas = np.zeros(_BETAS, np.float32)

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ...models.body import BodyData
 from ...models.smpl import SMPL
 from ...utils.files import dump_joblib
-from ...utils.geometry import crop_cam_to_image_cam, rotmat_to_axis_angle
+from ...utils.geometry import crop_cam_to_image_cam
 from ..camera import perspective_to_weak
 from ..meshes import Meshes
 from ..motion import Motion, Placed, Scene
@@ -39,7 +38,7 @@ def _result(motion: Motion, scene: Scene, smpl: SMPL) -> dict[str, Any]:
         "pred_cam": weak,
         "orig_cam": crop_cam_to_image_cam(weak, motion.boxes, *size),
         "verts": Meshes(smpl, still, motion.betas).all(),
-        "pose": rotmat_to_axis_angle(torch.from_numpy(placed.rotmat)).flatten(1).numpy(),
+        "pose": placed.poses,
         "betas": np.tile(motion.betas, (len(motion), 1)),
         "joints3d": motion.joints3d,
         "joints2d": None,

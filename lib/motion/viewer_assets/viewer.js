@@ -161,7 +161,8 @@ function choosePerson(index) {
 function drawCharts() {
   const person = scene.people[chosen];
   if (!person) return;
-  drawAttention($('attention'), scene, person);
+  $('attention-chart').hidden = !person.attention.some((share) => share > 0);  // not every encoder has it
+  if (!$('attention-chart').hidden) drawAttention($('attention'), scene, person);
   drawContacts($('contacts'), scene, person, CONTACT_COLOUR);
   for (const cursor of cursors) cursor.show(player.frame);
 }
