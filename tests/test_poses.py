@@ -25,6 +25,7 @@ from lib.models.body import OPEN_DATA, BodyData
 from lib.models.extractors import PosesExtractor, PoseTrack, get_extractor
 from lib.models.landmark_body import LandmarkBody
 from lib.models.predict import predict_sequence
+from lib.models.tcmr import TCMR
 from lib.motion.scene_file import load_scene
 from lib.utils import metrics
 from lib.utils import pose_features as pose_features_module
@@ -433,6 +434,54 @@ def test_targets_are_of_the_middle_frame(open_body, clips) -> None:
     assert degrees(pose, quiet.rotmat).mean() < 3  # a mean over time of a motion
     joints = LandmarkBody(open_body)(quiet.rotmat.flatten(0, 1), quiet.betas.flatten(0, 1))[0]
     torch.testing.assert_close(quiet.joints3d.flatten(0, 1), joints)
+
+
+# --------------------------------------------------------------------------------
+# The network
+
+
+def starting_model(body: BodyData) -> TCMR:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 8, "feature_size": POSE_FEATURE_SIZE, "regressor_hidden_size": 12}
+    return TCMR(6, 1, **sizes, regressor_dropout=0.0, body=body, starts_from_feature=True).eval()
+
+
+def test_untrained_network_says_what_it_is_told(open_body) -> None:
+    model = starting_model(open_body)
+    windows = torch.from_numpy(rotations(5, 6, 24)), torch.randn(5, 6, 10), torch.rand(5, 6, 3) + 0.5
+    features = pose_features(*windows)
+    with torch.inference_mode():
+        output = model(features)[0][0]
+    told = features[:, 3, :157]
+    torch.testing.assert_close(output["theta"][:, 75:], told[:, 144:154])
+    torch.testing.assert_close(output["theta"][:, :3], told[:, 154:])
+    pose = rot6d_to_rotmat(told[:, :144].view(5, 24, 6))
+    torch.testing.assert_close(output["rotmat"], pose, atol=1e-5, rtol=0)
+
+
+def test_every_path_starts_from_the_feature(open_body) -> None:
+    """Of a network whose corrections are no longer 0: prepared, in shared windows, and in training."""
+    model = starting_model(open_body)
+    for decoder in (model.regressor.decpose, model.regressor.decshape, model.regressor.deccam):
+        torch.nn.init.normal_(decoder.weight, std=0.05)
+    frames = 0.3 * torch.randn(9, POSE_FEATURE_SIZE)
+    windows = torch.arange(4)[:, None] + torch.arange(6)
+    with torch.inference_mode():
+        truth = model(frames[windows])[0][0]
+        one_by_one = model.regressor(
+            model.encoder(frames[windows])[0], *frames[3:7, :157].split((144, 10, 3), 1)
+        )
+        found = {
+            "naive": one_by_one[0],
+            "shared": model.predict_windows(frames, windows),
+            "prepared": model.prepare("fp32", 4).predict_windows(frames, windows),
+            "training": {k: v[:, 2] for k, v in model.forward_runs(frames[None], 4).items() if k != "scores"},
+        }
+    for name, output in found.items():
+        for key in ("theta", "rotmat", "kp_3d"):
+            torch.testing.assert_close(output[key], truth[key], atol=2e-5, rtol=1e-4, msg=f"{name} {key}")
+    with pytest.raises(UserError, match=r"START_FROM_FEATURE needs 157"):
+        TCMR(6, 1, 8, 32, 12, 0.0, open_body, starts_from_feature=True)
 
 
 # --------------------------------------------------------------------------------
