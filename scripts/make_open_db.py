@@ -2,9 +2,11 @@
 
     python scripts/make_open_db.py --motions FOLDER --out data/preprocessed_data
 
-With ``--poses`` it is simulated per-frame pose estimates instead, and ``poses_val_db.pt`` and
-``poses_test_db.pt``. The files have the standard keys of every database of this project; ``val`` and ``test``
-also keep the landmarks, so that the landmarks themselves can be measured beside the networks.
+The files have the standard keys of every database of this project; ``val`` and ``test`` also keep the
+landmarks, so that the landmarks themselves can be measured beside the networks. The performers of ``val`` and
+``test`` are those that the extractor was not trained on. ``--list`` tells who and what they are. With
+``--poses`` it is simulated per-frame pose estimates instead of landmarks, and ``poses_val_db.pt`` and
+``poses_test_db.pt``.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported i
 
     leave_on_signals()
 
-from lib.data_utils.motions import FPS, Motion, MotionSampler, open_motions
+from lib.data_utils.motions import FPS, SHIPPED_SPLIT, Motion, MotionSampler, open_motions, trained_split
 from lib.data_utils.pose_noise import MIXED, PoseEstimator, pieces
 from lib.data_utils.preprocess import positive_integer
 from lib.data_utils.simulate import IMAGE_SIZE, NOISES, Simulation, Simulator
@@ -105,7 +107,10 @@ def held_out_rows(
             names.append(f"{motion.name}_{start:05d}")
             lengths.append(len(parts[-1]["pose"]))
     if not parts:
-        raise UserError(f"the {split} split has no clip of 24 frames or more: give motions of its performers")
+        raise UserError(
+            f"the {split} split has no clip of 24 frames or more: give motions of its performers, or say in "
+            "an index.csv who is in it (data/README.md)"
+        )
     return finish(parts, names, lengths)
 
 
@@ -134,6 +139,20 @@ def estimated_rows(motions: list[Motion], body: LandmarkBody, seed: int) -> dict
     return finish(parts, names, lengths)
 
 
+def table(splits: dict[str, list[Motion]]) -> str:
+    """Markdown: a row for each performer of ``train``, and for each motion of ``val`` and ``test``."""
+    lines = ["| split | performer | motion | frames | what |", "|---|---|---|---|---|"]
+    for split, motions in splits.items():
+        names = {m.performer if split == "train" else m.name: m.performer for m in motions}
+        for name, performer in names.items():
+            own = [m for m in motions if name == (m.performer if split == "train" else m.name)]
+            what = "; ".join(dict.fromkeys(m.description for m in own if m.description))
+            motion = f"{len(own)} motions" if split == "train" else name
+            frames = sum(len(m.rotmat) for m in own)
+            lines.append(f"| {split} | {performer or 'unknown'} | {motion} | {frames} | {what} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -149,8 +168,13 @@ def main() -> None:
     )
     parser.add_argument("--poses", action="store_true", help="per-frame pose estimates instead of landmarks")
     parser.add_argument("--seed", type=positive_integer, default=1)
+    parser.add_argument("--list", action="store_true", help="only print a table of the motions")
     args = parser.parse_args()
-    body, splits = load_body(OPEN_DATA), open_motions(args.motions)
+    splits = open_motions(args.motions, SHIPPED_SPLIT if args.poses else trained_split(args.extractor))
+    if args.list:
+        print(table(splits))
+        return
+    body = load_body(OPEN_DATA)
     if args.poses:
         for k, split in enumerate(("val", "test")):
             database = estimated_rows(splits[split], LandmarkBody(body), args.seed + k)

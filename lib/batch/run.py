@@ -190,7 +190,10 @@ def _workers(
             workers, gpus = how_many(int(resources.get("CPU", 0)), int(resources.get("GPU", 0)))
             log.info("workers: %d actors of Ray, %d threads and %g GPUs each", workers, threads, gpus)
             here = options if gpus or options.device != "auto" else replace(options, device="cpu")
-            yield lambda _: ActorWorker(partial(Worker, here, threads), threads, gpus), min(workers, most)
+            yield (
+                lambda _: ActorWorker(partial(Worker, here, threads), threads, gpus),
+                min(workers, most),
+            )
         return
     devices = torch.cuda.device_count()
     workers, gpus = how_many(_cpus(), devices)

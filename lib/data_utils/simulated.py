@@ -19,7 +19,7 @@ from ..utils.landmark_flips import undo_flips
 from ..utils.pose_features import POSE_FEATURE_SIZE, pose_features
 from ..utils.smoothing import gaussian_kernel
 from .draws import Draws
-from .motions import Augmentation, Motion, MotionSampler, open_motions
+from .motions import Augmentation, Motion, MotionSampler, open_motions, trained_split
 from .pose_noise import MIXED, PoseEstimator, PoseNoise
 from .simulate import NOISE_V1, NOISE_V2, NoiseModel, Simulator
 
@@ -180,15 +180,17 @@ class SimulatedStream:
         self._run_length, self._seqlen = cfg.TRAIN.RUN_LENGTH, cfg.DATASET.SEQLEN
         kernel = gaussian_kernel(cfg.MODEL.FEATURE_SMOOTH)
         self._kernel = torch.from_numpy(kernel).float().to(device)
-        motions = open_motions(cfg.DATASET.MOTIONS)["train"]
         self._net: nn.Module = nn.Identity()
         self._clips: SimulatedClips | SimulatedEstimates
         if cfg.MODEL.EXTRACTOR == "poses":
             size, origin = POSE_FEATURE_SIZE, "MODEL.EXTRACTOR poses"
+            motions = open_motions(cfg.DATASET.MOTIONS)["train"]
             self._clips = SimulatedEstimates(motions, body, MIXED, device, seed=seed)
         else:
             net = load_landmark_net(cfg.TRAIN.PRETRAINED_REGRESSOR).to(device)
             size, origin, self._net = net.last.out_features, cfg.TRAIN.PRETRAINED_REGRESSOR, net
+            split = trained_split(cfg.TRAIN.PRETRAINED_REGRESSOR)
+            motions = open_motions(cfg.DATASET.MOTIONS, split)["train"]
             self._clips = SimulatedClips(motions, body, (NOISE_V1, NOISE_V2), device, seed=seed, repair=True)
         if size != cfg.MODEL.FEATURE_SIZE:
             raise UserError(
