@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from lib.utils.errors import UserError
 from lib.utils.geometry import project, rot6d_to_rotmat, rotmat_to_axis_angle
 from lib.utils.pose_features import POSE_FEATURE_SIZE, bridge, pose_features, robust_mean, track_features
 from lib.utils.smoothing import gaussian, one_euro
+from scripts import compare_poses
 from tests.motion_tools import EYE, camera_turn, scene_of, walk
 from tests.simulation_tools import generator
 from tests.video_tools import encode
@@ -596,6 +598,24 @@ def test_wrong_uses_of_the_option_are_one_line(film, noisy_walks, tmp_path: Path
         with pytest.raises(UserError, match=message):
             run_demo(DemoOptions(**base | changes))
     assert not (tmp_path / "out").exists()
+
+
+def test_comparison_measures_everybody_on_the_same_estimates(monkeypatch, tmp_path: Path, capsys) -> None:
+    motions = procedural_motions(2, seed=2, length=60)
+    monkeypatch.setattr(compare_poses, "open_motions", lambda folder: {"val": motions, "test": motions})
+    filters = {name: (function, choices[-2:]) for name, (function, choices) in compare_poses.FILTERS.items()}
+    monkeypatch.setattr(compare_poses, "FILTERS", filters)
+    argv = ["compare_poses.py", "--kind", "jitter", "--threads", "1", "--json", str(tmp_path / "t.json")]
+    monkeypatch.setattr("sys.argv", argv)
+    compare_poses.main()
+    table = json.loads((tmp_path / "t.json").read_text())["errors"]["jitter"]
+    assert set(table) == {*filters, "estimates", "robust mean", "TCMR", "TCMR + Gaussian"}
+    for name, row in table.items():
+        for key in compare_poses.COLUMNS:
+            assert row[f"{key}_more"] == pytest.approx(row[key] - table["TCMR"][key]), name
+    assert table["Gaussian"]["accel_err"] < table["estimates"]["accel_err"] / 3
+    printed = capsys.readouterr().out
+    assert f"| TCMR | {table['TCMR']['mpjpe']:.1f} ±" in printed
 
 
 def test_model_of_poses_fits_any_body(base_data, open_body) -> None:
