@@ -5,18 +5,20 @@
 
 Real: the single-person clip of four calibrated cameras; the truth are the heavy network's landmarks,
 triangulated (see ``make_pose2sim_db.py``). Simulated: clips of the same length, with each error model of
-``lib.data_utils.simulate``. Both after the flip repair, at 30 fps, on the twelve limb joints. Writes OUT.json
-and a Markdown table OUT.md. What the words mean is said in lib/data_utils/landmark_errors.py.
+``lib.data_utils.simulate``. Both after the flip repair, at 30 fps, on the twelve limb joints. Writes all
+numbers to OUT.json and a Markdown table of most to OUT.md. What the words mean is said in
+lib/data_utils/landmark_errors.py.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import logging
-import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported i
 
     leave_on_signals()
 
+from lib.data_utils import landmark_errors
 from lib.data_utils.landmark_errors import Clip, error_statistics, errors_of
 from lib.data_utils.motions import Motion, MotionSampler, open_motions
 from lib.data_utils.multiview import project, to_camera
@@ -47,9 +50,61 @@ from scripts.compare_open import JUMP, heading
 from scripts.make_pose2sim_db import find_people, long_runs, owner_of
 
 FPS = 30.0
-UNITS = (
-    "2D errors in % of the box side, raw and aligned ones in mm, turns in degrees, bones in % of their "
-    "length, stretches in frames at 30 fps."
+QUANTILES = ("q50", "q75", "q90", "q95", "q99")
+PARTS = ("bias", "white", "slow")
+LAGS = tuple(f"autocorrelation {lag}" for lag in landmark_errors.LAGS)
+BANDS = tuple(f"{a:g} to {b:.0f} Hz" for a, b in itertools.pairwise(landmark_errors.BANDS))
+ROWS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (  # title, where, and what of the statistics
+    ("**2D**, % of the box side: quantiles 50 / 75 / 90 / 95 / 99", ("2D", "all"), QUANTILES),
+    ("… constant in a clip / white / slow", ("2D", "all"), PARTS),
+    ("… correlation after 1 / 5 / 15 frames", ("2D", "all"), LAGS),
+    ("… share of power in 0-1 / 1-3 / 3-7 / 7-15 Hz", ("2D", "all"), BANDS),
+    ("**About the hips**: rms depth / rms lateral", ("raw", "all"), ("depth / lateral",)),
+    ("… depth of wrists and ankles, mm: quantiles", ("raw", "wrists, ankles", "depth"), QUANTILES),
+    ("… share of these over 200 mm", ("raw", "wrists, ankles", "depth"), ("far",)),
+    ("**Aligned, lateral**, mm: quantiles", ("aligned", "all", "lateral"), QUANTILES),
+    ("… rms / constant / white / slow", ("aligned", "all", "lateral"), ("rms", *PARTS)),
+    ("… correlation", ("aligned", "all", "lateral"), LAGS),
+    ("… share of power", ("aligned", "all", "lateral"), BANDS),
+    ("**Aligned, depth**, mm: quantiles", ("aligned", "all", "depth"), QUANTILES),
+    ("… rms / constant / white / slow", ("aligned", "all", "depth"), ("rms", *PARTS)),
+    ("… correlation", ("aligned", "all", "depth"), LAGS),
+    ("… share of power", ("aligned", "all", "depth"), BANDS),
+    ("… wrists and ankles: quantiles", ("aligned", "wrists, ankles", "depth"), QUANTILES),
+    *(
+        row
+        for turn in ("yaw", "pitch", "roll")
+        for row in (
+            (f"**{turn.capitalize()}**, degrees: quantiles", ("turn", turn), QUANTILES),
+            ("… share over 30 degrees / mean", ("turn", turn), ("far", "mean")),
+            ("… constant / white / slow", ("turn", turn), PARTS),
+            ("… correlation", ("turn", turn), LAGS),
+        )
+    ),
+    ("**Scale**: mean / constant / white / slow", ("turn", "scale"), ("mean", *PARTS)),
+    (
+        "**Bones of plainly wrong depth**: share / thigh / shin / upper arm / forearm",
+        ("wrong depth",),
+        ("share", "thigh", "shin", "upper arm", "forearm"),
+    ),
+    ("… ever / half of the clip", ("wrong depth",), ("bones ever wrong", "bones half the clip wrong")),
+    ("… frames in a row: quantiles", ("wrong depth", "frames in a row"), QUANTILES),
+    (
+        "… seen / true depth of oblique bones: quantiles 5 / 25 / 50 / 75 / 95",
+        ("wrong depth", "seen / true depth"),
+        ("q5", "q25", "q50", "q75", "q95"),
+    ),
+    ("**Visibility**: mean", ("visibility",), ("mean",)),
+    (
+        "… where the 3D error is under 50 / to 100 / to 200 / to 400 mm",
+        ("visibility", "by 3D error, mm", "*", "mean visibility"),
+        ("0 to 50", "50 to 100", "100 to 200", "200 to 400"),
+    ),
+    (
+        "**Before the repair**: flips per second / share of frames / yaw jumps per second",
+        ("before the repair",),
+        ("flips / s", "frames flipped", "yaw jumps / s"),
+    ),
 )
 LENGTH = 50  # frames of a simulated clip: as long as the real ones at 30 fps
 
@@ -122,29 +177,24 @@ def simulated_clips(motions: list[Motion], noise: NoiseModel, count: int, seed: 
 
 
 def markdown(columns: dict[str, dict[str, Any]]) -> str:
-    """A Markdown table: a row for each group of numbers that belong together."""
-    flat = {name: dict(_rows(statistics)) for name, statistics in columns.items()}
-    lines = [UNITS, "", "| | " + " | ".join(flat) + " |", "|---" * (len(flat) + 1) + "|"]
-    for key in dict.fromkeys(key for column in flat.values() for key in column):
-        lines.append(f"| {key} | " + " | ".join(_cell(column.get(key)) for column in flat.values()) + " |")
+    """A Markdown table of :data:`ROWS`, a column for each statistics."""
+    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for title, place, keys in ROWS:
+        cells = (
+            " / ".join(_number(statistics, place, key) for key in keys) for statistics in columns.values()
+        )
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _rows(tree: dict[str, Any], path: str = "") -> Iterator[tuple[str, list[float]]]:
-    """Title and numbers of each row: a dict's quantiles make one row, its other numbers another."""
-    numbers = {key: value for key, value in tree.items() if not isinstance(value, dict)}
-    for group in (True, False):
-        own = {key: value for key, value in numbers.items() if bool(re.fullmatch(r"q\d+", key)) == group}
-        if own:
-            title = " / ".join(own)
-            yield f"{path}: {title}" if path else title, list(own.values())
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _rows(value, f"{path}, {key}" if path else key)
-
-
-def _cell(values: list[float] | None) -> str:
-    return "-" if values is None else " / ".join(f"{v:.2g}" if abs(v) < 10 else f"{v:.0f}" for v in values)
+def _number(statistics: dict[str, Any], place: tuple[str, ...], key: str) -> str:
+    """``place`` is a path of keys; * is where ``key`` goes, else the end. "-" where there is none."""
+    value: Any = statistics
+    for name in place if "*" in place else (*place, "*"):
+        value = value.get(key if name == "*" else name)
+        if value is None:
+            return "-"
+    return f"{value:.2g}" if abs(value) < 10 else f"{value:.0f}"
 
 
 def main() -> None:
@@ -168,10 +218,12 @@ def main() -> None:
             f"measured, {k}": statistics(v) for k, v in real_clips(("full", "heavy"), args.threads).items()
         }
     training = open_motions(args.motions)["train"]
-    for name in args.noise or NOISES:
-        columns[f"simulated, {name}"] = statistics(
-            simulated_clips(training, NOISES[name], args.clips, args.seed)
-        )
+    noises = {name: NOISES[name] for name in args.noise or NOISES}
+    # As in the recording: in full view of the camera.
+    noises |= {f"{name}, in view": replace(noise, drop=0.0, cut=0.0) for name, noise in noises.items()}
+    for name, noise in noises.items():
+        clips = simulated_clips(training, noise, args.clips, args.seed)
+        columns[f"simulated, {name}"] = statistics(clips)
     for suffix, text in ((".json", json.dumps(columns, indent=1)), (".md", markdown(columns) + "\n")):
         with atomic_write(args.out.with_suffix(suffix)) as temporary:
             temporary.write_text(text)

@@ -29,7 +29,7 @@ if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported i
     leave_on_signals()
 
 from lib.core.config import choose_device
-from lib.data_utils.motions import UNCHANGED, Augmentation, open_motions
+from lib.data_utils.motions import NEWEST_SPLIT, UNCHANGED, VAL_PERFORMERS, Augmentation, open_motions
 from lib.data_utils.preprocess import positive_integer, positive_number
 from lib.data_utils.simulate import NOISE_V1, NOISE_V2
 from lib.data_utils.simulated import Clips, SimulatedClips
@@ -130,6 +130,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--motions", default="", help="folder of motion files; default: procedural motions")
+    parser.add_argument(
+        "--split",
+        choices=VAL_PERFORMERS,
+        default=NEWEST_SPLIT,
+        help="by performer; 1 is that of the shipped weights (%(default)s)",
+    )
     parser.add_argument("--steps", type=positive_integer, default=20_000)
     parser.add_argument("--batch", type=positive_integer, default=1024, help="frames per step (%(default)s)")
     parser.add_argument("--lr", type=positive_number, default=1e-3)
@@ -151,7 +157,7 @@ def train(args: argparse.Namespace) -> None:
     """Train as the command line says; writes both files every ``save_every`` steps and at the end."""
     device = choose_device(args.device, "cuda")
     torch.manual_seed(args.seed)
-    body, splits = load_body(OPEN_DATA), open_motions(args.motions)
+    body, splits = load_body(OPEN_DATA), open_motions(args.motions, args.split)
     source = SimulatedClips(splits["train"], body, (NOISE_V1, NOISE_V2), device, seed=args.seed)
     validation = {
         name: SimulatedClips(splits["val"], body, (noise,), device, seed=0, augmentation=augmentation)(
@@ -177,6 +183,7 @@ def train(args: argparse.Namespace) -> None:
         state = {"step": step, "network": model.learned(), "optimizer": optimizer.state_dict()}
         save_checkpoint(state, checkpoint)
         weights = {"model": model.weights(), "body": body.kind, "performance": errors["v1"], "step": step}
+        weights["split"] = args.split
         save_checkpoint(weights, args.out / "landmark_net.pth.tar")
 
     smooth: dict[str, float] = {}

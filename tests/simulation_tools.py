@@ -11,7 +11,11 @@ from lib.data_utils.simulate import NoiseModel, Simulation, Simulator
 from lib.models.body import BodyData
 
 _ZERO = {f.name: (0.0,) * 3 if isinstance(f.default, tuple) else 0.0 for f in fields(NoiseModel)}
-SILENT = NoiseModel(**_ZERO | {"slow_frames": 8.0, "slope_mean": 1.0, "clean": 1.0, "flip_off": 1.0})
+SILENT = NoiseModel(
+    **_ZERO
+    | {"slow_frames": 8.0, "slope_mean": 1.0, "clean": 1.0, "flip_off": 1.0}
+    | {"quality": 0.45, "tails": 0.4}
+)
 """No error of any kind."""
 
 

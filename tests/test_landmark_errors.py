@@ -171,16 +171,26 @@ def test_simulation_without_noise_has_no_error() -> None:
     assert found["before the repair"]["frames flipped"] == 0
 
 
-def test_table_holds_every_number(clip: Clip) -> None:
+def test_table_holds_the_numbers(clip: Clip) -> None:
     statistics = measure_noise.statistics([clip])
-    table = measure_noise.markdown({"a": statistics, "b": statistics | {"only b": 7.0}})
-    lines = table.split("\n\n")[1].splitlines()
+    statistics["turn"]["yaw"] |= {"q99": 41.4, "far": 0.25, "mean": -1.25}
+    table = measure_noise.markdown({"a": statistics, "b": statistics | {"turn": {}}})
+    lines = table.splitlines()
     assert lines[0] == "| | a | b |"
     assert all(line.count("|") == 4 for line in lines)
+    yaw = next(k for k, line in enumerate(lines) if "**Yaw**" in line)
+    assert lines[yaw].endswith(" / 41 | - / - / - / - / - |")
+    assert lines[yaw + 1] == "| … share over 30 degrees / mean | 0.25 / -1.2 | - / - |"
+    assert not any("-" in line.split("|")[2].split() for line in lines[2:] if "3D error" not in line)
 
-    def count(tree: object) -> int:
-        return sum(map(count, tree.values())) if isinstance(tree, dict) else 1
 
-    cells = [line.split("|")[2] for line in lines[2:]]
-    assert sum(cell.count("/") + 1 for cell in cells if cell.strip() != "-") == count(statistics)
-    assert any(line.endswith(("/ 7 |", "| 7 |")) for line in lines)
+def test_spectrum() -> None:
+    """Waves of 2 and 10 Hz, the faster one with a third of the power; and noise of all frequencies alike."""
+    time = np.arange(90)[:, None] / 30
+    waves = 3**0.5 * np.sin(2 * np.pi * 2 * time) + np.cos(2 * np.pi * 10 * time)
+    found = landmark_errors.spectrum([waves, waves[:60]])
+    assert list(found) == ["0 to 1 Hz", "1 to 3 Hz", "3 to 7 Hz", "7 to 15 Hz"]
+    assert list(found.values()) == pytest.approx([0, 0.75, 0, 0.25], abs=1e-6)
+    rng = np.random.default_rng(0)
+    found = landmark_errors.spectrum([rng.normal(0, 1, (900, 40))])
+    assert list(found.values()) == pytest.approx([1 / 15, 2 / 15, 4 / 15, 8 / 15], abs=0.01)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lib.data_utils.motions import procedural_motions
-from lib.data_utils.simulate import LIMBS, NOISE_V1, NOISE_V2, Simulation, Simulator
+from lib.data_utils.simulate import LIMBS, NOISE_V1, NOISE_V2, NOISE_V3, Simulation, Simulator
 from lib.utils.geometry import axis_angle_to_rotmat, quat_to_axis_angle, rotmat_to_quat
 from lib.utils.landmark_features import LANDMARK_FLIP
 from lib.utils.landmark_flips import find_flips
@@ -96,6 +96,16 @@ def test_slow_noise_forgets_in_its_time(observe, frames: float) -> None:
         assert ratio == pytest.approx(math.exp(-lag / frames), abs=0.05)
 
 
+def test_slow_noise_has_the_spectrum_of_a_decay(observe) -> None:
+    """The periodogram that correlations of exp(-lag / 8) lead to in 24 frames."""
+    error = errors_2d(observe(slow_2d=0.01))[:, :, ELBOWS + KNEES]
+    found = torch.fft.rfft(error, dim=1).abs().square().mean((0, 2, 3)) / LENGTH
+    lags, waves = np.arange(-LENGTH + 1, LENGTH), np.arange(LENGTH // 2 + 1)
+    weights = (1 - np.abs(lags) / LENGTH) * np.exp(-np.abs(lags) / 8)
+    expected = np.cos(2 * np.pi * waves[:, None] * lags / LENGTH) @ weights * (0.01 * QUALITY) ** 2
+    np.testing.assert_allclose(found.numpy(), expected, rtol=0.15)
+
+
 def test_bias_stays_for_a_clip(observe) -> None:
     error = errors_2d(observe(bias_2d=0.01))[:, :, ELBOWS + KNEES]
     torch.testing.assert_close(error, error[:, :1].expand_as(error), atol=1e-5, rtol=0)
@@ -141,6 +151,11 @@ def test_the_whole_body_is_turned(observe) -> None:
     assert ratio == pytest.approx(math.exp(-5 / 15), abs=0.06)
 
 
+def test_the_whole_body_is_turned_the_same_way_on_average(observe) -> None:
+    mean = turns(observe(turn_mean=(-6.0, 2.0, 1.0), length=2, clips=4))
+    torch.testing.assert_close(mean, torch.tensor([-6.0, 2.0, 1.0]).expand_as(mean), atol=1e-2, rtol=0)
+
+
 def test_the_size_is_wrong_for_a_clip(observe) -> None:
     seen = observe(scale=0.1, length=3)
     size = (seen.world.norm(dim=-1) / seen.true_world.norm(dim=-1).clamp(min=1e-6))[:, :, 15].log()
@@ -165,10 +180,23 @@ def test_depth_of_bones(observe) -> None:
     bias = slopes(observe(slope_bias=0.1)) - 1
     torch.testing.assert_close(bias, bias[:, :1].expand_as(bias), atol=1e-4, rtol=0)
     assert rms(bias) == pytest.approx(0.1 * tail, rel=0.1)
+    assert rms(slopes(observe(slope_bias=0.1, tails=0.0)) - 1) == pytest.approx(0.1, rel=0.1)
     slow = slopes(observe(slope_slow=0.1)) - 1
     assert rms(slow) == pytest.approx(0.1 * tail, rel=0.1)
     ratio = float((slow[:, 4:] * slow[:, :-4]).mean() / slow.square().mean())
     assert ratio == pytest.approx(math.exp(-4 / 8), abs=0.06)
+
+
+def test_shins_lean_in_depth(observe) -> None:
+    seen = observe(shin_bias=0.1, length=3)
+    error = seen.world - seen.true_world
+    torch.testing.assert_close(error[:, 0], error[:, 2])
+    for ankle in (27, 28):
+        assert rms(error[:, 0, ankle, 2]) == pytest.approx(0.1, rel=0.08)
+        feet = error[:, 0, [ankle + 2, ankle + 4], 2]
+        torch.testing.assert_close(feet, error[:, 0, [ankle], 2].expand_as(feet))
+    assert abs(np.corrcoef(error[:, 0, 27, 2], error[:, 0, 28, 2])[0, 1]) < 0.15
+    assert error[:, :, :27].abs().max() < 1e-6 and error[..., :2].abs().max() < 1e-6
 
 
 def test_limbs_whose_depth_is_wrong_for_a_while(observe) -> None:
@@ -185,14 +213,18 @@ def test_limbs_whose_depth_is_wrong_for_a_while(observe) -> None:
     assert 0.03 < rare.float().mean() < 0.11
 
 
-def test_clips_differ_in_quality(observe) -> None:
+@pytest.mark.parametrize("quality", [0.45, 0.2])
+def test_clips_differ_in_quality(observe, quality: float) -> None:
     steady, any_quality = (
-        errors_2d(observe(white_2d=0.01, clean=clean))[:, :, ELBOWS].square().mean((1, 2, 3)).sqrt()
+        errors_2d(observe(white_2d=0.01, clean=clean, quality=quality))[:, :, ELBOWS]
+        .square()
+        .mean((1, 2, 3))
+        .sqrt()
         for clean in (1.0, 0.2)
     )
-    assert float(steady.log().std()) == pytest.approx(0.45, abs=0.06)
+    assert float(steady.log().std()) == pytest.approx(quality, abs=0.06)
     shares = torch.rand(100_000, generator=generator(0)) * 0.8 + 0.2
-    spread = math.hypot(0.45, float(shares.log().std()))
+    spread = math.hypot(quality, float(shares.log().std()))
     assert float(any_quality.log().std()) == pytest.approx(spread, abs=0.06)
 
 
@@ -227,6 +259,13 @@ def test_the_shipped_weights_were_trained_with_these_numbers() -> None:
     turns = {"turn_bias": (7.0, 6.0, 2.0), "turn_slow": (4.0, 4.5, 1.5), "yaw_rate": 0.008}
     rates = {"clean": 0.2, "drop": 0.3, "faint": 1.0, "swap": 0.06, "freeze": 0.01, "cut": 0.1}
     flips = {"flip_clips": 0.5, "flip_stretch": 0.008, "flip_on": 0.22, "flip_off": 0.4}
+    rates |= {
+        "quality": 0.45,
+        "tails": 0.4,
+        "shin_bias": 0.0,
+        "turn_mean": (0.0, 0.0, 0.0),
+        "cut_alike": False,
+    }
     assert asdict(NOISE_V2) == lateral | depth | turns | rates | flips
     lateral |= {"bias_2d": 0.010, "white_3d": 0.004, "slow_3d": 0.0125, "bias_3d": 0.0135}
     lateral |= {"slow_frames": 8.0, "scale": 0.05}
@@ -430,6 +469,28 @@ def test_people_are_cut_off_by_the_border(observe) -> None:
     assert rms(errors_2d(seen)[hidden]) / rms(errors_2d(seen)[~hidden]) > 2
 
 
+def test_both_sides_of_the_image_cut_off_up_to_half(observe) -> None:
+    """In v3; before, the left border cut off 50 to 80 % of the person or nothing."""
+    for alike in (True, False):
+        seen = observe(cut=1.0, cut_alike=alike, clips=1500, length=2)
+        hidden, x = (seen.visibility < 0.65)[:, 0], seen.joints2d[:, 0, :, 0]
+        low, high = x.amin(1), x.amax(1)
+        shares = {}
+        for side, depth in (("left", x - low[:, None]), ("right", high[:, None] - x)):
+            depth = depth / (high - low)[:, None]
+            # How deep a border reaches lies between the last landmark beyond and the first one within.
+            beyond = torch.where(hidden, depth, -torch.inf).amax(1)
+            within = torch.where(hidden, torch.inf, depth).amin(1)
+            shares[side] = beyond[(beyond > 0) & (beyond < within)]
+        assert len(shares["right"]) == pytest.approx(1500 / 8, rel=0.25)
+        assert shares["right"].max() < 0.5 and shares["right"].min() < 0.2
+        if alike:
+            assert len(shares["left"]) == pytest.approx(len(shares["right"]), rel=0.25)
+            assert shares["left"].max() < 0.5 and shares["left"].min() < 0.2
+        else:
+            assert shares["left"].min() > 0.4 and shares["left"].max() > 0.6
+
+
 def test_together_they_look_like_the_measured_ones() -> None:
     """Within about a third (or wide bounds) of the table in the docs, which has other motions."""
     clips = measure_noise.simulated_clips(procedural_motions(40, seed=1), NOISE_V2, 60, seed=1)
@@ -450,3 +511,34 @@ def test_together_they_look_like_the_measured_ones() -> None:
         assert 0.55 * low < value < 1.8 * high, (path, value)
     assert found["raw"]["all"]["depth / lateral"] > 1.5
     assert found["before the repair"]["frames flipped"] < 0.15
+
+
+def test_v3_is_as_wrong_as_measured_at_every_quantile() -> None:
+    """Medians to tails of both networks on the calibration clip, by people in full view, as that one is."""
+    in_view = replace(NOISE_V3, drop=0.0, cut=0.0)
+    found = measure_noise.statistics(
+        measure_noise.simulated_clips(procedural_motions(40, seed=1), in_view, 60, seed=1)
+    )
+    measured = {  # quantiles 50, 75, 90, 95 of the full and of the heavy network
+        ("2D", "all"): ((1.2, 1.8, 2.7, 3.6), (0.91, 1.4, 1.9, 2.3)),
+        ("aligned", "all", "lateral"): ((21, 38, 59, 73), (23, 38, 55, 67)),
+        ("aligned", "all", "depth"): ((53, 89, 133, 166), (52, 92, 131, 158)),
+        ("aligned", "wrists, ankles", "depth"): ((76, 130, 187, 214), (63, 112, 170, 206)),
+        ("raw", "wrists, ankles", "depth"): ((114, 186, 284, 359), (119, 177, 234, 275)),
+    }
+    for path, networks in measured.items():
+        value = found
+        for key in path:
+            value = value[key]
+        for q, pair in zip(("q50", "q75", "q90", "q95"), zip(*networks)):
+            assert 0.8 * min(pair) < value[q] < 1.25 * max(pair), (path, q, value[q])
+    wrong = found["wrong depth"]
+    shares = {"thigh": (0.02, 0.1), "shin": (0.11, 0.22), "upper arm": (0.07, 0.2), "forearm": (0.12, 0.28)}
+    for bone, (low, high) in shares.items():
+        assert low < wrong[bone] < high, (bone, wrong[bone])
+    assert -7 < found["turn"]["pitch"]["mean"] < -1.5
+    # Heavy tails: a fifth of wrists and ankles beyond 200 mm, whole bodies turned by more than 30 degrees.
+    assert found["raw"]["wrists, ankles"]["depth"]["far"] == pytest.approx(0.2, abs=0.07)
+    assert 0.005 < found["turn"]["yaw"]["far"] < 0.06
+    assert found["visibility"]["mean"] == pytest.approx(0.93, abs=0.03)
+    assert found["before the repair"]["frames flipped"] < 0.06

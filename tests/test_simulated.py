@@ -48,7 +48,9 @@ def data(tmp_path_factory: pytest.TempPathFactory, open_body) -> Path:
 @pytest.fixture(autouse=True)
 def few_motions(monkeypatch: pytest.MonkeyPatch) -> None:
     motions = {"train": procedural_motions(3, seed=1, length=60)}
-    monkeypatch.setattr(simulated, "open_motions", lambda folder: open_motions(folder) if folder else motions)
+    monkeypatch.setattr(
+        simulated, "open_motions", lambda folder, split: open_motions(folder) if folder else motions
+    )
 
 
 def simulated_config(network: Path, data: Path, output: Path, *opts: str):

@@ -30,7 +30,7 @@ class Record:
         folder: of the results, inside the output folder.
         reason: why it failed.
         frames, people, person_frames: how many; ``duration``: of the film, s.
-        seconds: of work, per stage.
+        seconds: of work, per stage; ``cpu``: of all CPUs together, which other programs disturb less.
         files: bytes of each file written, by its name in ``folder``.
         warnings: what was said about it.
         attempts: how often it was tried.
@@ -48,6 +48,7 @@ class Record:
     people: int = 0
     person_frames: int = 0
     duration: float = 0.0
+    cpu: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
     files: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)

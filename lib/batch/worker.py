@@ -9,6 +9,7 @@ import logging
 import os
 import platform
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -24,6 +25,7 @@ from ..demo.stages import Stages
 from ..utils.errors import UserError
 from ..utils.files import only_process, sha256
 from ..utils.paths import located
+from ..utils.reading import existing
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _OF_NO_RESULT = (
@@ -72,6 +74,7 @@ class Worker:
         """
         assert self._engine is not None, "load() comes first"
         options, stages = replace(self._options, vid_file=str(job.film)), Stages()
+        begun = time.process_time()
         result: dict[str, Any] = {"status": "done", "host": platform.node(), "seconds": stages.seconds}
         with _warnings() as result["warnings"], only_process(job.folder) as alone:
             if not alone:
@@ -92,6 +95,7 @@ class Worker:
                 if path.name in job.earlier and path.name not in files:
                     _remove(path)
         return result | {
+            "cpu": time.process_time() - begun,
             "frames": scene.n_frames,
             "duration": scene.n_frames / scene.fps,
             "people": len(scene.people),
@@ -141,15 +145,16 @@ def on_any_machine(options: DemoOptions) -> DemoOptions:
 
 
 def options_digest(options: DemoOptions) -> str:
-    """Tells apart options that give different results, and the checkpoints and versions behind them. Where
-    the work is done does not count.
+    """Tells apart options that give different results, and the checkpoints, plugins and versions behind them.
+    Where the work is done does not count.
 
     Raises:
         UserError: there is no checkpoint, or no such configuration.
     """
     values = {name: value for name, value in asdict(options).items() if name not in _OF_NO_RESULT}
-    values["model"] = sha256(find_checkpoint(options.model, options.base_data, options.open_dir))
-    values["cfg"] = sha256(options.cfg) if options.cfg else ""
-    values["plugin"] = [sha256(file) for file in options.plugin]
+    checkpoint = find_checkpoint(options.model, options.base_data, options.open_dir)
+    values["model"] = sha256(existing(checkpoint, "checkpoint"))
+    values["cfg"] = sha256(existing(options.cfg, "configuration")) if options.cfg else ""
+    values["plugin"] = [sha256(existing(plugin, "plugin")) for plugin in options.plugin]
     text = json.dumps([__version__, values], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

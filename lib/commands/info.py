@@ -27,7 +27,7 @@ from ..utils import paths
 from ..utils.paths import module_command
 
 PACKAGES = ("torch", "numpy", "scipy", "opencv-python-headless", "av", "ai-edge-litert", "smplx")
-EXTRAS = {"torchvision": "detectors", "python-osc": "live", "ray": "batch"}
+EXTRAS = {"torchvision": "detectors", "python-osc": "live", "ray": "batch", "bvhio": "bvh"}
 _SPIN_FILES = ("J_regressor_extra.npy", "J_regressor_h36m.npy", "smpl_mean_params.npz")
 
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from ..utils.errors import UserError, run_command
 from ..utils.files import load_arrays
+from .motion_files import NOT_MOTIONS, RATES, SMPL_JOINTS
 from .preprocess import Clip, Job, Video, make_parser
 from .raw import warn_missing
 
@@ -43,9 +44,7 @@ DATASETS = {  # names of the folders in releases since 2020: those of 2019, and 
     "Transitions": "Transitions_mocap",
 }
 MIN_FRAMES = 60
-_RATES = ("mocap_framerate", "mocap_frame_rate")  # of releases since 2019, and since 2021
-_NOT_MOTIONS = ("shape.npz", "stagei.npz")
-_SMPL_FROM_SMPLH = [*range(23), 37]  # the right hand's joint stands after the left hand's fingers
+_RATES = RATES[:2]
 _SMPLX_NUMBERS = 165
 
 log = logging.getLogger(__name__)
@@ -66,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for folder in folders
         if folder.name in names
         for file in sorted(folder.glob("*/*.npz"))
-        if not file.name.endswith(_NOT_MOTIONS)
+        if not file.name.endswith(NOT_MOTIONS)
     ]
     ignored = [folder.name for folder in folders if folder.name not in names]
     if not videos:
@@ -95,7 +94,7 @@ def _clip(file: Path, fps: int) -> Clip:
             raise ValueError(f"{rate} frames per second")
         step = max(1, int(rate // fps)) if fps else 1
         kept_fps = float(rate) / step
-        pose = poses.reshape(len(poses), 52, 3)[:, _SMPL_FROM_SMPLH].reshape(len(poses), 72)
+        pose = poses.reshape(len(poses), 52, 3)[:, SMPL_JOINTS[52]].reshape(len(poses), 72)
         shape = np.broadcast_to(betas[:10], (len(poses), 10))
     except (TypeError, ValueError) as error:
         raise UserError(

@@ -20,6 +20,9 @@ from ..utils.landmark_flips import repair_flips
 
 QUANTILES = (25, 50, 75, 90, 95, 99)
 LAGS = (1, 5, 15)
+BANDS = (0.0, 1.0, 3.0, 7.0, 15.1)  # Hz, edges of the bands of a spectrum
+FPS = 30.0
+FAR = {"depth": 200.0, "yaw": 30.0}  # mm, degrees: beyond is told as a share
 # Of the twelve limb joints (right ankle to left ankle, right wrist to left wrist).
 GROUPS = {
     "all": list(range(12)),
@@ -148,10 +151,23 @@ def parts(errors: Sequence[np.ndarray]) -> dict[str, float]:
     for lag in LAGS:
         product = np.mean([(c[lag:] * c[:-lag]).mean() for c in centred if len(c) > lag])
         out[f"autocorrelation {lag}"] = float(product / max(about, 1e-12))
-    return out
+    return out | spectrum(centred)
+
+
+def spectrum(centred: Sequence[np.ndarray]) -> dict[str, float]:
+    """Shares of the power of (T, …) errors about their means in each of :data:`BANDS`."""
+    power = np.zeros(len(BANDS) - 1)
+    for error in centred:
+        each = (np.abs(np.fft.rfft(error, axis=0)) ** 2).reshape(len(error) // 2 + 1, -1).sum(1) / len(error)
+        each[1 : (len(error) + 1) // 2] *= 2  # all but the constant and the fastest stand for two
+        band = np.digitize(np.fft.rfftfreq(len(error), 1 / FPS), BANDS) - 1
+        power += np.bincount(band, each, len(power))
+    shares = power / max(power.sum(), 1e-12)
+    return {f"{a:g} to {b:.0f} Hz": float(v) for a, b, v in zip(BANDS, BANDS[1:], shares)}
 
 
 def quantiles(values: np.ndarray) -> dict[str, float]:
+    """Of sizes: {"q50": median, …}."""
     return {f"q{q}": float(v) for q, v in zip(QUANTILES, np.percentile(values, QUANTILES))}
 
 
@@ -171,19 +187,22 @@ def world_errors(clips: Sequence[Errors], joints: list[int], kind: str) -> dict[
         size = 1000 * np.abs(np.concatenate([e.ravel() for e in chosen]))
         rms = {"rms": float(np.sqrt((size**2).mean()))}
         out[name] = quantiles(size) | rms | _scaled(parts(chosen), 1000)
+        out[name]["far"] = float((size > FAR["depth"]).mean())
     out["depth / lateral"] = out["depth"]["rms"] / out["lateral"]["rms"]
     return out
 
 
 def _scaled(split: dict[str, float], unit: float) -> dict[str, float]:
-    return {name: value * (1 if "auto" in name else unit) for name, value in split.items()}
+    return {name: value * (unit if name in ("bias", "white", "slow") else 1) for name, value in split.items()}
 
 
 def body_turn(clips: Sequence[Errors]) -> dict[str, Any]:
     """Best rotation (degrees) and scale per frame: rms of the clips' means and what varies about them."""
     out: dict[str, Any] = {}
     for i, name in enumerate(("yaw", "pitch", "roll")):
-        out[name] = parts([c.turn[:, i] for c in clips])
+        angles = [c.turn[:, i] for c in clips]
+        size = np.abs(np.concatenate(angles))
+        out[name] = quantiles(size) | parts(angles) | {"far": float((size > FAR["yaw"]).mean())}
         out[name]["mean"] = float(np.mean([c.turn[:, i].mean() for c in clips]))
     logs = [np.log(c.scale) for c in clips]
     out["scale"] = parts([v - np.mean(np.concatenate(logs)) for v in logs])

@@ -1,31 +1,33 @@
 """Motion clips in SMPL's 24-joint convention: read from a folder, generated, split by performer, sampled.
 
-A motion file is an ``.npz`` with ``poses`` (T, 72) axis-angle radians, ``trans`` (T, 3) metres (y up) and
-``fps``. The performer is the number in names like ``cmu_14_03.npz``; other names have no known performer.
+:mod:`lib.data_utils.motion_files` reads files; a folder may mix all kinds.
 """
 
 from __future__ import annotations
 
-import re
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
-from ..utils.errors import UserError
-from ..utils.files import load_arrays
+from ..utils.errors import UserError, shown
+from ..utils.files import load_checkpoint
 from ..utils.geometry import (
     axis_angle_to_quat,
     axis_angle_to_rotmat,
     quat_multiply,
     quat_to_axis_angle,
     quat_to_rotmat,
+    rotmat_to_axis_angle,
     rotmat_to_quat,
 )
 from ..utils.joint_limits import HINGES, flexion_axes
 from ..utils.keypoints import SMPL_FLIP
 from .draws import Draws
+from .motion_files import UNKNOWN_PERFORMER, Entry, motion_files, performer_of, read_indices, read_motion
 
 FPS = 30.0
 UPPER_BODY = list(range(12, 24))
@@ -33,88 +35,108 @@ _LIMBS = ([1, 4, 7, 10], [2, 5, 8, 11], [3, 6, 9], [12, 15], [13, 16, 18, 20, 22
 # Standard deviations (rad) of large constant turns of the 24 joints.
 _WIDE = [0.0, 0.5, 0.5, 0.2, 0.5, 0.5, 0.15, 0.25, 0.25, 0.15, 0.1, 0.1]
 _WIDE += [0.15, 0.15, 0.15, 0.25, 0.6, 0.6, 0.5, 0.5, 0.3, 0.3, 0.0, 0.0]
-UNKNOWN_PERFORMER = ""
-# CMU subjects: playground, dance, martial arts; walking, acrobatics and running.
 TEST_PERFORMERS = ("1", "94", "135")
-VAL_PERFORMERS = ("26", "32", "127")
+"""CMU subjects of every split: playground, dance, martial arts."""
+VAL_PERFORMERS = {"1": ("26", "32", "127"), "2": ("3", "26", "32", "49", "118", "127")}
+"""CMU subjects for validation, by the split's name. 1 is that of the shipped weights: walking, and one who
+runs, jumps and rolls. 2 has uneven ground (3), dance, acrobatics, exercise (49) and jumps (118), too, of
+performers that the shipped weights were trained on."""
+SHIPPED_SPLIT, NEWEST_SPLIT = "1", "2"
+_HASHED = {"test": 0.1, "val": 0.2}  # of performers who are not CMU's: up to which share of hashes
 TRIM_T_POSE = 20
 
 
 @dataclass(frozen=True)
 class Motion:
-    """One clip at 30 fps: rotmat (T, 24, 3, 3), trans (T, 3) metres with y up."""
+    """One clip at 30 fps: rotmat (T, 24, 3, 3), trans (T, 3) metres with y up; what is done, if it is known;
+    the split that an index assigns it to, or ""."""
 
     name: str
     performer: str
     rotmat: torch.Tensor
     trans: torch.Tensor
+    description: str = ""
+    assigned: str = ""
 
 
 def load_motions(folder: str | Path) -> list[Motion]:
     """Read every motion file below ``folder``, resampled to 30 fps.
 
     Raises:
-        UserError: no file there, or one with missing arrays, wrong shapes or non-finite numbers.
+        UserError: no file there, or one that :func:`~lib.data_utils.motion_files.read_motion` refuses or that
+            is shorter than two frames.
     """
-    files = sorted(Path(folder).rglob("*.npz"))
+    files = motion_files(folder)
     if not files:
-        raise UserError(f"{folder}: no motion files (*.npz with poses, trans, fps) found; see data/README.md")
-    return [_load_motion(path, _performer(path.stem)) for path in files]
+        raise UserError(f"{folder}: no motion files (*.npz, *.bvh) found; see data/README.md")
+    index = read_indices(folder)
+    return [
+        _load_motion(path, index.get(path, Entry()), Path(folder))
+        for path in tqdm(files, desc="motions", unit="file", delay=2)
+    ]
 
 
-def _performer(name: str) -> str:
-    match = re.fullmatch(r"[a-z]+_0*(\d+)_\d+", name)
-    return match[1] if match else UNKNOWN_PERFORMER
-
-
-def _load_motion(path: Path, performer: str) -> Motion:
-    data = load_arrays(path, "motion file", ("poses", "trans", "fps"))
-    try:
-        poses, trans = data["poses"].astype(np.float32), data["trans"].astype(np.float32)
-        fps = float(data["fps"])
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{path}: not a motion file (npz with poses, trans, fps): {error}") from error
-    if poses.shape[1:] != (72,) or trans.shape != (len(poses), 3) or not 1 <= fps <= 10_000:
-        raise UserError(
-            f"{path}: poses {poses.shape}, trans {trans.shape}, fps {fps}; expected (T,72), (T,3) and 1"
-            " to 10000 fps"
-        )
-    if not (np.isfinite(poses).all() and np.isfinite(trans).all()):
-        raise UserError(f"{path}: poses or trans hold NaN or infinite numbers")
+def _load_motion(path: Path, told: Entry, folder: Path) -> Motion:
+    rotmat, trans, fps = read_motion(path)
     if path.stem.startswith("keijiro_"):  # these begin and end in a T-pose
-        poses, trans = poses[TRIM_T_POSE:-TRIM_T_POSE], trans[TRIM_T_POSE:-TRIM_T_POSE]
-    if len(poses) - 1 <= fps / FPS:
+        rotmat, trans = rotmat[TRIM_T_POSE:-TRIM_T_POSE], trans[TRIM_T_POSE:-TRIM_T_POSE]
+    if len(rotmat) - 1 <= fps / FPS:
         raise UserError(f"{path}: too short, expected at least two frames at {FPS:.0f} fps")
-    rotmat = axis_angle_to_rotmat(torch.from_numpy(poses).view(-1, 24, 3))
-    moved = torch.from_numpy(trans)
     if fps != FPS:
-        rotmat, moved = resample(rotmat, moved, np.arange(0, len(poses) - 1, fps / FPS))
-    return Motion(path.stem, performer, rotmat, moved)
+        rotmat, trans = resample(rotmat, trans, np.arange(0, len(rotmat) - 1, fps / FPS))
+    performer = told.performer or performer_of(path.relative_to(folder))
+    return Motion(path.stem, performer, rotmat, trans, told.description, told.split)
 
 
 def resample(
     rotmat: torch.Tensor, trans: torch.Tensor, times: np.ndarray
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Values at fractional frame ``times`` (K,): linear blend of neighbours, projected back to rotations."""
+    """Values at fractional frame ``times`` (K,): neighbours joined by the shortest turn (slerp), a line."""
     left = np.clip(times.astype(int), 0, len(rotmat) - 2)
     weight = torch.as_tensor(times - left, dtype=torch.float32)
-    blend = torch.lerp(rotmat[left], rotmat[left + 1], weight[:, None, None, None])
-    return orthonormalise(blend), torch.lerp(trans[left], trans[left + 1], weight[:, None])
+    turn = rotmat_to_axis_angle(rotmat[left].mT @ rotmat[left + 1])
+    between = rotmat[left] @ axis_angle_to_rotmat(weight[:, None, None] * turn)
+    return between, torch.lerp(trans[left], trans[left + 1], weight[:, None])
 
 
-def orthonormalise(matrix: torch.Tensor) -> torch.Tensor:
-    """Nearest-by-Gram-Schmidt rotations of (..., 3, 3) matrices (first two columns are kept)."""
-    first = torch.nn.functional.normalize(matrix[..., 0], dim=-1)
-    second = matrix[..., 1] - (first * matrix[..., 1]).sum(-1, keepdim=True) * first
-    second = torch.nn.functional.normalize(second, dim=-1)
-    return torch.stack([first, second, torch.linalg.cross(first, second)], -1)
+def split_of(motion: Motion, split: str = SHIPPED_SPLIT) -> str:
+    """``train``, ``val`` or ``test``.
+
+    What an index says counts first. CMU's subjects are listed; unknown performers train; all others go where
+    a hash of their name says, so that more motions never move anybody.
+    """
+    who = motion.performer
+    if motion.assigned:
+        return motion.assigned
+    if who in TEST_PERFORMERS:
+        return "test"
+    if who in VAL_PERFORMERS[split]:
+        return "val"
+    if who == UNKNOWN_PERFORMER or who.isdecimal():
+        return "train"
+    share = int.from_bytes(hashlib.sha256(who.encode()).digest()[:4], "big") / 2**32
+    return next((name for name, up_to in _HASHED.items() if share < up_to), "train")
 
 
-def open_motions(folder: str | Path) -> dict[str, list[Motion]]:
-    """The ``train``, ``val`` and ``test`` motions of the open weights, split by performer.
+def trained_split(network: str | Path) -> str:
+    """The name of the split whose ``train`` performers a landmark network learned from.
 
-    Clips of unknown performers train; the held-out performers were chosen so that those clips cannot be
-    theirs. Without a folder: procedural motions.
+    What is built on a network has to hold out the same performers. Networks that do not tell have the shipped
+    one's.
+    """
+    split = load_checkpoint(network).get("split", SHIPPED_SPLIT)
+    if split not in VAL_PERFORMERS:
+        raise UserError(f"{network}: split {shown(split)!r}, expected one of {', '.join(VAL_PERFORMERS)}")
+    return str(split)
+
+
+def open_motions(folder: str | Path, split: str = SHIPPED_SPLIT) -> dict[str, list[Motion]]:
+    """The ``train``, ``val`` and ``test`` motions of a named split by performer, see :func:`split_of`.
+
+    Without a folder: procedural motions.
+
+    Raises:
+        UserError: as :func:`load_motions`, and where an index assigns a performer to two splits.
     """
     if not folder:
         return {
@@ -122,13 +144,17 @@ def open_motions(folder: str | Path) -> dict[str, list[Motion]]:
             "val": procedural_motions(6, seed=2),
             "test": procedural_motions(6, seed=3),
         }
-    split: dict[str, list[Motion]] = {"train": [], "val": [], "test": []}
+    motions: dict[str, list[Motion]] = {"train": [], "val": [], "test": []}
+    where: dict[str, str] = {}
     for motion in load_motions(folder):
-        number = motion.performer
-        split["test" if number in TEST_PERFORMERS else "val" if number in VAL_PERFORMERS else "train"].append(
-            motion
-        )
-    return split
+        own = split_of(motion, split)
+        if motion.performer and where.setdefault(motion.performer, own) != own:
+            raise UserError(
+                f"{folder}: performer {shown(motion.performer)} is in {own} and in {where[motion.performer]} "
+                "by index.csv; give each one split"
+            )
+        motions[own].append(motion)
+    return motions
 
 
 @dataclass(frozen=True)

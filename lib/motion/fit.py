@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -525,6 +526,18 @@ class _Track:
         return Fitted(rotmat, shared.betas.cpu().numpy(), transl, joints, joints2d, energy, focal)
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Many products of small matrices: several threads mostly wait for each other, by spinning."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@_one_thread()
 def fit_track(
     body: LandmarkBody,
     rotmat: np.ndarray,
