@@ -27,8 +27,8 @@ from lib.utils.keypoints import convert_kps
 ROOT = Path(__file__).resolve().parents[1]
 
 SIGNATURES = {
-    "recover": "source, *, checkpoint, device, fps, size, tracks, person, min_seconds, detector, fit, "
-    "smooth, focal, height, up, lock_feet, progress",
+    "recover": "source, *, checkpoint, device, fps, size, tracks, poses, person, min_seconds, detector, "
+    "fit, smooth, focal, height, up, lock_feet, progress",
     "load": "checkpoint, device",
     "evaluate": "predictions, truth, protocol",
     "export": "scene, folder, formats",

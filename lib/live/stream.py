@@ -180,8 +180,8 @@ def _prepare(options: LiveOptions, source: Source) -> Callable[[Frame], LiveEngi
             detector=options.detector,
         )
     )
-    models, detector = networks.models, networks.detector
-    assert detector is not None
+    models, detector, landmarks = networks.models, networks.detector, networks.landmarks
+    assert detector is not None and landmarks is not None
     if not models.extractor.needs_frames:
         torch.set_num_threads(1)  # so small networks, a frame at a time, are faster without others
 
@@ -192,7 +192,7 @@ def _prepare(options: LiveOptions, source: Source) -> Callable[[Frame], LiveEngi
         engine = LiveEngine(
             models,
             detector,
-            networks.landmarks.with_focal(camera.focal),
+            landmarks.with_focal(camera.focal),
             camera,
             source.fps,
             delay=options.delay,
