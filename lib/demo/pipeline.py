@@ -204,7 +204,6 @@ def recover(
     """
     told = None if estimates is None or estimates.focal is None else float(np.median(estimates.focal))
     camera, fps = film_camera(source, options.focal or told), float(source.info.fps)
-    network = None if engine.landmarks is None else engine.landmarks.with_focal(camera.focal)
     models = engine.models
     moments: list[Fraction] = []
     watch = CameraWatch(fps)
@@ -219,10 +218,11 @@ def recover(
             shown = measured_fps(moments, source.info.fps)
             tracks = estimated_tracks(estimates, models, camera, shown, n_frames)
         elif boxes is not None:
-            assert network is not None
-            tracks = track_boxes(frames, boxes, network, fps=fps)
+            assert engine.landmarks is not None
+            tracks = track_boxes(frames, boxes, engine.landmarks.with_focal(camera.focal), fps=fps)
         else:
-            assert network is not None and engine.detector is not None
+            assert engine.landmarks is not None and engine.detector is not None
+            network = engine.landmarks.with_focal(camera.focal)
             tracks = track_people(frames, engine.detector, network, fps=fps, min_seconds=options.min_seconds)
     if not tracks:
         raise UserError(_nobody(source, len(moments), options))

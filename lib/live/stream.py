@@ -188,6 +188,7 @@ def _prepare(options: LiveOptions, source: Source) -> Callable[[Frame], LiveEngi
     def make(frame: Frame) -> LiveEngine:
         height, width = frame.image.shape[:2]
         camera = Camera(width, height, options.focal or default_focal(width, height))
+        assert networks.landmarks is not None  # but where poses are given
         engine = LiveEngine(
             models,
             detector,
