@@ -28,6 +28,7 @@ from .demo.track_files import read_boxes
 from .demo.tracking import MIN_SECONDS, Track
 from .models.body import BASE_DATA, OPEN_DATA
 from .models.predict import predict_sequence
+from .models.stream import StreamingPredictor
 from .models.tcmr import TCMR
 from .motion.camera import Camera
 from .motion.export import scene_body
@@ -227,6 +228,29 @@ class Predictor:
             borders="static" if self.cfg.COMPAT.STATIC_BORDERS else "edge",
             step=sequence_step(self.cfg, fps),
             precision=self.cfg.MODEL.PRECISION,
+        )
+
+    def stream(
+        self, *, fps: float = 30.0, delay: int | None = None, vertices: bool = False
+    ) -> StreamingPredictor:
+        """The streaming twin of :meth:`predict`: ``push(feature)`` gives the prediction of the frame ``delay``
+        frames ago, or None; ``finish()`` the rest.
+
+        Args:
+            fps, vertices: see :meth:`predict`.
+            delay: frames; None: as many as the model looks ahead, for the numbers of :meth:`predict`; 0 knows
+                the past and the present alone.
+
+        Raises:
+            UserError: the model's borders are defined for its full delay only.
+        """
+        return StreamingPredictor(
+            self.model,
+            delay,
+            step=sequence_step(self.cfg, fps),
+            borders="static" if self.cfg.COMPAT.STATIC_BORDERS and delay is None else None,
+            precision=self.cfg.MODEL.PRECISION,
+            return_verts=vertices,
         )
 
 
