@@ -233,8 +233,8 @@ class Predictor:
     def stream(
         self, *, fps: float = 30.0, delay: int | None = None, vertices: bool = False
     ) -> StreamingPredictor:
-        """The streaming twin of :meth:`predict`: ``push(feature)`` gives the prediction of the frame ``delay``
-        frames ago, or None; ``finish()`` the rest.
+        """The streaming twin of :meth:`predict`: ``push(feature)`` gives the prediction of the frame
+        ``delay`` frames ago, or None; ``finish()`` the rest.
 
         Args:
             fps, vertices: see :meth:`predict`.
