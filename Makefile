@@ -6,10 +6,15 @@ VIDEO ?= data/open/downloads/demo.mp4
 
 EXPORTED := output/exported
 
-.PHONY: demo test test-viewer browser test-blender test-gltf lint fuzz soak mutants assets clean
+.PHONY: demo benchmark test test-viewer browser test-blender test-gltf lint fuzz soak mutants assets clean
 
 demo: $(VENV)/.installed assets
 	$(PY) demo.py --vid_file $(VIDEO)
+
+# The open benchmark at a small size: procedural motions, simulated landmarks, the shipped weights.
+benchmark: $(VENV)/.installed
+	$(PY) scripts/make_open_db.py --frames 1 --out output/benchmark/data
+	$(PY) scripts/compare_open.py --dataset open --preprocessed output/benchmark/data
 
 test: $(VENV)/.installed-dev assets
 	$(PY) -m pytest

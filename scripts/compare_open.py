@@ -2,16 +2,15 @@
 
     python scripts/compare_open.py --dataset open --dataset pose2sim_multi_heavy
 
-Every row gets the same landmarks, front-back flips undone, and once more a Gaussian behind it, whose width is
-the best of that row on ``open_val``. ``--checkpoint`` names rows: NAME=FILE, a run folder or a pattern; several
-files of a name are seeds. See docs/open_benchmark.md. Writes tables (results.md, results.json) and plots to
-``--out``.
+Every row gets the same landmarks, front-back flips undone, and once more a Gaussian behind it, whose width
+is the best of that row on ``open_val``. ``--checkpoint`` names rows: NAME=FILE, a run folder or a pattern;
+several files of a name are seeds. See docs/open_benchmark.md. Writes tables (results.md, results.json) and
+plots to ``--out``.
 """
 
 from __future__ import annotations
 
 import argparse
-import glob
 import json
 import logging
 import sys
@@ -48,9 +47,9 @@ def checkpoints_of(named: list[str]) -> dict[str, list[Path]]:
         name, equals, path = text.partition("=")
         if not (name and equals and path) or " + " in name:
             raise UserError(f"--checkpoint {text}: expected NAME=FILE, and no ' + ' in the name")
-        files = sorted(glob.glob(path)) if glob.has_magic(path) else [path]
+        files = sorted(Path(path).parent.glob(Path(path).name))
         if not files:
-            raise UserError(f"--checkpoint {text}: there is no such file")
+            raise UserError(f"--checkpoint {text}: there is no such file or folder")
         found.setdefault(name, []).extend(map(find_checkpoint, files))
     return found
 
@@ -76,8 +75,9 @@ def main() -> None:
     results, texts = {}, []
     for dataset in args.dataset:
         found = compare(args.preprocessed / f"{dataset}_test_db.pt", methods, widths, body)
-        results[dataset] = summarise(found, widths, methods.facts, baseline)
-        texts.append(f"## {dataset}\n\n{markdown(results[dataset])}\n")
+        results[dataset] = summarise(found, (TCMR, baseline), widths, methods.facts)
+        counts = ", ".join(f"{results[dataset][key]} {key}" for key in ("motions", "videos", "frames"))
+        texts.append(f"## {dataset}: {counts}\n\n{markdown(results[dataset])}\n")
         print(f"\n{texts[-1]}")
         args.out.mkdir(parents=True, exist_ok=True)
         for path in write_plots(found, args.out, dataset):

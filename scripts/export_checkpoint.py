@@ -1,8 +1,8 @@
 """Make a small file for prediction from a training checkpoint: ``export_checkpoint.py SRC DST [--half]``.
 
-It keeps the weights without the body model, the configuration, the epoch, the performance, the
-training time and the extractor's fingerprint. It cannot be resumed from. With ``--half`` weights are stored in half precision; they
-are loaded as float32 again.
+It keeps the weights without the body model, the configuration, the epoch, the performance, the training time
+and the extractor's fingerprint. It cannot be resumed from. With ``--half`` weights are stored in half
+precision; they are loaded as float32 again.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from lib.commands import evaluate as evaluate_command
+from lib.core.benchmark import Methods
 from lib.core.build import build_model
 from lib.core.config import dump_yaml
 from lib.core.trainer import Trainer
@@ -20,10 +21,9 @@ from lib.dataset.database import open_database
 from lib.models.body import BodyData
 from lib.models.extractors import LandmarkExtractor, check_fingerprints, fingerprint
 from lib.models.landmark_net import LandmarkNet
-from lib.motion.fit import FitOptions
 from lib.utils.errors import UserError
 from lib.utils.files import dump_joblib, load_checkpoint, load_joblib
-from scripts import compare_open, export_checkpoint
+from scripts import export_checkpoint
 from tests.trainer_tools import CPU, FEATURES, make_databases, tiny_config, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -150,4 +150,4 @@ def test_measuring_refuses_features_of_another_extractor(
     regressor = {n.removeprefix("regressor."): w for n, w in model.items() if n.startswith("regressor.")}
     torch.save({"model": {**regressor, **weights}, "body": "open"}, tmp_path / "net.pth.tar")
     with pytest.raises(UserError, match=rf"net\.pth\.tar belongs .*model_best\.pth\.tar to {OURS}"):
-        compare_open.Methods(tmp_path / "net.pth.tar", run / "model_best.pth.tar", FitOptions())
+        Methods(tmp_path / "net.pth.tar", {"TCMR": [run / "model_best.pth.tar"]}, open_body)

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from lib.core.build import build_model
+from lib.core.config import get_cfg_defaults, to_dict
+from lib.models.body import OPEN_DATA, load_body
 from lib.models.extractors import fingerprint, load_landmark_net
 from lib.utils.files import dump_joblib, load_checkpoint, load_joblib, save_checkpoint
-from lib.utils.landmark_features import LIMB_JOINTS, landmark_boxes
+from lib.utils.landmark_features import landmark_boxes
 from lib.utils.landmark_flips import repair_flips
-from scripts import compare_open, train_landmark_net
-from scripts.compare_open import interval
+from scripts import train_landmark_net
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ["--batch", 16, "--width", 32, "--blocks", 1, "--threads", 1, "--device", "cpu"]
@@ -79,7 +81,9 @@ def test_databases_are_consistent(made: Path) -> None:
         assert database.pop("fingerprint") == fingerprint(net.state_dict())
         scalars = {key: float(database.pop(key)) for key in ("fps", "image_width", "image_height")}
         assert scalars == {"fps": 30, "image_width": 1000, "image_height": 1000}
-        assert {key: value.shape[1:] for key, value in database.items() if key != "landmarks"} == {
+        kept = {"landmarks": (33, 6), "world_orient": (3,), "world_trans": (3,)} if split != "train" else {}
+        assert {key: value.shape[1:] for key, value in database.items()} == {
+            **kept,
             "vid_name": (),
             "frame_id": (),
             "img_name": (),
@@ -92,7 +96,6 @@ def test_databases_are_consistent(made: Path) -> None:
         }
         assert all(len(value) == frames for value in database.values())
         assert np.isfinite(database["features"]).all()
-        assert ("landmarks" in database) == (split != "train")
     first = database["vid_name"] == database["vid_name"][0]
     seen = database["landmarks"][first]
     xy, _, _ = repair_flips(seen[..., :2], seen[..., 2], seen[..., 3:])
@@ -122,42 +125,58 @@ def test_evaluation_and_table(made: Path) -> None:
     run(*evaluate, "--json", made / "open.json", "--opts", *options)
     numbers = json.loads((made / "open.json").read_text())
     assert 0 < numbers["mpjpe_pa"] < numbers["mpjpe"] < 2000
-    command = [
-        "scripts/compare_open.py",
-        "--dataset",
-        "open",
-        "--preprocessed",
-        made,
-        "--json",
-        made / "table.json",
+    cfg = get_cfg_defaults()
+    cfg.merge_from_file(str(ROOT / "configs" / "open.yaml"))
+    cfg.merge_from_list(["MODEL.TEMPORAL_TYPE", "vibe", "TRAIN.PRETRAINED_REGRESSOR", ""])
+    body = load_body(OPEN_DATA)
+    trained = {"gen_state_dict": build_model(cfg, body).state_dict(), "config": to_dict(cfg), "body": "open"}
+    save_checkpoint(trained, made / "vibe.pth.tar")
+    command = ["scripts/compare_open.py", "--dataset", "open", "--preprocessed", made, "--out", made / "out"]
+    networks = ["--extractor", made / "net" / "landmark_net.pth.tar", "--threads", 1]
+    networks += [
+        "--checkpoint",
+        f"TCMR={made / 'tcmr.pth.tar'}",
+        "--checkpoint",
+        f"TCMR={made / 'runs' / '*'}",
     ]
-    networks = ["--extractor", made / "net" / "landmark_net.pth.tar", "--checkpoint", made / "tcmr.pth.tar"]
-    printed = run(*command, *networks)
-    table = json.loads((made / "table.json").read_text())["open"]
-    assert list(table) == [
+    printed = run(*command, *networks, "--checkpoint", f"VIBE-style={made / 'vibe.pth.tar'}")
+    results = json.loads((made / "out" / "results.json").read_text())["open"]
+    rows = results["rows"]
+    plain = (
         "raw landmarks",
-        "raw landmarks + Gaussian",
         "per-frame network",
-        "per-frame network + Gaussian",
+        "per-frame network + fit",
         "TCMR",
-        "TCMR + Gaussian",
         "TCMR + fit",
-        "TCMR + fit + Gaussian",
-    ]
-    measured = ["mpjpe", "mpjpe_pa", "accel", "accel_err", "overlay"]
-    for name, row in table.items():
-        own = {"yaw_jumps", "frames", *measured, *(f"{key}_ci" for key in measured)}
-        assert set(row) == own | ({"gaussian_frames"} if name.endswith("Gaussian") else set())
-        assert row["frames"] == numbers["num_poses"]
-        assert all(np.isfinite(value) for value in row.values())
-    assert f"| TCMR | {table['TCMR']['mpjpe']:.1f} ± {table['TCMR']['mpjpe_ci']:.1f} |" in printed
-    assert table["TCMR + fit"]["overlay"] != table["TCMR"]["overlay"]
+        "VIBE-style",
+    )
+    assert list(rows) == [name + after for name in plain for after in ("", " + Gaussian")]
+    assert results["frames"] == numbers["num_poses"] and results["videos"] == 2
+    for name, row in rows.items():
+        assert {"mpjpe", "mpjpe_pa", "accel_err", "accel_err_m_s2", "jitter", "overlay"} <= set(row)
+        assert ("mpvpe" in row) == (not name.startswith("raw"))
+        assert row["seeds"] == 1 + name.startswith("TCMR") and ("gaussian_frames" in row) == (
+            "Gaussian" in name
+        )
+        assert row["mpjpe"]["low"] <= row["mpjpe"]["mean"] <= row["mpjpe"]["high"]
+        assert row["accel_err_m_s2"]["mean"] == pytest.approx(0.9 * row["accel_err"]["mean"])
+    own = rows["TCMR"]
+    assert own["mpjpe"]["sd"] < 1  # the same weights, in half precision
+    assert f"| {own['mpjpe']['mean']:.1f} ± " in printed
+    assert (made / "out" / "results.md").read_text().strip() in printed
+    assert {path.name for path in (made / "out").glob("*.png")} == {
+        "open_accel.png",
+        "open_joints.png",
+        "open_attention.png",
+    }
+    assert rows["TCMR + fit"]["overlay"] != own["overlay"]
     run(*evaluate, "--fit", "--json", made / "fit.json", "--opts", *options)
     fitted = json.loads((made / "fit.json").read_text())
-    assert abs(table["TCMR + fit"]["mpjpe_pa"] - fitted["mpjpe_pa"]) < 0.3 * fitted["mpjpe_pa"]
+    # both measure the same predictions; the table's joints lack neck and head
+    for row, other in ((own, numbers), (rows["TCMR + fit"], fitted)):
+        assert row["mpvpe"]["mean"] == pytest.approx(other["mpvpe"], abs=0.1)
+        assert row["mpjpe_pa"]["mean"] == pytest.approx(other["mpjpe_pa"], rel=0.3)
     assert fitted["mpjpe_pa"] != numbers["mpjpe_pa"]
-    # both measure the same predictions; the table lacks neck and head
-    assert abs(table["TCMR"]["mpjpe_pa"] - numbers["mpjpe_pa"]) < 0.3 * numbers["mpjpe_pa"]
 
 
 def test_mistakes_in_making_databases_are_one_line(tmp_path: Path) -> None:
@@ -201,45 +220,6 @@ def test_the_per_frame_network_goes_on_exactly(made: Path, tmp_path: Path, one_t
     printed = run(*resume, "--width", 64, "--blocks", 1, "--steps", 7, "--device", "cpu", status=2)
     assert "does not fit --width 64 --blocks 1" in printed
     assert len([line for line in printed.splitlines() if "error" in line]) == 1
-
-
-def test_interval_is_that_of_the_mean() -> None:
-    rng = np.random.default_rng(0)
-    parts = [rng.normal(rng.normal(50, 8), 1, 40) for _ in range(200)]
-    means = np.array([part.mean() for part in parts])
-    assert interval(parts) == pytest.approx(1.96 * means.std() / 200**0.5, rel=0.1)
-    assert interval([np.full(9, 3.0), np.full(4, 3.0)]) == 0
-    assert interval([part + 7 for part in parts]) == pytest.approx(interval(parts))
-    assert interval([2 * part for part in parts]) == pytest.approx(2 * interval(parts))
-
-
-def test_widths_are_the_best_of_each_method(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A method without an error wants no smoothing, one with much jitter the most of the two."""
-    rng = np.random.default_rng(0)
-    time = np.arange(120)[:, None, None]
-    joints = rng.uniform(-0.5, 0.5, (1, 49, 3)) + 0.2 * np.sin(time / 8 + rng.uniform(0, 6, (1, 49, 3)))
-    video = {
-        "joints3D": joints, "joints2D": np.zeros((120, 49, 3)), "side": np.ones(120), "name": "a",
-        "fps": np.array(30.0), "step": np.array(1),
-    }  # fmt: skip
-    limbs, pixels = joints[:, LIMB_JOINTS], np.zeros((120, 12, 2))
-    rows = {
-        "exact": (limbs, pixels),
-        "jitter": (limbs + rng.normal(0, 0.03, limbs.shape), pixels),
-    }
-    monkeypatch.setattr(compare_open, "videos", lambda path: [video])
-    widths = compare_open.choose_widths(Path("x"), lambda video: rows)
-    costs = {}
-    for width in compare_open.WIDTHS:
-        errors = compare_open.measure(*compare_open.smoothed(rows["jitter"], width, video), video)
-        costs[width] = errors["mpjpe_pa"].mean() + errors["accel_err"].mean()
-    assert widths == {"exact": min(compare_open.WIDTHS), "jitter": min(costs, key=lambda width: costs[width])}
-    assert widths["jitter"] > widths["exact"]
-    fast = video | {"fps": np.array(60.0)}
-    once, twice = (
-        compare_open.smoothed(rows["jitter"], width, v)[0] for width, v in ((2.0, video), (1.0, fast))
-    )
-    np.testing.assert_allclose(once, twice)  # widths are in frames at 30 fps
 
 
 def test_missing_extractor_is_one_line(tmp_path: Path) -> None:

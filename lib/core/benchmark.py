@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -67,21 +67,28 @@ _PIECE = re.compile(r"_\d{5}$")  # of the names that scripts/make_open_db.py giv
 Results = dict[str, Any]
 
 
+class Posed(NamedTuple):
+    """Bodies of n frames."""
+
+    rotmat: np.ndarray  # (n, 24, 3, 3), root in camera axes
+    betas: np.ndarray  # (n, 10)
+
+
 @dataclass(frozen=True, eq=False)
 class Video:
     """One video of a database of n frames: what is seen, and the truth."""
 
     name: str
     motion: str  # which it is a piece or a view of
+    observed: np.ndarray  # (n, 33, 6) landmarks as they came: px, visibility, metres
     landmarks: tuple[np.ndarray, np.ndarray, np.ndarray]  # repaired: (n, 33, 2) px, (n, 33), (n, 33, 3) m
     joints: np.ndarray  # (n, 12, 3) metres, camera axes
     pixels: np.ndarray  # (n, 12, 2)
     side: np.ndarray  # (n,) px, of the person's box
     fps: float
     image_size: tuple[int, int]  # width, height in px
-    rotmat: np.ndarray | None = None  # (n, 24, 3, 3), root in camera axes; where there is a true body
-    betas: np.ndarray | None = None  # (n, 10)
-    world: Placed | None = None  # the same body in a world with y up
+    body: Posed | None = None  # where it is known
+    world: Placed | None = None  # the same in a world with y up
 
     @property
     def step(self) -> int:
@@ -95,8 +102,7 @@ class Estimate:
 
     joints: np.ndarray  # (n, 12, 3) metres, camera axes, any origin
     pixels: np.ndarray  # (n, 12, 2), where the image shows them
-    rotmat: np.ndarray | None = None  # (n, 24, 3, 3), of a body
-    betas: np.ndarray | None = None  # (n, 10)
+    body: Posed | None = None
     attention: np.ndarray | None = None  # (n, 3): past, current, future
 
 
@@ -122,15 +128,16 @@ def read_videos(path: Path) -> list[Video]:
         seen = rows["landmarks"]
         truth: dict[str, Any] = {}
         if rows["pose"].any():
-            truth = {"rotmat": _rotations(rows["pose"]), "betas": rows["shape"]}
+            truth["body"] = Posed(_rotations(rows["pose"]), rows["shape"])
             if "world_orient" in rows:
-                turned = truth["rotmat"].copy()
+                turned = truth["body"].rotmat.copy()
                 turned[:, 0] = _rotations(rows["world_orient"])[:, 0]
                 truth["world"] = Placed(turned, rows["world_trans"])
         name = str(names[start])
         video = Video(
             name=name,
             motion=_PIECE.sub("", name),
+            observed=seen,
             landmarks=repair_flips(seen[..., :2], seen[..., 2], seen[..., 3:]),
             joints=rows["joints3D"][:, LIMB_JOINTS],
             pixels=rows["joints2D"][:, LIMB_JOINTS, :2],
@@ -162,7 +169,9 @@ class Methods:
         self.regressor = Regressor(body, self.net.last.out_features, len(weights["fc1.bias"]), dropout=0.0)
         load_weights(self.regressor, weights, extractor, "smpl.", allow_more=True)
         self.bodies, self.models = LandmarkBody(body), {}
-        self.facts = {PER_FRAME: {"parameters": _count(self.net, self.regressor)}}
+        self.facts: dict[str, dict[str, float]] = {
+            PER_FRAME: {"parameters": _count(self.net, self.regressor)}
+        }
         for name, paths in checkpoints.items():
             loaded = {path: load_checkpoint(path) for path in paths}
             found = {str(path): fingerprint_of(trained) for path, trained in loaded.items()}
@@ -197,7 +206,7 @@ class Methods:
     def _body(self, out: Mapping[str, np.ndarray], boxes: np.ndarray) -> Estimate:
         pixels = crop_to_image(out["kp_2d"], boxes)[:, LIMB_JOINTS]
         joints, betas = out["kp_3d"][:, LIMB_JOINTS], out["theta"][:, 75:]
-        return Estimate(joints, pixels, out["rotmat"], betas, out.get("scores"))
+        return Estimate(joints, pixels, Posed(out["rotmat"], betas), out.get("scores"))
 
     def _fitted(self, out: Mapping[str, np.ndarray], boxes: np.ndarray, video: Video) -> Estimate:
         width, height = video.image_size
@@ -207,10 +216,8 @@ class Methods:
         )  # fmt: skip
         if fitted is None:
             return self._body(out, boxes)
-        betas = np.broadcast_to(fitted.betas, (len(boxes), 10))
-        return Estimate(
-            fitted.joints3d[:, LIMB_JOINTS], fitted.joints2d[:, LIMB_JOINTS], fitted.rotmat, betas
-        )
+        posed = Posed(fitted.rotmat, np.tile(fitted.betas, (len(boxes), 1)))
+        return Estimate(fitted.joints3d[:, LIMB_JOINTS], fitted.joints2d[:, LIMB_JOINTS], posed)
 
     def smoothed(self, estimate: Estimate, width: float, fps: float) -> Estimate:
         """After a Gaussian of ``width`` frames at 30 fps: over a body's rotations and shape, so that it stays
@@ -219,13 +226,13 @@ class Methods:
         if sigma == 0:
             return estimate
         pixels = gaussian(estimate.pixels, sigma)
-        if estimate.rotmat is None or estimate.betas is None:
+        if estimate.body is None:
             return Estimate(gaussian(estimate.joints, sigma), pixels)
-        rotmat, betas = smooth_rotations(estimate.rotmat, sigma), gaussian(estimate.betas, sigma)
-        betas = betas.astype(np.float32)
+        rotmat = smooth_rotations(estimate.body.rotmat, sigma)
+        betas = gaussian(estimate.body.betas, sigma).astype(np.float32)
         with torch.inference_mode():
             joints = self.bodies(torch.from_numpy(rotmat), torch.from_numpy(betas))[0].numpy()
-        return Estimate(joints[:, LIMB_JOINTS], pixels, rotmat, betas)
+        return Estimate(joints[:, LIMB_JOINTS], pixels, Posed(rotmat, betas))
 
 
 def _count(*parts: torch.nn.Module) -> int:
@@ -285,29 +292,27 @@ class BodyMeasures:
 
     def __init__(self, video: Video, body: BodyData, smpl: SMPL) -> None:
         self.video, self.body, self.smpl = video, body, smpl
-        if video.rotmat is not None:
-            self.vertices = self._mesh(video.rotmat, video.betas)
+        if video.body is None:
+            return
+        self.vertices = self._mesh(video.body)
         if video.world is not None:
-            feet, self.pelvis = self._soles(video.world.rotmat, video.betas)
+            feet, self.pelvis = self._soles(Posed(video.world.rotmat, video.body.betas))
             self.true_feet = feet + video.world.transl[:, None]
             floor = np.percentile(self.true_feet[..., 1].min(1), FLOOR_PERCENTILE)
             self.stands = contacts_of(self.true_feet - [0, floor, 0], video.fps)
 
     def __call__(self, estimate: Estimate) -> dict[str, np.ndarray]:
-        truth = self.video
-        if estimate.rotmat is None or truth.rotmat is None:
+        truth, found = self.video, estimate.body
+        if found is None or truth.body is None:
             return {}
-        result = {
-            "mpvpe": 1000 * metrics.vertex_error(self._mesh(estimate.rotmat, estimate.betas), self.vertices)
-        }
+        result = {"mpvpe": 1000 * metrics.vertex_error(self._mesh(found), self.vertices)}
         if truth.world is None:
             return result
-        turned = estimate.rotmat.copy()
-        to_world = truth.world.rotmat[:, 0] @ truth.rotmat[:, 0].swapaxes(-1, -2)
-        turned[:, 0] = to_world @ turned[:, 0]
-        feet, pelvis = self._soles(turned, estimate.betas)
-        away = 1000 * (feet - pelvis[:, None] + self.pelvis[:, None] + truth.world.transl[:, None])
-        away = away - 1000 * self.true_feet
+        turned = found.rotmat.copy()
+        turned[:, 0] = truth.world.rotmat[:, 0] @ truth.body.rotmat[:, 0].swapaxes(-1, -2) @ turned[:, 0]
+        feet, pelvis = self._soles(Posed(turned, found.betas))
+        place = self.pelvis + truth.world.transl - pelvis
+        away = 1000 * (feet + place[:, None] - self.true_feet)
         speed = np.linalg.norm(np.diff(away, axis=0)[..., [0, 2]], axis=-1) * truth.fps / TRAINING_FPS
         above = away[..., 1][self.stands]
         return result | {
@@ -317,16 +322,15 @@ class BodyMeasures:
         }
 
     @torch.inference_mode()
-    def _mesh(self, rotmat: np.ndarray, betas: np.ndarray) -> np.ndarray:
-        turns = torch.from_numpy(np.ascontiguousarray(rotmat, np.float32))
-        shape = torch.from_numpy(np.ascontiguousarray(betas, np.float32))
+    def _mesh(self, posed: Posed) -> np.ndarray:
+        turns, shape = (torch.from_numpy(np.array(part, np.float32)) for part in posed)
         return self.smpl(shape, turns[:, 1:], turns[:, :1], pose2rot=False).vertices.numpy()
 
-    def _soles(self, rotmat: np.ndarray, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _soles(self, posed: Posed) -> tuple[np.ndarray, np.ndarray]:
         """(n, 4, 3) soles and (n, 3) pelvis, before any translation. Networks change shape from frame to
         frame by little, and a skeleton has one: the mean of the video."""
-        skeleton = Skeleton.of(self.body, betas.mean(0))
-        rotations, positions = joint_chain(rotmat, skeleton.rest, skeleton.parents)
+        skeleton = Skeleton.of(self.body, posed.betas.mean(0))
+        rotations, positions = joint_chain(posed.rotmat, skeleton.rest, skeleton.parents)
         return skeleton.points(rotations, positions), positions[:, 0]
 
 
@@ -367,8 +371,8 @@ def choose_widths(path: Path, methods: Methods) -> tuple[dict[str, float], str]:
 class Comparison:
     """Rows measured on a database.
 
-    ``totals``: row -> measure -> (seeds, motions, 2) sums and counts; ``joints``: row -> (12,) mean PA-aligned
-    error, mm; ``shown``: a video and the estimates of its rows' first seeds.
+    ``totals``: row -> measure -> (seeds, motions, 2) sums and counts; ``joints``: row -> (12,) mm, mean error
+    after PA alignment; ``shown``: a video and the estimates of its rows' first seeds.
     """
 
     motions: list[str]
@@ -380,17 +384,31 @@ class Comparison:
 
 
 def compare(path: Path, methods: Methods, widths: Mapping[str, float], body: BodyData) -> Comparison:
-    """Measure all rows, and each after its Gaussian."""
-    videos, smpl = read_videos(path), SMPL(body).eval()
-    motions = list(dict.fromkeys(video.motion for video in videos))
-    totals: dict[str, dict[str, np.ndarray]] = {}
-    joints: dict[str, list[np.ndarray]] = {}
-    shown: tuple[Video, dict[str, Estimate]] | None = None
-    for video in tqdm(videos, desc=path.stem, unit="video"):
-        of_bodies, rows = BodyMeasures(video, body, smpl), {}
+    """Measure all rows on a database, and each after its Gaussian."""
+
+    def rows_of(video: Video) -> dict[str, list[Estimate]]:
+        rows = {}
         for name, seeds in methods(video).items():
             rows[name] = seeds
             rows[name + GAUSSIAN] = [methods.smoothed(e, widths[name], video.fps) for e in seeds]
+        return rows
+
+    return tally(read_videos(path), rows_of, body, path.stem)
+
+
+def tally(
+    videos: Sequence[Video],
+    rows_of: Callable[[Video], Mapping[str, list[Estimate]]],
+    body: BodyData,
+    what: str,
+) -> Comparison:
+    """Measure the rows that ``rows_of`` gives of each video; ``what`` they are, for the progress bar."""
+    smpl, motions = SMPL(body).eval(), list(dict.fromkeys(video.motion for video in videos))
+    totals: dict[str, dict[str, np.ndarray]] = {}
+    joints: dict[str, list[np.ndarray]] = {}
+    shown: tuple[Video, dict[str, Estimate]] | None = None
+    for video in tqdm(videos, desc=what, unit="video"):
+        of_bodies, rows = BodyMeasures(video, body, smpl), rows_of(video)
         shown = shown or (video, {name: seeds[0] for name, seeds in rows.items()})
         for name, seeds in rows.items():
             for seed, estimate in enumerate(seeds):
@@ -406,18 +424,21 @@ def compare(path: Path, methods: Methods, widths: Mapping[str, float], body: Bod
 
 
 def summarise(
-    found: Comparison, widths: Mapping[str, float], facts: Mapping[str, Mapping[str, float]], baseline: str
+    found: Comparison,
+    references: Sequence[str] = (),
+    widths: Mapping[str, float] | None = None,
+    facts: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Results:
     """Means, 95 % intervals over motions, standard deviations over seeds, and paired differences of every row
-    from TCMR and from the best simple baseline. Means are over frames: long motions weigh more."""
+    from the ``references`` that there are. Means are over frames: long motions weigh more."""
     rows: Results = {}
     for name, measures in found.totals.items():
         row: Results = {key: statistic(total) for key, total in measures.items() if total[..., 1].any()}
         row["yaw_jumps"] = float(measures["yaw_jumps"][..., 0].sum(1).mean())
         row["seeds"] = len(measures["mpjpe"])
         plain = name.removesuffix(GAUSSIAN)
-        row |= facts.get(plain.removesuffix(FIT), {})
-        if name != plain:
+        row |= (facts or {}).get(plain.removesuffix(FIT), {})
+        if widths and name != plain:
             row["gaussian_frames"] = widths[plain]
         rows[name] = row
     differences = {
@@ -426,17 +447,17 @@ def summarise(
             for name, measures in found.totals.items()
             if name != reference
         }
-        for reference in (TCMR, baseline)
+        for reference in references
         if reference in found.totals
     }
     counts = {"motions": len(found.motions), "videos": found.videos, "frames": found.frames}
-    return counts | {"baseline": baseline, "rows": rows, "differences": differences}
+    return counts | {"rows": rows, "differences": differences}
 
 
 def statistic(total: np.ndarray, other: np.ndarray | None = None) -> Results:
-    """Of sums and counts (seeds, motions, 2): ``mean`` over seeds, the interval ``low`` to ``high`` of 95 % of
-    the bootstraps over motions, ``sd`` over seeds if there are some. With ``other``: of the difference from
-    it, motions drawn alike."""
+    """Of sums and counts (seeds, motions, 2): ``mean`` over seeds, ``low`` to ``high`` of 95 % of bootstraps
+    over motions, ``sd`` over seeds if there are some. With ``other``: of the difference from it, motions
+    drawn alike."""
     motions = total.shape[1]
     drawn = np.random.default_rng(1).integers(0, motions, (BOOTSTRAPS, motions))
 
@@ -476,9 +497,10 @@ def markdown(results: Results) -> str:
         ]
         lines = []
         for name in rows:
-            cells = [differences[ref].get(name) for ref in differences]
-            pairs = [_difference(cell and cell[key]) for cell in cells for key in PAIRED]
-            lines.append([name, *pairs])
+            cells = [
+                _difference(differences[ref].get(name, {}).get(k)) for ref in differences for k in PAIRED
+            ]
+            lines.append([name, *cells])
         text += "\n\n" + "\n".join(table(head, lines))
     return text
 

@@ -19,7 +19,7 @@ _COLOURS = {
     RAW: "#bbbbbb",
     PER_FRAME: "#e6ab02",
     PER_FRAME + GAUSSIAN: "#1b9e77",
-    PER_FRAME + FIT: "#66a61e",
+    PER_FRAME + FIT: "#80b1d3",
     TCMR: "#d95f02",
     TCMR + FIT: "#7570b3",
 }
@@ -28,8 +28,11 @@ _SHARES = {"past": "#1f78b4", "current": "#222222", "future": "#d95f02"}
 
 
 def write_plots(found: Comparison, folder: Path, prefix: str) -> list[Path]:
-    """Write ``{prefix}_accel.png`` and ``{prefix}_attention.png`` of one video, and ``{prefix}_joints.png`` of
-    all. Returns the files; there is no attention where no row has any."""
+    """Write ``{prefix}_accel.png`` and ``{prefix}_attention.png`` of one video, ``{prefix}_joints.png``
+    of all.
+
+    Returns the files; there is no attention where no row has any.
+    """
     colours = _rows(found.joints)
     files = [folder / f"{prefix}_accel.png", folder / f"{prefix}_joints.png"]
     _accelerations(found, colours, files[0])
@@ -74,7 +77,8 @@ def _joint_errors(joints: Mapping[str, np.ndarray], colours: Mapping[str, str], 
         axes.bar(places, joints[name], width, color=colour, label=f"{name}, mean {joints[name].mean():.1f}")
     axes.set(title="error per joint", ylabel="mm after PA alignment of each frame")
     axes.set_xticks(np.arange(len(names)), names, rotation=30, ha="right")
-    axes.legend(ncols=2)
+    axes.set_ylim(0, 1.2 * axes.get_ylim()[1])  # room for the legend
+    axes.legend(ncols=3)
     save_figure(figure, path)
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from scipy.interpolate import PchipInterpolator
 from scipy.spatial.transform import Rotation
 
+from ..models.body import BodyData
 from ..motion.feet import LEGS, Skeleton, reach
 from ..motion.motion import Placed, joint_chain
+from .motions import Motion
 
 _STANCE = 0.62  # of a stride, for which a foot is on the floor
 # Pitch in degrees, heel up, over the share of a stance: a foot lands on the heel and leaves by the toe.
@@ -15,6 +18,18 @@ _PITCH = PchipInterpolator([0, 0.15, 0.6, 1], [-18, 0, 0, 42])
 _LIFT = 0.09  # metres, of a foot in the air
 _APART = 0.08  # metres, of a foot from the middle line
 _ARMS = {16: -1.15, 17: 1.15}  # rad, about z
+
+
+def walking_motions(body: BodyData, count: int, seed: int, length: int = 240) -> list[Motion]:
+    """Procedural walks of the mean body as clips."""
+    rng, skeleton = np.random.default_rng(seed), Skeleton.of(body, np.zeros(10))
+    motions = []
+    for number in range(count):
+        placed = procedural_walk(skeleton, rng, length)
+        rotmat, trans = torch.from_numpy(placed.rotmat), torch.from_numpy(placed.transl)
+        name = f"walk_{seed}_{number:03d}"
+        motions.append(Motion(name, name, rotmat, trans, "procedural walk"))
+    return motions
 
 
 def procedural_walk(skeleton: Skeleton, rng: np.random.Generator, length: int, fps: float = 30.0) -> Placed:
