@@ -14,7 +14,7 @@ demo: $(VENV)/.installed assets
 # The open benchmark at a small size: procedural motions, simulated landmarks, the shipped weights.
 benchmark: $(VENV)/.installed
 	$(PY) scripts/make_open_db.py --frames 1 --out output/benchmark/data
-	$(PY) scripts/compare_open.py --dataset open --preprocessed output/benchmark/data
+	$(PY) scripts/compare_open.py --dataset open --preprocessed output/benchmark/data --threads 1
 
 test: $(VENV)/.installed-dev assets
 	$(PY) -m pytest
