@@ -135,11 +135,12 @@ def test_info(run, tmp_path) -> None:
     assert "`python -m tcmr.data_utils.open_assets`" in output
 
 
-@pytest.mark.parametrize("example", ["recover", "predict", "evaluate"])
+@pytest.mark.parametrize("example", ["recover", "predict", "evaluate", "live"])
 def test_examples(run, clip, tmp_path, example) -> None:
-    arguments = {"recover": [clip, "out"]}
+    arguments = {"recover": [clip, "out"], "live": [clip]}
     output = run("python", ROOT / "examples" / f"{example}.py", *arguments.get(example, []))
     wanted = {"recover": "person 1: poses (12, 72)", "predict": "(60, 24, 3, 3)", "evaluate": "'mpjpe':"}
+    wanted["live"] = "0.367 s  person 1"
     assert wanted[example] in output
     if example == "recover":
         files = sorted(path.name for path in (tmp_path / "work" / "out").iterdir())
