@@ -17,6 +17,7 @@ from yacs.config import CfgNode
 from .core.build import body_of, model_from
 from .core.config import choose_device, get_cfg_defaults
 from .core.own_predictions import evaluate
+from .data_utils.pose_files import read_poses
 from .dataset.database import Database, open_database, read_fields
 from .demo.models import find_checkpoint, official_config
 from .demo.pipeline import DemoOptions, Engine, check_options, load_engine, open_source, reconstruct_people
@@ -27,6 +28,7 @@ from .demo.track_files import read_boxes
 from .demo.tracking import MIN_SECONDS, Track
 from .models.body import BASE_DATA, OPEN_DATA
 from .models.predict import predict_sequence
+from .models.stream import StreamingPredictor
 from .models.tcmr import TCMR
 from .motion.camera import Camera
 from .motion.export import scene_body
@@ -53,6 +55,7 @@ def recover(
     fps: float | None = None,
     size: tuple[int, int] | None = None,
     tracks: str | Path | None = None,
+    poses: str | Path | None = None,
     person: str | int = "all",
     min_seconds: float = MIN_SECONDS,
     detector: str = "auto",
@@ -76,6 +79,8 @@ def recover(
         fps: frames per second in place of the file's time stamps; of frames, folders and tracks: 30.
         size: width and height of the video, px; for tracks only.
         tracks: a MOT file; people are followed in its boxes instead of being looked for.
+        poses: an ``.npz`` of another method's SMPL estimates, frame by frame, to be made consistent
+            (docs/poses.md); nobody is looked for.
         person: a person's number, ``largest`` or ``all``.
         min_seconds: people in sight for less are left out.
         detector: ``auto``, ``heavy``, ``full`` or ``torchvision``.
@@ -95,10 +100,16 @@ def recover(
     """
     heights = ",".join(f"{k}={v}" for k, v in height.items()) if isinstance(height, Mapping) else height
     networks = DemoOptions(
-        model=str(checkpoint or ""), device=device, detector=detector, tracks=str(tracks or "")
+        model=str(checkpoint or ""),
+        device=device,
+        detector=detector,
+        tracks="given" if tracks else "",  # whatever they are, the networks are the same
+        poses="given" if poses else "",
     )
     options = dataclasses.replace(
         networks,
+        tracks=str(tracks or ""),
+        poses=str(poses or ""),
         fps=fps,
         person=str(person),
         min_seconds=min_seconds,
@@ -115,8 +126,9 @@ def recover(
     if not isinstance(source, (str, Path, np.ndarray)) and len(source) and isinstance(source[0], Track):
         return _recover_tracks(cast(Sequence[Track], source), size, options, _engine(networks), stages)
     boxes = read_boxes(tracks) if tracks else None
+    estimates = read_poses(poses) if poses else None
     film = _open(cast("str | Path | Sequence[np.ndarray]", source), options)
-    return recover_film(film, options, _engine(networks), stages, boxes)[0]
+    return recover_film(film, options, _engine(networks), stages, boxes, estimates)[0]
 
 
 def _open(source: str | Path | Sequence[np.ndarray], options: DemoOptions) -> FrameSource:
@@ -216,6 +228,29 @@ class Predictor:
             borders="static" if self.cfg.COMPAT.STATIC_BORDERS else "edge",
             step=sequence_step(self.cfg, fps),
             precision=self.cfg.MODEL.PRECISION,
+        )
+
+    def stream(
+        self, *, fps: float = 30.0, delay: int | None = None, vertices: bool = False
+    ) -> StreamingPredictor:
+        """The streaming twin of :meth:`predict`: ``push(feature)`` gives the prediction of the frame
+        ``delay`` frames ago, or None; ``finish()`` the rest.
+
+        Args:
+            fps, vertices: see :meth:`predict`.
+            delay: frames; None: as many as the model looks ahead, for the numbers of :meth:`predict`; 0 knows
+                the past and the present alone.
+
+        Raises:
+            UserError: the model's borders are defined for its full delay only.
+        """
+        return StreamingPredictor(
+            self.model,
+            delay,
+            step=sequence_step(self.cfg, fps),
+            borders="static" if self.cfg.COMPAT.STATIC_BORDERS and delay is None else None,
+            precision=self.cfg.MODEL.PRECISION,
+            return_verts=vertices,
         )
 
 

@@ -187,14 +187,21 @@ def compare(path: Path, methods: Methods, widths: dict[str, float]) -> dict[str,
             for row, estimate in rows.items():
                 for key, values in measure(*estimate, video).items():
                     collected.setdefault(row, {}).setdefault(key, []).append(values)
+    table = summary(collected)
+    for name, width in widths.items():
+        table[f"{name} + Gaussian"]["gaussian_frames"] = width
+    return table
+
+
+def summary(collected: dict[str, dict[str, list[np.ndarray]]]) -> dict[str, dict[str, float]]:
+    """Per method the means over all frames of what :func:`measure` gave, video by video, and half widths of
+    their 95 % intervals (``*_ci``)."""
     table = {}
     for name, columns in collected.items():
         table[name] = {key: float(np.concatenate(parts).mean()) for key, parts in columns.items()}
         table[name]["yaw_jumps"] = float(sum(part.sum() for part in columns["yaw_jumps"]))
         table[name] |= {f"{key}_ci": interval(parts) for key, parts in columns.items() if key != "yaw_jumps"}
         table[name]["frames"] = sum(map(len, columns["mpjpe"]))
-        if name.endswith(" + Gaussian"):
-            table[name]["gaussian_frames"] = widths[name.removesuffix(" + Gaussian")]
     return table
 
 

@@ -4,7 +4,9 @@
 
 The files have the standard keys of every database of this project; ``val`` and ``test`` also keep the
 landmarks, so that the landmarks themselves can be measured beside the networks. The performers of ``val`` and
-``test`` are those that the extractor was not trained on. ``--list`` tells who and what they are.
+``test`` are those that the extractor was not trained on. ``--list`` tells who and what they are. With
+``--poses`` it is simulated per-frame pose estimates instead of landmarks, and ``poses_val_db.pt`` and
+``poses_test_db.pt``.
 """
 
 from __future__ import annotations
@@ -24,17 +26,22 @@ if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported i
 
     leave_on_signals()
 
-from lib.data_utils.motions import FPS, Motion, MotionSampler, open_motions, trained_split
+from lib.data_utils.motions import FPS, SHIPPED_SPLIT, Motion, MotionSampler, open_motions, trained_split
+from lib.data_utils.pose_noise import MIXED, PoseEstimator, pieces
 from lib.data_utils.preprocess import positive_integer
 from lib.data_utils.simulate import IMAGE_SIZE, NOISES, Simulation, Simulator
+from lib.data_utils.simulated import estimated_clips
 from lib.models.body import OPEN_DATA, load_body
-from lib.models.extractors import LandmarkExtractor, fingerprint, load_landmark_net
+from lib.models.extractors import LandmarkExtractor, PosesExtractor, fingerprint, load_landmark_net
+from lib.models.landmark_body import LandmarkBody
 from lib.models.landmark_net import LandmarkNet
+from lib.utils.crops import crop_to_image
 from lib.utils.errors import UserError, run_command
 from lib.utils.files import dump_joblib
 from lib.utils.geometry import rotmat_to_axis_angle
 from lib.utils.landmark_features import landmark_vector
 from lib.utils.landmark_flips import undo_flips
+from lib.utils.pose_features import POSE_FINGERPRINT
 
 TRAIN_LENGTH, CLIPS_PER_ROUND, TEST_LENGTH = 96, 16, 160
 
@@ -107,6 +114,31 @@ def held_out_rows(
     return finish(parts, names, lengths)
 
 
+def estimated_rows(motions: list[Motion], body: LandmarkBody, seed: int) -> dict[str, np.ndarray]:
+    """The pieces of :func:`held_out_rows` as per-frame estimates, seen in one box that follows the person."""
+    generator = torch.Generator().manual_seed(seed)
+    estimator, parts, names, lengths = PoseEstimator(MIXED, generator), [], [], []
+    for name, rotmat, betas in tqdm(pieces(motions, generator), desc="estimates", unit="clip"):
+        clips = estimated_clips(estimator, body, rotmat, betas)
+        box = np.full(4, IMAGE_SIZE / 2, np.float32)
+        xy = crop_to_image(clips.kp_2d[0].numpy(), box)
+        parts.append(
+            {
+                "joints3D": clips.joints3d[0].numpy(),
+                "joints2D": np.concatenate([xy, np.ones_like(xy[..., :1])], -1),
+                "pose": rotmat_to_axis_angle(clips.rotmat[0]).flatten(1).numpy(),
+                "shape": clips.betas[0].numpy(),
+                "bbox": np.tile(box, (len(xy), 1)),
+                "features": clips.vectors[0].numpy(),
+            }
+        )
+        names.append(name)
+        lengths.append(len(xy))
+    if not parts:
+        raise UserError("the split has no clip of 24 frames or more: give motions of its performers")
+    return finish(parts, names, lengths)
+
+
 def table(splits: dict[str, list[Motion]]) -> str:
     """Markdown: a row for each performer of ``train``, and for each motion of ``val`` and ``test``."""
     lines = ["| split | performer | motion | frames | what |", "|---|---|---|---|---|"]
@@ -134,25 +166,35 @@ def main() -> None:
     parser.add_argument(
         "--noise", choices=NOISES, default="v2", help="errors of the simulated landmarks (%(default)s)"
     )
+    parser.add_argument("--poses", action="store_true", help="per-frame pose estimates instead of landmarks")
     parser.add_argument("--seed", type=positive_integer, default=1)
     parser.add_argument("--list", action="store_true", help="only print a table of the motions")
     args = parser.parse_args()
-    splits = open_motions(args.motions, trained_split(args.extractor))
+    splits = open_motions(args.motions, SHIPPED_SPLIT if args.poses else trained_split(args.extractor))
     if args.list:
         print(table(splits))
         return
-    body, net = load_body(OPEN_DATA), load_landmark_net(args.extractor)
+    body = load_body(OPEN_DATA)
+    if args.poses:
+        for k, split in enumerate(("val", "test")):
+            database = estimated_rows(splits[split], LandmarkBody(body), args.seed + k)
+            write(database, PosesExtractor.name, POSE_FINGERPRINT, args.out / f"poses_{split}_db.pt")
+        return
+    net = load_landmark_net(args.extractor)
     for k, split in enumerate(("val", "test", "train")):
         simulator = Simulator(body, NOISES[args.noise], torch.Generator().manual_seed(args.seed + k))
         if split == "train":
             database = training_rows(splits[split], simulator, net, args.frames)
         else:
             database = held_out_rows(splits[split], simulator, net, split)
-        database["extractor"] = np.array(LandmarkExtractor.name)
-        database["fingerprint"] = np.array(fingerprint(net.state_dict()))
         path = args.out / f"open_{split}_db.pt"
-        dump_joblib(database, path)
-        tqdm.write(f"{path}: {len(database['pose'])} frames, {len(set(database['vid_name']))} videos")
+        write(database, LandmarkExtractor.name, fingerprint(net.state_dict()), path)
+
+
+def write(database: dict[str, np.ndarray], extractor: str, mark: str, path: Path) -> None:
+    database |= {"extractor": np.array(extractor), "fingerprint": np.array(mark)}
+    dump_joblib(database, path)
+    tqdm.write(f"{path}: {len(database['pose'])} frames, {len(set(database['vid_name']))} videos")
 
 
 if __name__ == "__main__":

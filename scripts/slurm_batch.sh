@@ -5,7 +5,7 @@
 # The same line again, after a time limit or a failed node, goes on: nothing that is done is done twice.
 #SBATCH --job-name=tcmr-batch
 #SBATCH --cpus-per-task=16
-#SBATCH --mem-per-cpu=1500M
+#SBATCH --mem-per-cpu=3G
 #SBATCH --time=12:00:00
 #SBATCH --output=tcmr-batch-%A-%a.log
 set -euo pipefail

@@ -10,6 +10,8 @@ from pathlib import Path
 # Threads that wait by spinning make small tensor operations many times slower on a busy machine. OpenMP reads
 # this when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Of the tests, and of the commands that they run: where there is a process for every core, one each.
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 
 import pytest
 import torch
@@ -18,7 +20,7 @@ from hypothesis import settings
 from lib.models.body import BodyData, load_body
 from tests.golden_tools import write_base_data
 
-torch.set_num_threads(2)
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # so a shell starts what runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("suite", deadline=None, derandomize=True)  # the same on a machine that is busy

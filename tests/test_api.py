@@ -27,8 +27,8 @@ from lib.utils.keypoints import convert_kps
 ROOT = Path(__file__).resolve().parents[1]
 
 SIGNATURES = {
-    "recover": "source, *, checkpoint, device, fps, size, tracks, person, min_seconds, detector, fit, "
-    "smooth, focal, height, up, lock_feet, progress",
+    "recover": "source, *, checkpoint, device, fps, size, tracks, poses, person, min_seconds, detector, "
+    "fit, smooth, focal, height, up, lock_feet, progress",
     "load": "checkpoint, device",
     "evaluate": "predictions, truth, protocol",
     "export": "scene, folder, formats",
@@ -36,6 +36,7 @@ SIGNATURES = {
     "save_scene": "scene, path, mark",
     "load_scene": "path",
     "Predictor.predict": "self, features, *, fps, vertices",
+    "Predictor.stream": "self, *, fps, delay, vertices",
 }
 CLASSES = {
     "Scene": {"name", "people", "camera", "fps", "n_frames", "body", "gender", "world_rotation",
@@ -43,7 +44,7 @@ CLASSES = {
     "Motion": {"person_id", "frames", "frame_ids", "betas", "camera", "world", "contacts", "boxes",
                "joints3d", "joints2d", "attention", "fps", "poses", "trans", "row"},
     "Placed": {"rotmat", "transl", "poses", "trans", "moved"},
-    "Predictor": {"model", "cfg", "checkpoint", "feature_size", "predict"},
+    "Predictor": {"model", "cfg", "checkpoint", "feature_size", "predict", "stream"},
     "Track": {"person_id", "frame_ids", "bboxes", "xy", "visibility", "world"},
     "UserError": {"args", "add_note", "with_traceback"},
 }  # fmt: skip
@@ -153,6 +154,13 @@ def test_predictor_is_predict_sequence() -> None:
     assert predictor.predict(features[:3], vertices=True)["verts"].shape == (3, 6890, 3)
     with pytest.raises(UserError, match=r"expected \(frames, 256\)"):
         predictor.predict(features[:, :7])
+
+    stream = predictor.stream(fps=60)
+    pushed = [stream.push(feature) for feature in features]
+    streamed = [output for output in pushed if output is not None] + stream.finish()
+    assert stream.delay == pushed.index(streamed[0])
+    for name in ("rotmat", "theta", "kp_3d"):
+        np.testing.assert_allclose([output[name] for output in streamed], expected[name], atol=1e-5)
 
 
 RNG = np.random.default_rng(1)

@@ -515,6 +515,28 @@ def test_shards_share_the_films_out(tmp_path, batch, monkeypatch):
     assert not (tmp_path / "out" / "manifest.jsonl").read_text()
 
 
+@pytest.mark.parametrize(
+    ("own", "device", "devices"),
+    [
+        ({"workers": 4}, "auto", ["cuda:0", "cuda:0", "cuda:1", "cuda:1"]),
+        ({"workers": 2, "gpus_per_worker": 0.5}, "auto", ["cuda:0", "cuda:0"]),
+        ({"workers": 8, "gpus_per_worker": 1.0}, "cuda", ["cuda:0", "cuda:1"]),
+        ({"workers": 2, "gpus_per_worker": 0.0}, "auto", ["cpu", "cpu"]),
+        ({"workers": 2}, "cpu", ["cpu", "cpu"]),
+    ],
+)
+def test_workers_share_the_gpus(tmp_path, batch, monkeypatch, own, device, devices):
+    """Two are pretended to be there."""
+    used: list[str] = []
+    monkeypatch.setattr(run.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(worker, "load_engine", lambda options: used.append(options.device) or options)
+    for i in range(6):
+        (tmp_path / f"{i}.avi").write_bytes(b"RIFF")
+    options = DemoOptions(output_folder=str(tmp_path / "out"), detector="full", render=False, device=device)
+    batch(tmp_path, options, **own)
+    assert used == devices
+
+
 def test_the_array_job_is_a_command_line(tmp_path):
     """What the SLURM example runs is understood, with its share of the videos."""
     said = subprocess.run(

@@ -52,7 +52,7 @@ def test_schema_holds_the_original_keys() -> None:
         "COMPAT.FLOAT16_TARGETS", "COMPAT.VALIDATION", "TRAIN.MOT_DISCR.SEQUENCES",
         "TRAIN.PRECISION", "TRAIN.COMPILE", "TRAIN.ACCUMULATE", "MODEL.PRECISION",
         "TRAIN.RUN_LENGTH", "LOSS.VELOCITY_W", "TRAIN.SAVE_EVERY", "MODEL.FEATURE_SMOOTH", "DATASET.MOTIONS",
-            "LOSS.EXTRA",
+            "LOSS.EXTRA", "MODEL.START_FROM_FEATURE",
     }  # fmt: skip
     keys = set(leaves(to_dict(cfg)))
     assert added <= keys

@@ -18,6 +18,7 @@ from lib.motion.fit import (
     Energy,
     FitOptions,
     Fitted,
+    StreamingFit,
     block_starts,
     fit_constants,
     fit_track,
@@ -606,3 +607,23 @@ def test_blocks_cover_a_track_and_their_weights_sum_to_one(frames: int, length: 
         total[start : start + length] += weight
     np.testing.assert_allclose(total, 1, atol=1e-5)
     assert (weights >= 0).all()
+
+
+def test_a_stream_is_fitted_by_the_past(body: LandmarkBody, walk: Scene, fitted_walk: Fitted) -> None:
+    """Each frame, once, when it comes, and from what the frames before it came to."""
+    stream = StreamingFit(body, width=WIDTH, height=HEIGHT, fps=walk.fps, focal=FOCAL)
+    scaled = walk.boxes * np.array([1, 1, 1.2, 1.2], np.float32)
+    guess = weak_to_perspective(walk.theta[:, :3], scaled, FOCAL, WIDTH, HEIGHT)
+    betas = walk.theta[0, 75:]
+    found = []
+    for t, start in enumerate(walk.start):
+        seen = tuple(part[t] for part in walk.landmarks)
+        found.append(stream(start, guess[t], betas, walk.boxes[t, 2], seen))
+    rotmat, transl = (np.stack(parts) for parts in zip(*found))
+    errors = []
+    for poses, places in ((walk.start, guess), (rotmat, transl)):
+        nothing = np.zeros(0, np.float32)
+        errors.append(walk.errors(body, Fitted(poses, betas, places, nothing, nothing, (0.0, 0.0), FOCAL)))
+    (pixels, metres), (fitted_pixels, fitted_metres) = errors
+    assert fitted_pixels < 0.15 * pixels and fitted_metres < 0.35 * metres
+    assert fitted_metres < 1.5 * walk.errors(body, fitted_walk)[1]  # which knows the whole track

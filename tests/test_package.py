@@ -64,7 +64,7 @@ def run(installed, tmp_path, monkeypatch):
         done = subprocess.run(
             [installed / command[0], *command[1:]],
             cwd=tmp_path / "work",
-            env={**environment, "TCMR_HOME": str(home)},
+            env={**environment, "TCMR_HOME": str(home), "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
         )

@@ -175,11 +175,11 @@ def _workers(
     def how_many(cpus: int, gpus: int) -> tuple[int, float]:
         """Workers, and the GPUs of each, as parts that Ray can count."""
         if share:
-            workers = min(wanted or int(gpus / share), int(gpus / share))
-            if not workers:
+            room = int(gpus / share)
+            if not room:
                 raise UserError(f"--gpus-per-worker {share:g}: there are {gpus} GPUs")
-            return workers, share
-        workers = wanted or max(1, cpus // threads)
+            return min(wanted or room, room, most), share
+        workers = min(wanted or max(1, cpus // threads), most)
         cuda = options.device in ("auto", "cuda") and share is None
         return workers, min(1.0, int(gpus / workers * 1e4) / 1e4) if cuda else 0.0
 
@@ -192,7 +192,7 @@ def _workers(
             here = options if gpus or options.device != "auto" else replace(options, device="cpu")
             yield (
                 lambda _: ActorWorker(partial(Worker, here, threads), threads, gpus),
-                min(workers, most),
+                workers,
             )
         return
     devices = torch.cuda.device_count()
@@ -205,7 +205,7 @@ def _workers(
             device = f"cuda:{int(number * gpus) % devices}"
         return ProcessWorker(partial(Worker, replace(options, device=device), threads))
 
-    yield start, min(workers, most)
+    yield start, workers
 
 
 def _cpus() -> int:

@@ -16,6 +16,7 @@ VERBS = {  # verb: its module, what it does
     "batch": (".batch", "reconstruct everybody in all videos of a folder, on any number of machines"),
     "train": (".train", "train a temporal encoder"),
     "evaluate": (".evaluate", "measure a checkpoint on a dataset"),
+    "live": (".live", "bodies from a camera, a stream or a file as it plays"),
     "export": ("..motion.export", "write a reconstructed scene for other programs"),
     "info": (".info", "what is installed, what is found where, which commands work"),
     "bench": (".bench", "how fast this machine is"),

@@ -36,6 +36,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="FILE",
         help="follow the people in these boxes: MOT text, lines of frame,person,left,top,width,height",
     )
+    source.add_argument(
+        "--poses",
+        default="",
+        metavar="FILE",
+        help="SMPL estimates of another method, frame by frame, to be made consistent: .npz, docs/poses.md",
+    )
     source.add_argument("--display", action="store_true", help="open the finished video in the web browser")
     add_options(parser, DemoOptions())
     return parser.parse_args(argv)

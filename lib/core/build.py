@@ -153,6 +153,7 @@ def _construct(cfg: CfgNode, body: BodyData, pretrained: str) -> TCMR:
         body=body,
         borders="static" if cfg.COMPAT.STATIC_BORDERS else "edge",
         feature_smooth=cfg.MODEL.FEATURE_SMOOTH,
+        starts_from_feature=cfg.MODEL.START_FROM_FEATURE,
         pretrained=pretrained,
         encoder=cfg.MODEL.TEMPORAL_TYPE,
     )

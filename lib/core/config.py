@@ -137,9 +137,10 @@ def get_cfg_defaults() -> CfgNode:
 
     cfg.MODEL = CfgNode()
     cfg.MODEL.TEMPORAL_TYPE = "gru"  # temporal encoder: "tcmr" ("gru" is the same), "vibe", "current" ...
-    cfg.MODEL.EXTRACTOR = "spin"  # static features: "spin", "landmarks" ...
+    cfg.MODEL.EXTRACTOR = "spin"  # static features: "spin", "landmarks", "poses" ...
     cfg.MODEL.FEATURE_SIZE = 2048
     cfg.MODEL.FEATURE_SMOOTH = 0.0  # frames: width of the Gaussian that features get before the windows
+    cfg.MODEL.START_FROM_FEATURE = False  # the regressor, from the estimate in the middle frame's feature
     cfg.MODEL.PRECISION = "fp32"  # of prediction in evaluate.py: or "bf16", "tf32" (CUDA), "fp16" (CUDA)
     cfg.MODEL.TGRU = CfgNode()
     cfg.MODEL.TGRU.NUM_LAYERS = 1

@@ -6,21 +6,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from ..models.body import BodyData
 from ..models.extractors import load_landmark_net
+from ..models.landmark_body import LandmarkBody
 from ..utils.errors import UserError
-from ..utils.geometry import rotmat_to_axis_angle
+from ..utils.geometry import project, rotmat_to_axis_angle
 from ..utils.landmark_features import landmark_vector, to_crop
 from ..utils.landmark_flips import undo_flips
+from ..utils.pose_features import POSE_FEATURE_SIZE, pose_features
 from ..utils.smoothing import gaussian_kernel
+from .draws import Draws
 from .motions import Augmentation, Motion, MotionSampler, open_motions, trained_split
+from .pose_noise import MIXED, PoseEstimator, PoseNoise
 from .simulate import NOISE_V1, NOISE_V2, NoiseModel, Simulator
 
 SIMULATED = "Simulated"
 """In TRAIN.DATASETS_3D: make the data while training."""
+_MARGIN = 6  # frames around a clip that the means over time at its ends see
 _FAR_OUTSIDE = 3.0  # of the crop, in half sides: 2D joints beyond teach nothing
 
 
@@ -28,7 +33,7 @@ _FAR_OUTSIDE = 3.0  # of the crop, in half sides: 2D joints beyond teach nothing
 class Clips:
     """Simulated clips of B x T frames, as networks read them, and the truth."""
 
-    vectors: Tensor  # (B, T, 303)
+    vectors: Tensor  # (B, T, 303) landmark vectors, or (B, T, 301) pose features
     rotmat: Tensor  # (B, T, 24, 3, 3), global rotation in the camera frame
     betas: Tensor  # (B, T, 10)
     joints3d: Tensor  # (B, T, 49, 3) metres
@@ -89,14 +94,68 @@ class SimulatedClips:
         )
 
 
+class SimulatedEstimates(Draws):
+    """Draws clips of per-frame pose estimates, as :class:`SimulatedClips` does of landmarks.
+
+    Args:
+        motions: what bodies do.
+        noise: error model of the estimates.
+    """
+
+    def __init__(
+        self,
+        motions: list[Motion],
+        body: BodyData,
+        noise: PoseNoise,
+        device: torch.device,
+        *,
+        seed: int,
+        augmentation: Augmentation = Augmentation(),  # noqa: B008 - frozen
+    ) -> None:
+        super().__init__(torch.Generator(device))
+        self.seed = seed
+        self._sampler = MotionSampler(motions, self.generator, augmentation)
+        self._estimator = PoseEstimator(noise, self.generator)
+        self._body = LandmarkBody(body).to(device)
+
+    @torch.no_grad()
+    def __call__(self, step: int, clips: int, length: int) -> Clips:
+        """The ``clips`` clips of ``length`` frames of one step."""
+        self.generator.manual_seed((2_654_435_761 * self.seed + step) % 2**32)
+        rotmat, _ = self._sampler.sample(clips, length + 2 * _MARGIN)
+        betas = self._sampler.shapes(clips)
+        rotmat[:, :, 0] = self._camera(clips)[:, None] @ rotmat[:, :, 0]
+        return estimated_clips(self._estimator, self._body, rotmat, betas, _MARGIN)
+
+
+def estimated_clips(
+    estimator: PoseEstimator, body: LandmarkBody, rotmat: Tensor, betas: Tensor, margin: int = 0
+) -> Clips:
+    """What a per-frame network says of poses rotmat (B, T, 24, 3, 3), root in the camera's frame, of people
+    of shape betas (B, 10): clips without ``margin`` frames at either end."""
+    seen = estimator(rotmat, betas)
+    inner = slice(margin, rotmat.shape[1] - margin)
+    truth = rotmat[:, inner]
+    shape = betas[:, None].expand(*truth.shape[:2], 10)
+    joints = body(truth.flatten(0, 1), shape.flatten(0, 1))[0]
+    return Clips(
+        vectors=pose_features(seen.rotmat, seen.betas, seen.cam, margin=margin),
+        rotmat=truth,
+        betas=shape,
+        joints3d=joints.unflatten(0, truth.shape[:2]),
+        kp_2d=project(joints, seen.true_cam[:, inner].flatten(0, 1)).unflatten(0, truth.shape[:2]),
+    )
+
+
 class SimulatedStream:
     """Endless training batches of simulated runs, laid out as by :class:`lib.dataset.datasets.WindowDataset`.
 
     ``position`` counts the batches; a stream that starts there goes on with what would have come next.
 
     Args:
-        cfg: DATASET.MOTIONS, DATASET.SEQLEN, TRAIN.RUN_LENGTH, MODEL.FEATURE_SMOOTH and
-            TRAIN.PRETRAINED_REGRESSOR, whose landmark network gives the features.
+        cfg: DATASET.MOTIONS, DATASET.SEQLEN, TRAIN.RUN_LENGTH, MODEL.FEATURE_SMOOTH and MODEL.EXTRACTOR:
+        landmarks
+            go through the landmark network in TRAIN.PRETRAINED_REGRESSOR, ``poses`` are features as they are.
         batch_size: runs of all processes together.
 
     Raises:
@@ -119,22 +178,25 @@ class SimulatedStream:
         self._runs = batch_size // world + (rank < batch_size % world)
         self._rank, self._world = rank, world
         self._run_length, self._seqlen = cfg.TRAIN.RUN_LENGTH, cfg.DATASET.SEQLEN
-        self._net = load_landmark_net(cfg.TRAIN.PRETRAINED_REGRESSOR).to(device)
-        if self._net.last.out_features != cfg.MODEL.FEATURE_SIZE:
-            raise UserError(
-                f"{cfg.TRAIN.PRETRAINED_REGRESSOR} gives {self._net.last.out_features} numbers per frame, "
-                f"MODEL.FEATURE_SIZE is {cfg.MODEL.FEATURE_SIZE}: set it to that"
-            )
         kernel = gaussian_kernel(cfg.MODEL.FEATURE_SMOOTH)
         self._kernel = torch.from_numpy(kernel).float().to(device)
-        self._clips = SimulatedClips(
-            open_motions(cfg.DATASET.MOTIONS, trained_split(cfg.TRAIN.PRETRAINED_REGRESSOR))["train"],
-            body,
-            (NOISE_V1, NOISE_V2),
-            device,
-            seed=seed,
-            repair=True,
-        )
+        self._net: nn.Module = nn.Identity()
+        self._clips: SimulatedClips | SimulatedEstimates
+        if cfg.MODEL.EXTRACTOR == "poses":
+            size, origin = POSE_FEATURE_SIZE, "MODEL.EXTRACTOR poses"
+            motions = open_motions(cfg.DATASET.MOTIONS)["train"]
+            self._clips = SimulatedEstimates(motions, body, MIXED, device, seed=seed)
+        else:
+            net = load_landmark_net(cfg.TRAIN.PRETRAINED_REGRESSOR).to(device)
+            size, origin, self._net = net.last.out_features, cfg.TRAIN.PRETRAINED_REGRESSOR, net
+            split = trained_split(cfg.TRAIN.PRETRAINED_REGRESSOR)
+            motions = open_motions(cfg.DATASET.MOTIONS, split)["train"]
+            self._clips = SimulatedClips(motions, body, (NOISE_V1, NOISE_V2), device, seed=seed, repair=True)
+        if size != cfg.MODEL.FEATURE_SIZE:
+            raise UserError(
+                f"{origin} gives {size} numbers per frame, MODEL.FEATURE_SIZE is {cfg.MODEL.FEATURE_SIZE}: "
+                "set it to that"
+            )
 
     @torch.no_grad()
     def __next__(self) -> dict[str, Tensor]:

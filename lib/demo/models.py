@@ -13,7 +13,7 @@ from yacs.config import CfgNode
 from ..core.build import build_model, check_claims, fingerprint_of
 from ..core.config import from_dict, get_cfg_defaults, load_config, merge_opts
 from ..models.body import BASE_DATA, OPEN_DATA, BodyData, find_smpl, load_body, load_gendered_body
-from ..models.extractors import Extractor, check_fingerprints, get_extractor
+from ..models.extractors import Extractor, PosesExtractor, check_fingerprints, get_extractor
 from ..models.smpl import SMPL
 from ..models.tcmr import TCMR
 from ..utils.errors import UserError
@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 OFFICIAL_CHECKPOINT = "tcmr_demo_model.pth.tar"
 OPEN_CHECKPOINT = "tcmr_open.pth.tar"
+POSES_CHECKPOINT = "tcmr_poses.pth.tar"
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,13 +36,18 @@ class Models:
     body: BodyData
 
 
-def find_checkpoint(model: str, base_data: str | Path = BASE_DATA, open_dir: str | Path = OPEN_DATA) -> Path:
-    """The checkpoint of ``--model``, or the official one if it and SMPL are there, else the open one.
+def find_checkpoint(
+    model: str, base_data: str | Path = BASE_DATA, open_dir: str | Path = OPEN_DATA, *, poses: bool = False
+) -> Path:
+    """The checkpoint of ``--model``, or the official one if it and SMPL are there, else the open one; the one
+    for ``poses`` features if these are wanted.
 
     Raises UserError, telling how to get one, if there is none.
     """
     if model:
         return Path(model)
+    if poses:
+        return Path(open_dir) / POSES_CHECKPOINT
     official = Path(base_data) / OFFICIAL_CHECKPOINT
     if official.is_file() and find_smpl(base_data) is not None:
         return official
@@ -95,13 +101,16 @@ def load_models(
         check_claims(cfg, checkpoint["gen_state_dict"], checkpoint_path)
     merge_opts(cfg, opts)
     cfg.TRAIN.PRETRAINED_REGRESSOR = ""
-    # The open body is taken even where SMPL is installed, if the checkpoint was trained with it.
-    folder = open_dir if checkpoint.get("body") == "open" else base_data
+    # The open body is taken even where SMPL is installed, if the checkpoint was trained with it. But
+    # estimates of poses are SMPL's, and what is learnt of them holds for any body with its joints.
+    any_body = PosesExtractor.name == cfg.MODEL.EXTRACTOR
+    folder = open_dir if checkpoint.get("body") == "open" and not any_body else base_data
     if folder == open_dir and (unused := find_smpl(base_data)) is not None:
         log.info("%s is not used: this checkpoint was trained with the open body", unused)
     body = load_body(folder, "neutral", open_dir)
     tcmr = build_model(cfg, body)
-    tcmr.load_weights(checkpoint["gen_state_dict"], checkpoint.get("body"), checkpoint_path)
+    trained_with = body.kind if any_body else checkpoint.get("body")
+    tcmr.load_weights(checkpoint["gen_state_dict"], trained_with, checkpoint_path)
     extractor = get_extractor(
         cfg.MODEL.EXTRACTOR, body, base_data=base_data, open_dir=open_dir, device=device, bf16=bf16
     )

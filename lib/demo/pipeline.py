@@ -20,7 +20,9 @@ from yacs.config import CfgNode
 
 from ..core.config import choose_device
 from ..data_utils.blazepose import LandmarkNetwork
+from ..data_utils.pose_files import PoseEstimates, pose_tracks, read_poses
 from ..models.body import BASE_DATA, OPEN_DATA
+from ..models.extractors import PosesExtractor, PoseTrack
 from ..motion.camera import Camera
 from ..motion.exporters import EXPORTERS, export_scene
 from ..motion.height import SHORTEST, TALLEST
@@ -56,6 +58,9 @@ _FRAMES_AHEAD = 4
 """Frames that a stage of a pass over the video (decoding, drawing, ...) may be ahead of the next stage."""
 
 
+Person = Track | PoseTrack
+
+
 @dataclass(frozen=True)
 class DemoOptions:
     """What ``demo.py`` can be asked for; its ``--help`` documents each.
@@ -75,6 +80,7 @@ class DemoOptions:
     fps: Fraction | float | None = None
     min_seconds: float = MIN_SECONDS
     tracks: str = ""
+    poses: str = ""
     save_tracks: bool = False
     person: str = "all"
     device: str = "auto"
@@ -100,10 +106,10 @@ class DemoOptions:
 @dataclass(frozen=True, eq=False)
 class Engine:
     """All networks of the demo, to be loaded once for any number of films; ``detector`` is None where people
-    are followed in given boxes only."""
+    are followed in given boxes only, ``landmarks``, too, where their poses are given."""
 
     models: Models
-    landmarks: LandmarkNetwork
+    landmarks: LandmarkNetwork | None
     detector: Detector | None
 
 
@@ -115,10 +121,13 @@ def load_engine(options: DemoOptions) -> Engine:
     """
     load_plugins(options.plugin)
     device = choose_device(options.device, "cuda" if torch.cuda.is_available() else "cpu")
-    checkpoint = find_checkpoint(options.model, options.base_data, options.open_dir)
+    checkpoint = find_checkpoint(
+        options.model, options.base_data, options.open_dir, poses=bool(options.poses)
+    )
+    known = options.tracks or options.poses
     engine = Engine(
-        landmarks=landmark_network(options.detector, options.open_dir),
-        detector=None if options.tracks else person_detector(options.detector, options.open_dir, device),
+        landmarks=None if options.poses else landmark_network(options.detector, options.open_dir),
+        detector=None if known else person_detector(options.detector, options.open_dir, device),
         models=load_models(
             checkpoint,
             base_data=options.base_data,
@@ -131,6 +140,7 @@ def load_engine(options: DemoOptions) -> Engine:
         ),
     )
     models = engine.models
+    check_features(models, options)
     log.info("model: %s (%s features, %s body)", checkpoint, models.extractor.name, models.body.kind)
     return engine
 
@@ -154,6 +164,7 @@ def run_demo(options: DemoOptions, engine: Engine | None = None) -> list[Path]:
     stages = Bars()
     check_options(options)
     boxes = read_boxes(options.tracks) if options.tracks else None
+    estimates = read_poses(options.poses) if options.poses else None
     source = open_source(options)
     info = source.info
     _check_writable(result_folder(options.output_folder, source), options)
@@ -161,7 +172,7 @@ def run_demo(options: DemoOptions, engine: Engine | None = None) -> list[Path]:
     with stages.timing("loading"):
         engine = engine or load_engine(options)
     with logging_redirect_tqdm():
-        scene, tracks = recover(source, options, engine, stages, boxes)
+        scene, tracks = recover(source, options, engine, stages, boxes, estimates)
     with _own_folder(options, source) as folder:
         files = write_results(folder, source, scene, tracks, options, engine.models, stages)
     log.info("%s", summary(scene, stages, files, source.damage))
@@ -176,12 +187,14 @@ def recover(
     engine: Engine,
     stages: Stages,
     boxes: Boxes | None = None,
-) -> tuple[Scene, list[Track]]:
+    estimates: PoseEstimates | None = None,
+) -> tuple[Scene, Sequence[Person]]:
     """Find and follow the people of a film and reconstruct them; writes nothing.
 
     Args:
         options: those about input, output and rendering are not looked at.
         boxes: where to find the people, see :func:`lib.demo.track_files.read_boxes`; None: everywhere.
+        estimates: who is where, and in which pose, see :func:`lib.data_utils.pose_files.read_poses`.
 
     Returns:
         the scene, and the tracks that its people come from.
@@ -189,8 +202,9 @@ def recover(
     Raises:
         UserError: the film cannot be read, or nobody was found.
     """
-    camera, fps = film_camera(source, options.focal), float(source.info.fps)
-    network, models = engine.landmarks.with_focal(camera.focal), engine.models
+    told = None if estimates is None or estimates.focal is None else float(np.median(estimates.focal))
+    camera, fps = film_camera(source, options.focal or told), float(source.info.fps)
+    models = engine.models
     moments: list[Fraction] = []
     watch = CameraWatch(fps)
     with (
@@ -198,10 +212,17 @@ def recover(
         prefetch(source.timed(), _FRAMES_AHEAD) as timed,
     ):
         frames = watch.watching(_noting_times(timed, moments, update))
-        if boxes is not None:
-            tracks = track_boxes(frames, boxes, network, fps=fps)
+        tracks: Sequence[Person] = []
+        if estimates is not None:
+            n_frames = sum(1 for _ in frames)
+            shown = measured_fps(moments, source.info.fps)
+            tracks = estimated_tracks(estimates, models, camera, shown, n_frames)
+        elif boxes is not None:
+            assert engine.landmarks is not None
+            tracks = track_boxes(frames, boxes, engine.landmarks.with_focal(camera.focal), fps=fps)
         else:
-            assert engine.detector is not None
+            assert engine.landmarks is not None and engine.detector is not None
+            network = engine.landmarks.with_focal(camera.focal)
             tracks = track_people(frames, engine.detector, network, fps=fps, min_seconds=options.min_seconds)
     if not tracks:
         raise UserError(_nobody(source, len(moments), options))
@@ -220,8 +241,39 @@ def recover(
     )
 
 
+def estimated_tracks(
+    estimates: PoseEstimates, models: Models, camera: Camera, fps: float, n_frames: int
+) -> list[PoseTrack]:
+    """The people of ``--poses``. UserError if the film is shorter than the file says."""
+    last = estimates.frame_ids.max()
+    if last >= n_frames:
+        raise UserError(
+            f"--poses {estimates.path}: has frame {last}, counted from 0, but the film has {n_frames} "
+            "frames; is it the film that the poses were estimated from?"
+        )
+    if estimates.body != models.body.kind:
+        log.info(
+            "shapes are the mean: %s has those of the %s body, meshes are the %s body",
+            *(estimates.path, estimates.body, models.body.kind),
+        )
+    width, height, focal = camera.width, camera.height, camera.focal
+    return pose_tracks(estimates, models.body, width=width, height=height, focal=focal, fps=fps)
+
+
+def check_features(models: Models, options: DemoOptions) -> None:
+    """UserError if the model reads estimates of poses and there are none, or the other way round."""
+    name = models.extractor.name
+    if (name == PosesExtractor.name) != bool(options.poses):
+        what = "needs --poses FILE" if name == PosesExtractor.name else "cannot read --poses"
+        raise UserError(
+            f"--model {options.model} has {name} features, so that it {what}; choose another model"
+        )
+    if options.poses and options.fit:
+        raise UserError("--fit moves bodies onto landmarks, and with --poses there are none: leave it out")
+
+
 def reconstruct_people(
-    tracks: Sequence[Track],
+    tracks: Sequence[Person],
     frames: Iterable[np.ndarray],
     options: DemoOptions,
     models: Models,
@@ -232,7 +284,7 @@ def reconstruct_people(
     n_frames: int,
     name: str = "",
     camera_moves: bool = False,
-) -> tuple[Scene, list[Track]]:
+) -> tuple[Scene, list[Person]]:
     """The motions of those of ``tracks`` that the options ask for, and their tracks; for the rest see
     :func:`reconstruct`.
 
@@ -263,7 +315,7 @@ def write_results(
     folder: Path,
     source: FrameSource,
     scene: Scene,
-    tracks: Sequence[Track],
+    tracks: Sequence[Person],
     options: DemoOptions,
     models: Models,
     stages: Stages,
@@ -294,6 +346,8 @@ def check_options(options: DemoOptions) -> None:
     parse_heights(options.height)
     if options.vid_file and options.img_dir:
         raise UserError("both --vid_file and --img_dir are given; expected one of them")
+    if options.poses and options.tracks:
+        raise UserError("both --poses and --tracks are given; expected one of them: poses tell who is where")
     DETECTORS.find(options.detector)
     for name in options.export:
         EXPORTERS.find(name, "--export")
@@ -408,7 +462,7 @@ def _nobody(source: FrameSource, n_frames: int, options: DemoOptions) -> str:
     )
 
 
-def _long_enough(tracks: list[Track], cfg: CfgNode) -> list[Track]:
+def _long_enough(tracks: Sequence[Person], cfg: CfgNode) -> list[Person]:
     """Tracks that the configured windows fit into. UserError if there is none."""
     needed = cfg.DATASET.SEQLEN if cfg.COMPAT.STATIC_BORDERS else 1
     kept = [track for track in tracks if len(track.frame_ids) >= needed]

@@ -8,7 +8,7 @@ import numpy as np
 from yacs.config import CfgNode
 
 from ..data_utils.boxes import scale_bboxes
-from ..models.extractors import PersonTrack, StaticFeatures
+from ..models.extractors import LandmarkTrack, PersonTrack, StaticFeatures
 from ..models.landmark_body import LandmarkBody
 from ..models.predict import Borders, predict_sequence, window_step
 from ..motion.camera import Camera
@@ -78,7 +78,7 @@ def reconstruct(
         for track, static, output in zip(tracks, features, predictions):
             boxes = scale_bboxes(static.bboxes, CROP_SCALE)
             fitted = None
-            if wanted:
+            if wanted and isinstance(track, LandmarkTrack):
                 fitted = fit_track(
                     body,
                     output["rotmat"],

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from ..data_utils.blazepose import LandmarkNetwork, Landmarks, intersection_over_union
+from ..models.extractors import PersonTrack, PoseTrack
 from ..utils.errors import UserError, fault
 from ..utils.files import atomic_write
 from ..utils.landmark_features import landmark_boxes
@@ -59,8 +61,8 @@ def read_boxes(path: str | Path) -> Boxes:
     return boxes
 
 
-def save_boxes(tracks: Sequence[Track], path: str | Path) -> None:
-    """Write tracks as MOT text: the tight squares about the landmarks, of frames that were seen."""
+def save_boxes(tracks: Sequence[Track | PoseTrack], path: str | Path) -> None:
+    """Write tracks as MOT text: their boxes, of frames that were seen."""
     lines = []
     for track in tracks:
         for frame, (cx, cy, side, _), visibility in zip(track.frame_ids, track.bboxes, track.visibility):
@@ -122,7 +124,10 @@ def _locate(
     return next((reading for reading in (found, first) if fits(reading)), None)
 
 
-def choose_people(tracks: Sequence[Track], person: str) -> list[Track]:
+_Anyone = TypeVar("_Anyone", bound=PersonTrack)
+
+
+def choose_people(tracks: Sequence[_Anyone], person: str) -> list[_Anyone]:
     """Those that ``--person`` asks for: ``all``, ``largest`` (by area, summed over frames) or a number.
 
     Raises UserError if there is no such person.

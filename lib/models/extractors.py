@@ -2,16 +2,18 @@
 
 An extractor turns tracked persons into ``(n, F)`` features. :data:`EXTRACTORS` holds them by the names that a
 configuration has in ``MODEL.EXTRACTOR``: ``spin`` (ResNet-50 on image crops, needs the SPIN checkpoint),
-``landmarks`` (33 body landmarks through a small network, ships with the project), and those of plugins.
+``landmarks`` (33 body landmarks through a small network, ships with the project), ``poses`` (per-frame SMPL
+estimates of any other method), and those of plugins.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,8 +23,10 @@ from ..utils.errors import UserError
 from ..utils.files import load_checkpoint
 from ..utils.landmark_features import landmark_arrays
 from ..utils.landmark_flips import repair_flips
+from ..utils.pose_features import PEAK, POSE_FEATURE_SIZE, POSE_FINGERPRINT, track_features
 from ..utils.prefetch import prefetch
 from ..utils.registry import Registry
+from ..utils.smoothing import gaussian
 from .body import BASE_DATA, OPEN_DATA, BodyData
 from .hmr import HMR, load_hmr
 from .landmark_net import LandmarkNet
@@ -34,6 +38,7 @@ SPIN_CHECKPOINT = "spin_model_checkpoint.pth.tar"
 LANDMARK_CHECKPOINT = "landmark_net.pth.tar"
 _CROP_BATCH = 64
 _LANDMARK_BATCH = 4096
+_BOX_SMOOTH = 0.2  # seconds, of the crop that follows an estimated person
 _PREFIX = "extractor."
 _BACKBONE = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4.")  # of SPIN's ResNet-50
 
@@ -78,15 +83,50 @@ def check_fingerprints(found: Mapping[str, str]) -> str:
 
 
 class PersonTrack(Protocol):
-    """What is known of one person: ``frame_ids`` (n,), ``bboxes`` (n, 4) cx, cy, side, side px unscaled, and
-    the landmarks ``xy`` (n, 33, 2) px, ``visibility`` (n, 33), ``world`` (n, 33, 3) m."""
+    """What is known of one person: ``frame_ids`` (n,), ``bboxes`` (n, 4) cx, cy, side, side px unscaled.
+
+    ``landmarks`` features need a :class:`LandmarkTrack`, ``poses`` a :class:`PoseTrack`.
+    """
+
+    @property
+    def person_id(self) -> int: ...
+    @property
+    def frame_ids(self) -> np.ndarray: ...
+    @property
+    def bboxes(self) -> np.ndarray: ...
+
+
+@runtime_checkable
+class LandmarkTrack(PersonTrack, Protocol):
+    """With ``xy`` (n, 33, 2) px, ``visibility`` (n, 33), ``world`` (n, 33, 3) m."""
+
+    xy: np.ndarray
+    visibility: np.ndarray
+    world: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class PoseTrack:
+    """Per-frame estimates of one person over consecutive frames; what was missing is interpolated.
+
+    ``frame_ids`` (n,) int, 0-based, without gaps; ``bboxes`` (n, 4) cx, cy, side, side px; ``seen`` (n,)
+    bool; ``rotmat`` (n, 24, 3, 3), ``betas`` (n, 10), ``place`` (n, 3): px of the body's origin, and px per
+    metre; ``fps`` of them are a second.
+    """
 
     person_id: int
     frame_ids: np.ndarray
     bboxes: np.ndarray
-    xy: np.ndarray
-    visibility: np.ndarray
-    world: np.ndarray
+    seen: np.ndarray
+    rotmat: np.ndarray
+    betas: np.ndarray
+    place: np.ndarray
+    fps: float
+
+    @property
+    def visibility(self) -> np.ndarray:
+        """(n, 1): 0 in frames that were interpolated, else 1."""
+        return self.seen[:, None].astype(np.float32)
 
 
 class StaticFeatures(NamedTuple):
@@ -226,6 +266,8 @@ class LandmarkExtractor(Extractor):
     ) -> list[StaticFeatures]:
         result = []
         for track in tracks:
+            if not isinstance(track, LandmarkTrack):
+                raise TypeError("landmarks features need a track with landmarks")
             vectors, boxes = landmark_arrays(*repair_flips(track.xy, track.visibility, track.world))
             parts = [self.net(part.to(self.device)).cpu() for part in vectors.split(_LANDMARK_BATCH)]
             result.append(StaticFeatures(torch.cat(parts).numpy(), boxes))
@@ -239,6 +281,56 @@ def _landmarks(
     body: BodyData, base_data: Path, open_dir: Path, device: torch.device, bf16: bool
 ) -> LandmarkExtractor:
     return LandmarkExtractor(load_landmark_net(open_dir / LANDMARK_CHECKPOINT), device)
+
+
+class PosesExtractor(Extractor):
+    """Per-frame SMPL estimates of another method (:class:`PoseTrack`); needs no image.
+
+    The crop is one of our own: it follows the person, whatever boxes the other method used, and so large that
+    a crop camera of :data:`PEAK` shows it at the scale that the estimates tell.
+    """
+
+    name = "poses"
+    fingerprint = POSE_FINGERPRINT
+    feature_size = POSE_FEATURE_SIZE
+    needs_frames = False
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        frames: Iterable[np.ndarray],
+        tracks: Sequence[PersonTrack],
+        progress: Callable[[int], object] | None = None,
+    ) -> list[StaticFeatures]:
+        result = []
+        for track in tracks:
+            if not isinstance(track, PoseTrack):
+                raise TypeError("poses features need a PoseTrack")
+            calm = gaussian(np.log(track.place[:, 2]), _BOX_SMOOTH * track.fps)
+            middle = gaussian(track.place[:, :2], _BOX_SMOOTH * track.fps)
+            scale = track.place[:, 2:]
+            zoom, shift = PEAK * scale / np.exp(calm)[:, None], (track.place[:, :2] - middle) / scale
+            side = 2 * np.exp(calm)[:, None] / PEAK / CROP_SCALE
+            rotmat, betas, cam = (
+                torch.from_numpy(v.astype(np.float32)).to(self.device)
+                for v in (track.rotmat, track.betas, np.concatenate([zoom, shift], 1))
+            )
+            values = track_features(rotmat, betas, cam, track.fps)
+            boxes = np.concatenate([middle, side, side], 1).astype(np.float32)
+            result.append(StaticFeatures(values.cpu().numpy(), boxes))
+            if progress is not None:
+                progress(len(values))
+        return result
+
+
+@EXTRACTORS.register(PosesExtractor.name)
+def _poses(
+    body: BodyData, base_data: Path, open_dir: Path, device: torch.device, bf16: bool
+) -> PosesExtractor:
+    return PosesExtractor(device)
 
 
 def load_landmark_net(path: str | Path) -> LandmarkNet:

@@ -8,12 +8,10 @@ import torch
 from torch import Tensor
 
 from .precision import Precision, check_precision
-from .regressor import CAM_SIZE, POSE_SIZE, SHAPE_SIZE
+from .regressor import STATE, STATE_SIZE
 
 if TYPE_CHECKING:
     from .tcmr import TCMR
-
-_STATE = (POSE_SIZE, SHAPE_SIZE, CAM_SIZE)
 
 
 class PreparedTCMR:
@@ -34,13 +32,22 @@ class PreparedTCMR:
         check_precision(precision, model.regressor.init_cam.device)
         self.model = model
         with torch.no_grad():
-            self._states = model.encoder.prepare(*model.regressor.as_affine(), precision, rows)
+            regressor = model.regressor
+            matrix, offset = regressor.as_affine()
+            self._carry: Tensor | None = None
+            if model.starts_from_feature:  # rather than from the mean, which the offset holds
+                self._carry = regressor.carry()
+                mean = torch.cat((regressor.init_pose, regressor.init_shape, regressor.init_cam), dim=1)[0]
+                offset = offset - self._carry @ mean
+            self._states = model.encoder.prepare(matrix, offset, precision, rows)
 
     def predict_windows(
         self, frames: Tensor, windows: Tensor, J_regressor: Tensor | None = None, return_verts: bool = True
     ) -> dict[str, Tensor]:
         """See :meth:`TCMR.predict_windows`."""
         state, scores = self._states(frames, windows)
-        pose, shape, cam = state.split(_STATE, dim=1)
+        if self._carry is not None:
+            state = state + self.model.middle(frames, windows)[:, :STATE_SIZE] @ self._carry.T
+        pose, shape, cam = state.split(STATE, dim=1)
         output = self.model.regressor.body_of(pose, shape, cam, J_regressor, return_verts)
         return output if scores is None else {**output, "scores": scores}

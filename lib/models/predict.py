@@ -127,9 +127,8 @@ def iter_predictions(
     if isinstance(features, Tensor):
         features = features.detach().cpu().numpy()
     network = model if isinstance(model, TCMR) else model.model
-    _check_features(features, network.feature_size)
-    # With a step, windows of neighbouring frames share no frame: without a low-pass they would disagree.
-    features = gaussian(features, max(step * network.feature_smooth, step / 2 if step > 1 else 0))
+    check_features(features, network.feature_size)
+    features = gaussian(features, smoothing_width(network.feature_smooth, step))
     windows = window_indices(len(features), network.seqlen, borders or network.borders, step)
     like = network.regressor.init_cam
     if J_regressor is not None:
@@ -146,7 +145,14 @@ def iter_predictions(
         yield slice(start, start + len(chosen)), batch
 
 
-def _check_features(features: np.ndarray, feature_size: int) -> None:
+def smoothing_width(feature_smooth: float, step: int) -> float:
+    """Frames, width of the Gaussian over features of a model's ``feature_smooth``."""
+    # With a step, windows of neighbouring frames share no frame: without a low-pass they would disagree.
+    return max(step * feature_smooth, step / 2 if step > 1 else 0)
+
+
+def check_features(features: np.ndarray, feature_size: int, first: int = 0) -> None:
+    """UserError if features are not (T, feature_size) finite numbers. first: number of their first frame."""
     if features.ndim != 2 or features.shape[1] != feature_size or not len(features):
         raise UserError(
             f"features have shape {features.shape}, expected (frames, {feature_size}); features and"
@@ -156,6 +162,6 @@ def _check_features(features: np.ndarray, feature_size: int) -> None:
     bad = np.flatnonzero(~np.concatenate([np.isfinite(block).all(axis=1) for block in blocks]))
     if len(bad):
         raise UserError(
-            f"the features of frame {bad[0]} (counted from 0; {len(bad)} frames in all) are not finite;"
-            " extract the features again"
+            f"the features of frame {first + bad[0]} (counted from 0; {len(bad)} frames in all) are not"
+            " finite; extract the features again"
         )

@@ -12,7 +12,8 @@ from .body import BodyData
 from .smpl import SMPL
 
 POSE_SIZE, SHAPE_SIZE, CAM_SIZE = 144, 10, 3
-STATE_SIZE = POSE_SIZE + SHAPE_SIZE + CAM_SIZE
+STATE = (POSE_SIZE, SHAPE_SIZE, CAM_SIZE)
+STATE_SIZE = sum(STATE)
 N_ITER = 3
 
 
@@ -133,3 +134,10 @@ class Regressor(nn.Module):
             matrix = matrix + from_feature + from_state @ matrix
             state = state + from_state @ state + offset
         return matrix, state
+
+    def carry(self) -> Tensor:
+        """(157, 157): the final state moves by ``carry @ d`` where the initial one moves by d."""
+        decode = torch.cat([decoder.weight for decoder in (self.decpose, self.decshape, self.deccam)])
+        from_state = decode @ self.fc2.weight @ self.fc1.weight[:, self.feature_size :]
+        once = torch.eye(STATE_SIZE).to(from_state) + from_state
+        return torch.linalg.matrix_power(once, N_ITER)

@@ -68,4 +68,14 @@ SHIPPED = (
         fps=30.0,
         metrics="MPJPE 69.4, PA-MPJPE 46.5, Accel error 8.1; with the fit 50.7, 34.3, 5.7",
     ),
+    Shipped(
+        "tcmr_poses.pth.tar",
+        "TCMR on per-frame pose estimates of other methods",
+        _CMU,
+        "MIT",
+        "430ae1ff149158d20e4235e4d0c4278500dc67d538030aea93e9543746eda4ef",
+        fingerprint="366e4f3dbee92933",
+        fps=30.0,
+        metrics="mixed simulated errors (docs/poses.md): MPJPE 45.7, PA-MPJPE 30.2, Accel error 8.1",
+    ),
 )

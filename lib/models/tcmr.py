@@ -16,7 +16,7 @@ from .body import BodyData, load_body
 from .encoder import run_windows
 from .inference import PreparedTCMR
 from .precision import Precision
-from .regressor import Regressor
+from .regressor import STATE, STATE_SIZE, Regressor
 from .temporal import ENCODERS
 from .weights import load_weights, per_frame_weights
 
@@ -35,6 +35,8 @@ class TCMR(nn.Module):
         borders: what the ends of a sequence see where a prediction is not told otherwise, see
             :func:`lib.models.predict.window_indices`.
         feature_smooth: frames, width of the Gaussian that a sequence's features get before the windows.
+        starts_from_feature: the regressor starts from the first 157 numbers of the middle frame's feature (6D
+            pose, betas, crop camera) rather than from the mean state, so that it learns a correction.
         pretrained: checkpoint of a per-frame network whose regressor is the starting point; '' for none.
         encoder: name in :data:`lib.models.temporal.ENCODERS`.
 
@@ -54,6 +56,7 @@ class TCMR(nn.Module):
         body: BodyData | None = None,
         borders: Borders = "static",
         feature_smooth: float = 0.0,
+        starts_from_feature: bool = False,
         pretrained: str | Path = "",
         encoder: str = "tcmr",
     ) -> None:
@@ -62,8 +65,18 @@ class TCMR(nn.Module):
         self.body_kind = body.kind
         self.seqlen, self.borders = seqlen, borders
         self.feature_size, self.feature_smooth = feature_size, feature_smooth
+        self.starts_from_feature = starts_from_feature
+        if starts_from_feature and feature_size < STATE_SIZE:
+            raise UserError(
+                f"MODEL.FEATURE_SIZE is {feature_size}, MODEL.START_FROM_FEATURE needs {STATE_SIZE} or more: "
+                "choose another extractor or leave the key out"
+            )
         self.encoder = ENCODERS[encoder](n_layers, seqlen, hidden_size, feature_size)
         self.regressor = Regressor(body, feature_size, regressor_hidden_size, regressor_dropout)
+        if starts_from_feature:  # at first the estimate stands as it is
+            for decoder in (self.regressor.decpose, self.regressor.decshape, self.regressor.deccam):
+                nn.init.zeros_(decoder.weight)
+                nn.init.zeros_(decoder.bias)
         if pretrained:
             self._load_pretrained_regressor(pretrained)
 
@@ -84,10 +97,11 @@ class TCMR(nn.Module):
             (N, …), with ``is_train`` (N, M, …), for PoseForecast past, future, integrated.
         """
         features, scores = self.encoder(x, is_train)
+        middle = x[:, self.seqlen // 2]
         if is_train:
-            output = self._regress_branches(features, return_verts)
+            output = self._regress_branches(features, middle, return_verts)
         else:
-            output = self.regressor(features, J_regressor=J_regressor, return_verts=return_verts)[0]
+            output = self._regress(features, middle, J_regressor, return_verts)
         return [_with_scores(output, scores)], scores
 
     def forward_runs(self, features: Tensor, run_length: int = 1) -> dict[str, Tensor]:
@@ -105,13 +119,27 @@ class TCMR(nn.Module):
         if run_length > 1:
             indices = run_windows(len(features), self.seqlen, run_length, features.device)
             if not features.is_cuda:  # where cuDNN's GRU takes less time than sharing work saves
-                encoded, scores = self.encoder.encode_windows(features.flatten(0, 1), indices, is_train=True)
-                return _with_scores(self._regress_branches(encoded, return_verts=False), scores)
+                frames = features.flatten(0, 1)
+                encoded, scores = self.encoder.encode_windows(frames, indices, is_train=True)
+                output = self._regress_branches(encoded, self.middle(frames, indices), return_verts=False)
+                return _with_scores(output, scores)
             windows = features.flatten(0, 1)[indices]
         return self(windows, is_train=True, return_verts=False)[0][0]
 
-    def _regress_branches(self, features: Tensor, return_verts: bool) -> dict[str, Tensor]:
-        output = self.regressor(features.flatten(0, 1), return_verts=return_verts)[0]
+    def middle(self, frames: Tensor, windows: Tensor) -> Tensor:
+        """The features (N, F) of the middle frames of windows (N, T) of frames (U, F)."""
+        return frames[windows[:, self.seqlen // 2]]
+
+    def _regress(
+        self, features: Tensor, middle: Tensor, J_regressor: Tensor | None, return_verts: bool
+    ) -> dict[str, Tensor]:
+        """Bodies from encoded features (N, F); ``middle`` (N, F) are the middle frames' own."""
+        start = middle[:, :STATE_SIZE].split(STATE, dim=1) if self.starts_from_feature else (None, None, None)
+        return self.regressor(features, *start, J_regressor=J_regressor, return_verts=return_verts)[0]
+
+    def _regress_branches(self, features: Tensor, middle: Tensor, return_verts: bool) -> dict[str, Tensor]:
+        middle = middle.repeat_interleave(features.shape[1], 0)
+        output = self._regress(features.flatten(0, 1), middle, None, return_verts)
         return {name: value.unflatten(0, features.shape[:2]) for name, value in output.items()}
 
     def predict_windows(
@@ -125,7 +153,7 @@ class TCMR(nn.Module):
             J_regressor, return_verts: see :meth:`forward`.
         """
         features, scores = self.encoder.encode_windows(frames, windows)
-        output = self.regressor(features, J_regressor=J_regressor, return_verts=return_verts)[0]
+        output = self._regress(features, self.middle(frames, windows), J_regressor, return_verts)
         return _with_scores(output, scores)
 
     def prepare(self, precision: Precision = "fp32", rows: int = 256) -> PreparedTCMR:

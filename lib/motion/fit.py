@@ -8,9 +8,10 @@ everything that the landmarks leave open.
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -607,3 +608,74 @@ def fit_track(
             progress(reached - done)
             done = reached
     return track.place(states, shared, (first, last), lens) if last <= first else None
+
+
+_WINDOW = 6  # frames that a stream is fitted by
+
+
+class StreamingFit:
+    """The fit of a stream: each frame when it comes.
+
+    One step of Gauss and Newton's method moves it and the few frames before it, beginning where these were
+    before. The constants of a track are not fitted: the shape is given.
+
+    Args:
+        body, width, height, fps, focal, options: see :func:`fit_track`; TCMR's rotations are not smoothed.
+    """
+
+    def __init__(
+        self,
+        body: LandmarkBody,
+        *,
+        width: int,
+        height: int,
+        fps: float,
+        focal: float,
+        options: FitOptions = FitOptions(),
+    ) -> None:
+        self._body, self._fps, self._options = body, fps, replace(options, smooth=0)
+        self._lens = focal, width / 2, height / 2
+        self._seen: deque[tuple[np.ndarray, ...]] = deque(maxlen=_WINDOW)
+        self._states = np.zeros((0, _TURNS + 3), np.float32)
+
+    def __call__(
+        self,
+        rotmat: np.ndarray,
+        guess: np.ndarray,
+        betas: np.ndarray,
+        side: float,
+        landmarks: tuple[np.ndarray, np.ndarray, np.ndarray],
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Fit the next frame.
+
+        Args:
+            rotmat: TCMR's (24, 3, 3). guess: (3,) translation, metres. betas: (10,).
+            side: of the person's box, px.
+            landmarks: xy (33, 2) px, visibility (33,), world (33, 3) m, flips undone.
+
+        Returns:
+            rotations (24, 3, 3) and translation (3,), metres, float32.
+        """
+        self._seen.append((rotmat, guess, np.array(side, np.float32), *landmarks))
+        rotmats, guesses, sides, xy, visibility, world = (np.stack(values) for values in zip(*self._seen))
+        track = _Track(
+            self._body,
+            rotmats,
+            betas[None],
+            guesses,
+            sides,
+            (xy, visibility, world),
+            usable_frames(visibility),
+            self._lens,
+            self._fps,
+            self._options,
+        )
+        energy, shared = track.energy(np.array([0]), len(self._seen)), track.shared
+        x = energy.start(shared)
+        before = self._states[len(self._states) + 1 - len(self._seen) :]
+        if len(before):
+            x[0, :-1] = torch.from_numpy(before).to(x)
+            x[0, -1, :_TURNS] = x[0, -2, :_TURNS]
+        self._states = minimise(energy, x, shared, iterations=1)[0].cpu().numpy()
+        fitted = track.place(self._states, shared, (0.0, 0.0), self._lens)
+        return fitted.rotmat[-1], fitted.transl[-1]

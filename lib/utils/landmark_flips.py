@@ -29,13 +29,10 @@ def flip_back(xy: Tensor, visibility: Tensor, world: Tensor) -> tuple[Tensor, Te
 def find_flips(world: Tensor) -> Tensor:
     """(..., T, 33, 3) metric landmarks of consecutive frames -> (..., T) bool, better read as flipped."""
     *clips, length, _, _ = world.shape
-    world = world.reshape(-1, *world.shape[-3:])
-    world = world - world[..., 23:25, :].mean(-2, keepdim=True)
-    other = flip_back(world[..., :2], world[..., 0], world)[2]
-    readings = torch.stack([world, other])[:, :, :, LIMB_LANDMARKS]  # (2, N, T, 12, 3)
-    step = (readings[:, None, :, :-1] - readings[None, :, :, 1:]).norm(dim=-1).clamp(max=FAR).mean(-1)
+    readings = _readings(world.reshape(-1, *world.shape[-3:]))  # (2, N, T, 12, 3)
+    step = _steps(readings[:, None, :, :-1], readings[None, :, :, 1:])
     own = world.new_tensor([[0.0], [FLIP_COST]])
-    cost, came_from = own.expand(2, len(world)), []
+    cost, came_from = own.expand(2, readings.shape[1]), []
     for t in range(length - 1):
         total = cost[:, None] + step[..., t]  # (from, to, N)
         best, source = total.min(0)
@@ -47,6 +44,41 @@ def find_flips(world: Tensor) -> Tensor:
         reading = source.gather(0, reading[None])[0]
         flipped.append(reading)
     return torch.stack(flipped[::-1], 1).bool().view(*clips, length)
+
+
+def _readings(world: Tensor) -> Tensor:
+    """Limb landmarks (2, ..., 12, 3) about the hips of metric landmarks (..., 33, 3), as seen and flipped."""
+    world = world - world[..., 23:25, :].mean(-2, keepdim=True)
+    other = flip_back(world[..., :2], world[..., 0], world)[2]
+    return torch.stack([world, other])[..., LIMB_LANDMARKS, :]
+
+
+def _steps(before: Tensor, after: Tensor) -> Tensor:
+    """What limb landmarks (..., 12, 3) move on average, metres."""
+    return (before - after).norm(dim=-1).clamp(max=FAR).mean(-1)
+
+
+class StreamingFlips:
+    """:func:`find_flips` of a stream: each frame is judged by those before it alone.
+
+    The two best costs, of the past that ends as seen and of the one that ends flipped, hold all that the
+    past says; so a frame is judged as :func:`find_flips` would judge the last one of the frames so far.
+    """
+
+    def __init__(self) -> None:
+        self._before: Tensor | None = None
+        self._cost = torch.zeros(2)
+
+    def __call__(self, world: np.ndarray) -> bool:
+        """Whether the metric landmarks (33, 3) of the next frame are better read as flipped."""
+        readings = _readings(torch.from_numpy(np.ascontiguousarray(world, np.float32)))
+        if self._before is not None:
+            step = _steps(self._before[:, None], readings[None])
+            self._cost = (self._cost[:, None] + step).amin(0)
+        self._cost = self._cost + torch.tensor([0.0, FLIP_COST])
+        self._cost = self._cost - self._cost.min()  # so that it does not grow
+        self._before = readings
+        return bool(self._cost.argmin())
 
 
 def undo_flips(xy: Tensor, visibility: Tensor, world: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -20,6 +20,24 @@ def slerp_filter(rotmats: np.ndarray, ratio: float = 0.3) -> np.ndarray:
     return _to_rotmat(smooth)
 
 
+def one_euro(
+    values: np.ndarray, min_cutoff: float = 1.0, beta: float = 0.1, d_cutoff: float = 1.0, fps: float = 30.0
+) -> np.ndarray:
+    """The 1€ filter (Casiez et al., CHI 2012) of values (T, ...) -> (T, ...) float64: a causal low-pass whose
+    cut-off, Hz, is ``min_cutoff + beta * speed``, so that it lags less where a value changes fast."""
+    smooth = np.array(values, np.float64)
+    speed = np.zeros_like(smooth[0])
+
+    def weight(cutoff: float | np.ndarray) -> float | np.ndarray:
+        return 1 / (1 + fps / (2 * np.pi * cutoff))
+
+    for t in range(1, len(smooth)):
+        change = (smooth[t] - smooth[t - 1]) * fps
+        speed = speed + weight(d_cutoff) * (change - speed)
+        smooth[t] = smooth[t - 1] + weight(min_cutoff + beta * np.abs(speed)) * (smooth[t] - smooth[t - 1])
+    return smooth
+
+
 def gaussian(joints: np.ndarray, sigma: float) -> np.ndarray:
     """Gaussian smoothing over frames, ends repeated: (T, ...) -> (T, ...). 0 changes nothing."""
     return gaussian_filter1d(joints, sigma, axis=0, mode="nearest") if sigma > 0 else np.asarray(joints)
