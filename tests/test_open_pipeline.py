@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from lib.data_utils.motions import trained_split
 from lib.models.extractors import fingerprint, load_landmark_net
 from lib.utils.files import dump_joblib, load_checkpoint, load_joblib, save_checkpoint
 from lib.utils.landmark_features import LIMB_JOINTS, landmark_boxes
@@ -180,7 +181,7 @@ def test_the_per_frame_network_goes_on_exactly(made: Path, tmp_path: Path, one_t
     parser_arguments = [str(part) for part in TINY]
     options = argparse.Namespace(
         **{name.removeprefix("--"): value for name, value in zip(TINY[::2], TINY[1::2])},
-        motions="", steps=6, lr=1e-3, seed=1, save_every=4, resume=False, out=tmp_path,
+        motions="", split="2", steps=6, lr=1e-3, seed=1, save_every=4, resume=False, out=tmp_path,
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train_landmark_net, "save_checkpoint", stop_after_four)
@@ -189,6 +190,7 @@ def test_the_per_frame_network_goes_on_exactly(made: Path, tmp_path: Path, one_t
     assert load_checkpoint(tmp_path / "checkpoint.pth.tar")["step"] == 4
     options.resume = True
     train_landmark_net.train(options)
+    assert trained_split(tmp_path / "landmark_net.pth.tar") == "2"
     for name in ("checkpoint.pth.tar", "landmark_net.pth.tar"):
         whole, resumed = (load_checkpoint(folder / name) for folder in (made / "net", tmp_path))
         assert resumed["step"] == whole["step"] == 6
