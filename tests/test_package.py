@@ -125,14 +125,14 @@ def test_info(run, tmp_path) -> None:
     bare = json.loads(run("tcmr", "info", "--json", home=tmp_path / "nowhere"))
     demo = bare["commands"]["demo"]
     assert (demo["works"], demo["missing"]) == (False, ["person_detector", "landmarks_full"])
-    assert demo["mend"] == ["python -m tcmr.data_utils.open_assets"]
+    assert demo["mend"] == ["tcmr assets"]
     lines = describe(bare).splitlines()
     assert any(line.startswith("  no  person_detector") for line in lines)
-    assert "        mend: python -m tcmr.data_utils.open_assets" in lines
+    assert "        mend: tcmr assets" in lines
     # what it says of the demo is true, and the advice is the same
     output = run("tcmr", "demo", "--device", "cpu", code=2, home=tmp_path / "nowhere")
     assert output.startswith("error: ")
-    assert "`python -m tcmr.data_utils.open_assets`" in output
+    assert "run `tcmr assets` to fetch it" in output
 
 
 @pytest.mark.parametrize("example", ["recover", "predict", "evaluate", "live"])
