@@ -12,7 +12,7 @@ demo: $(VENV)/.installed assets
 	$(PY) demo.py --vid_file $(VIDEO)
 
 test: $(VENV)/.installed-dev assets
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadfile
 
 # The tests of viewer.html alone, after installing a headless Chromium where there is none; without one,
 # `make test` skips those that need it.
