@@ -14,7 +14,7 @@ from pathlib import Path
 import av
 import pytest
 
-from lib.commands.info import describe
+from lib.commands.info import collect, describe
 from lib.data_utils.open_assets import DOWNLOADS, asset_path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -116,23 +116,24 @@ def test_commands(run, clip, tmp_path) -> None:
 
 
 def test_info(run, tmp_path) -> None:
-    found = json.loads(run("tcmr", "info", "--json"))
+    """Before anything is fetched; what it says of the demo is true."""
+    bare = tmp_path / "nowhere"
+    found = json.loads(run("tcmr", "info", "--json", home=bare))
     assert {entry["file"]: entry["fault"] for entry in found["weights"]} == dict.fromkeys(
         (path.name for path in OPEN_FILES), ""
     )
-    assert found["commands"]["demo"]["works"]
-    assert found["folders"]["data"] == str(tmp_path / "home")
-    bare = json.loads(run("tcmr", "info", "--json", home=tmp_path / "nowhere"))
-    demo = bare["commands"]["demo"]
+    assert found["folders"]["data"] == str(bare)
+    assert found["commands"]["train --cfg configs/open.yaml"]["works"]
+    demo = found["commands"]["demo"]
     assert (demo["works"], demo["missing"]) == (False, ["person_detector", "landmarks_full"])
     assert demo["mend"] == ["tcmr assets"]
-    lines = describe(bare).splitlines()
+    lines = describe(found).splitlines()
     assert any(line.startswith("  no  person_detector") for line in lines)
     assert "        mend: tcmr assets" in lines
-    # what it says of the demo is true, and the advice is the same
-    output = run("tcmr", "demo", "--device", "cpu", code=2, home=tmp_path / "nowhere")
+    output = run("tcmr", "demo", "--device", "cpu", code=2, home=bare)
     assert output.startswith("error: ")
     assert "run `tcmr assets` to fetch it" in output
+    assert collect()["commands"]["demo"]["works"]  # here, where the tests' networks are
 
 
 @pytest.mark.parametrize("example", ["recover", "predict", "evaluate", "live"])
