@@ -17,7 +17,7 @@ benchmark: $(VENV)/.installed
 	$(PY) scripts/compare_open.py --dataset open --preprocessed output/benchmark/data --threads 1
 
 test: $(VENV)/.installed-dev assets
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadfile
 
 # The tests of viewer.html alone, after installing a headless Chromium where there is none; without one,
 # `make test` skips those that need it.

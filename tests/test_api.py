@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 
 import lib
 from lib import api
+from lib.commands import VERBS
 from lib.core.build import load_model
 from lib.core.config import load_config
 from lib.demo.tracking import track_people
@@ -80,6 +82,16 @@ def test_attributes(name: str) -> None:
     if name == "UserError":  # add_note came with Python 3.11
         found |= {"add_note"}
     assert found == CLASSES[name]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_takes_its_arguments(verb: str, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["tcmr", "of another program"])
+    module = import_module(VERBS[verb][0], "lib.commands")
+    with pytest.raises(SystemExit) as ended:
+        module.main(["--help"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: ")
 
 
 def test_import_loads_no_library() -> None:

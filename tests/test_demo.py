@@ -123,7 +123,7 @@ def video(tmp_path_factory) -> Path:
 
 def no_networks(monkeypatch):
     monkeypatch.setattr(
-        pipeline, "landmark_network", lambda *_: SimpleNamespace(with_focal=lambda focal: None)
+        pipeline, "landmark_network", lambda *_: SimpleNamespace(with_focal=lambda focal: object())
     )
     monkeypatch.setattr(pipeline, "person_detector", lambda detector, open_dir, device: object())
 

@@ -540,5 +540,8 @@ def test_v3_is_as_wrong_as_measured_at_every_quantile() -> None:
     # Heavy tails: a fifth of wrists and ankles beyond 200 mm, whole bodies turned by more than 30 degrees.
     assert found["raw"]["wrists, ankles"]["depth"]["far"] == pytest.approx(0.2, abs=0.07)
     assert 0.005 < found["turn"]["yaw"]["far"] < 0.06
+    power = {"0 to 1 Hz": 0.54, "1 to 3 Hz": 0.29, "3 to 7 Hz": 0.09, "7 to 15 Hz": 0.08}
+    for band, share in power.items():
+        assert found["aligned"]["all"]["depth"][band] == pytest.approx(share, abs=0.17)
     assert found["visibility"]["mean"] == pytest.approx(0.93, abs=0.03)
     assert found["before the repair"]["frames flipped"] < 0.06

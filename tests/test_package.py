@@ -14,7 +14,7 @@ from pathlib import Path
 import av
 import pytest
 
-from lib.commands.info import describe
+from lib.commands.info import collect, describe
 from lib.data_utils.open_assets import DOWNLOADS, asset_path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -116,30 +116,32 @@ def test_commands(run, clip, tmp_path) -> None:
 
 
 def test_info(run, tmp_path) -> None:
-    found = json.loads(run("tcmr", "info", "--json"))
+    """Before anything is fetched; what it says of the demo is true."""
+    bare = tmp_path / "nowhere"
+    found = json.loads(run("tcmr", "info", "--json", home=bare))
     assert {entry["file"]: entry["fault"] for entry in found["weights"]} == dict.fromkeys(
         (path.name for path in OPEN_FILES), ""
     )
-    assert found["commands"]["demo"]["works"]
-    assert found["folders"]["data"] == str(tmp_path / "home")
-    bare = json.loads(run("tcmr", "info", "--json", home=tmp_path / "nowhere"))
-    demo = bare["commands"]["demo"]
+    assert found["folders"]["data"] == str(bare)
+    assert found["commands"]["train --cfg configs/open.yaml"]["works"]
+    demo = found["commands"]["demo"]
     assert (demo["works"], demo["missing"]) == (False, ["person_detector", "landmarks_full"])
-    assert demo["mend"] == ["python -m tcmr.data_utils.open_assets"]
-    lines = describe(bare).splitlines()
+    assert demo["mend"] == ["tcmr assets"]
+    lines = describe(found).splitlines()
     assert any(line.startswith("  no  person_detector") for line in lines)
-    assert "        mend: python -m tcmr.data_utils.open_assets" in lines
-    # what it says of the demo is true, and the advice is the same
-    output = run("tcmr", "demo", "--device", "cpu", code=2, home=tmp_path / "nowhere")
+    assert "        mend: tcmr assets" in lines
+    output = run("tcmr", "demo", "--device", "cpu", code=2, home=bare)
     assert output.startswith("error: ")
-    assert "`python -m tcmr.data_utils.open_assets`" in output
+    assert "run `tcmr assets` to fetch it" in output
+    assert collect()["commands"]["demo"]["works"]  # here, where the tests' networks are
 
 
-@pytest.mark.parametrize("example", ["recover", "predict", "evaluate"])
+@pytest.mark.parametrize("example", ["recover", "predict", "evaluate", "live"])
 def test_examples(run, clip, tmp_path, example) -> None:
-    arguments = {"recover": [clip, "out"]}
+    arguments = {"recover": [clip, "out"], "live": [clip]}
     output = run("python", ROOT / "examples" / f"{example}.py", *arguments.get(example, []))
     wanted = {"recover": "person 1: poses (12, 72)", "predict": "(60, 24, 3, 3)", "evaluate": "'mpjpe':"}
+    wanted["live"] = "0.367 s  person 1"
     assert wanted[example] in output
     if example == "recover":
         files = sorted(path.name for path in (tmp_path / "work" / "out").iterdir())

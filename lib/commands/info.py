@@ -18,7 +18,7 @@ from .. import __version__
 from ..core.config import load_config
 from ..data_utils.open_assets import ASSETS, HEAVY, MODULE
 from ..dataset.datasets import database_path, get_spec
-from ..demo.models import OFFICIAL_CHECKPOINT, OPEN_CHECKPOINT
+from ..demo.models import OFFICIAL_CHECKPOINT, OPEN_CHECKPOINT, POSES_CHECKPOINT
 from ..models.body import find_smpl
 from ..models.extractors import LANDMARK_CHECKPOINT, SPIN_CHECKPOINT
 from ..models.precision import cpu_has_bf16
@@ -116,6 +116,7 @@ def _commands(assets: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         "demo on the sample video": (*weights, *networks, "demo_video"),
         "demo with the larger landmark network": (*weights, "person_detector", HEAVY),
         "demo with SMPL": (*official, SPIN_CHECKPOINT, OFFICIAL_CHECKPOINT, *networks),
+        "demo --poses FILE": (body, POSES_CHECKPOINT),
         "live": (*weights, *networks),
         "batch": (*weights, *networks),
         "export, viewer": (body,),

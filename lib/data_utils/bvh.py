@@ -173,7 +173,7 @@ def _with_trunk(skeleton: _Skeleton, found: dict[int, int]) -> list[int]:
     spine = [joint for joint in together if joint not in skeleton.path(found[0])] or [found[0]]
     found |= {3: spine[0], 6: spine[len(spine) // 2], 9: spine[-1]}
     for joint, way, last in zip((12, 13, 14), ways, (15, 16, 17)):
-        above = way[len(together)]
+        above = way[min(len(together), len(way) - 1)]
         found[joint] = above if above != found[last] else spine[-1]
     for last, before in ((10, 7), (11, 8), (22, 20), (23, 21)):
         found.setdefault(last, found[before])

@@ -28,7 +28,7 @@ import sys
 import tarfile
 import urllib.request
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -388,7 +388,7 @@ _SOURCES: dict[str, tuple[Callable[[Package, Path], None], ...]] = {
 }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """The command line; see the module's text."""
     parser = argparse.ArgumentParser(
         prog=module_command(MODULE), description="Fetch the open networks and sample videos."
@@ -405,7 +405,7 @@ def main() -> None:
     )
     heavy.add_argument("--no_heavy", action="store_true", help="leave the larger landmark network out")
     parser.add_argument("--dir", type=Path, default=DOWNLOADS, help="where to put them (%(default)s)")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
     wanted = {""} | ({"--views"} if args.views else set())
