@@ -76,7 +76,7 @@ def main() -> None:
     for dataset in args.dataset:
         found = compare(args.preprocessed / f"{dataset}_test_db.pt", methods, widths, body)
         results[dataset] = summarise(found, (TCMR, baseline), widths, methods.facts)
-        counts = ", ".join(f"{results[dataset][key]} {key}" for key in ("motions", "videos", "frames"))
+        counts = f"{len(found.motions)} motions in {found.videos} videos, {found.frames} frames in all"
         texts.append(f"## {dataset}: {counts}\n\n{markdown(results[dataset])}\n")
         print(f"\n{texts[-1]}")
         args.out.mkdir(parents=True, exist_ok=True)

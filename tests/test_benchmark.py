@@ -25,6 +25,7 @@ from lib.models.body import BodyData
 from lib.models.smpl import SMPL
 from lib.motion.motion import Placed
 from lib.utils.errors import UserError
+from lib.utils.files import dump_joblib
 from lib.utils.landmark_features import LIMB_JOINTS
 from scripts.compare_open import checkpoints_of
 
@@ -202,6 +203,28 @@ def test_a_smoothed_body_stays_a_body(open_body: BodyData) -> None:
     rotmat, betas = map(torch.from_numpy, found.body)
     joints = mesh(betas, rotmat[:, 1:], rotmat[:, :1], pose2rot=False).joints[:, LIMB_JOINTS]
     np.testing.assert_allclose(found.joints, joints.numpy(), atol=1e-4)
+
+
+def test_pieces_and_views_are_of_one_motion(tmp_path: Path) -> None:
+    names = [
+        "cmu_94_04_00000",
+        "cmu_94_04_00160",
+        "pose2sim_cam01",
+        "pose2sim_cam02",
+        "pose2sim_multi_cam01_2",
+    ]
+    rows = np.random.default_rng(0).uniform(1, 2, (5 * 3, 33, 6)).astype(np.float32)
+    database = {
+        "vid_name": np.repeat(names, 3), "landmarks": rows, "joints3D": rows[:, :1].repeat(49, 1)[..., :3],
+        "joints2D": rows[:, :1].repeat(49, 1)[..., :3], "bbox": rows[:, 0, :4],
+        "pose": np.zeros((15, 72), np.float32), "fps": np.array(60.0),
+    }  # fmt: skip
+    dump_joblib(database, tmp_path / "db.pt")
+    videos = benchmark.read_videos(tmp_path / "db.pt")
+    assert [video.name for video in videos] == names
+    motions = [video.motion for video in videos]
+    assert motions == ["cmu_94_04", "cmu_94_04", "pose2sim", "pose2sim", "pose2sim_multi"]
+    assert all(video.body is None and video.fps == 60 and video.step == 2 for video in videos)
 
 
 def test_checkpoints_are_named_and_found(tmp_path: Path) -> None:

@@ -63,7 +63,8 @@ COLUMNS = {  # those of the table; others are in the JSON
     "sinks": "penetration mm",
 }
 PAIRED = ("mpjpe_pa", "mpjpe", "accel_err")
-_PIECE = re.compile(r"_\d{5}$")  # of the names that scripts/make_open_db.py gives to pieces of a motion
+# Of names: make_open_db.py's of pieces of a motion, make_pose2sim_db.py's of views of a recording.
+_PIECE, _VIEW = re.compile(r"_\d{5}$"), re.compile(r"(pose2sim(?:_multi)?)_.*")
 Results = dict[str, Any]
 
 
@@ -136,7 +137,7 @@ def read_videos(path: Path) -> list[Video]:
         name = str(names[start])
         video = Video(
             name=name,
-            motion=_PIECE.sub("", name),
+            motion=_VIEW.sub(r"\1", _PIECE.sub("", name)),
             observed=seen,
             landmarks=repair_flips(seen[..., :2], seen[..., 2], seen[..., 3:]),
             joints=rows["joints3D"][:, LIMB_JOINTS],
@@ -508,9 +509,13 @@ def markdown(results: Results) -> str:
 def _cell(value: Results | None) -> str:
     if value is None:
         return "–"
-    text = f"{value['mean']:.1f} ± {(value['high'] - value['low']) / 2:.1f}"
+    half = (value["high"] - value["low"]) / 2
+    text = f"{value['mean']:.1f}" + f" ± {half:.1f}" * (half > 0)  # of a single motion there is no interval
     return text + (f" (sd {value['sd']:.1f})" if "sd" in value else "")
 
 
 def _difference(value: Results | None) -> str:
-    return "–" if value is None else f"{value['mean']:+.1f} [{value['low']:+.1f}, {value['high']:+.1f}]"
+    if value is None:
+        return "–"
+    interval = f" [{value['low']:+.1f}, {value['high']:+.1f}]" * (value["high"] > value["low"])
+    return f"{value['mean']:+.1f}{interval}"
