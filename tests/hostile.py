@@ -35,6 +35,8 @@ import scipy.sparse
 import torch
 
 from lib.core.config import from_dict, load_config
+from lib.data_utils.motion_files import read_motion
+from lib.data_utils.pose_files import read_poses
 from lib.data_utils.raw import read_image, read_json, read_mat
 from lib.data_utils.tfrecord import Example, _masked_crc32c, list_records
 from lib.dataset import info
@@ -68,6 +70,8 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "mat": lambda path: read_mat(path, ["x", "cells"]),
     "json": read_json,
     "image": read_image,
+    "poses": read_poses,
+    "motion": read_motion,
     "tfrecord": lambda path: [record.read() for record in list_records(path)],
 }
 
@@ -176,7 +180,47 @@ def good() -> tuple[Case, ...]:
     for packed in ("zlib", "gzip", "bz2", "lzma", "xz"):
         content = _written(lambda path, packed=packed: joblib.dump(_rows(), path, compress=(packed, 3)))
         cases.append(Case(packed, "joblib", content, ".pt"))
+    cases += [
+        Case("poses", "poses", _written(lambda path: np.savez(path, **_poses()), ".npz"), ".npz"),
+        Case("motion", "motion", _written(lambda path: np.savez(path, **_poses()), ".npz"), ".npz"),
+        Case("bvh", "motion", _bvh().encode(), ".bvh"),
+    ]
     return tuple(cases)
+
+
+def _poses() -> dict[str, np.ndarray]:
+    turns = np.random.default_rng(0).normal(0, 0.1, (5, 72)).astype(np.float32)
+    return {"poses": turns, "transl": np.full((5, 3), 3.0), "trans": np.zeros((5, 3)), "fps": np.array(30.0)}
+
+
+def _bvh() -> str:
+    """Three frames of a skeleton with two legs, two arms and a head."""
+
+    def joint(name: str, *children: str) -> str:
+        kind, channels = ("ROOT", "6 Xposition Yposition Zposition") if name == "Hips" else ("JOINT", "3")
+        inside = "".join(children) or "End Site\n{\nOFFSET 0 5 0\n}\n"
+        channels += " Zrotation Xrotation Yrotation"
+        side = 9 if name.startswith("Left") else -9
+        down = name.endswith(("Leg", "Foot"))
+        offset = f"{side * ('Up' in name)} -9 0" if down else f"{side} 0 0" if "Arm" in name else "0 9 0"
+        return f"{kind} {name}\n{{\nOFFSET {offset}\nCHANNELS {channels}\n{inside}}}\n"
+
+    def limb(*names: str) -> str:
+        first, *others = names
+        return joint(first, limb(*others)) if others else joint(first)
+
+    sides = [
+        [
+            limb(f"{side}UpLeg", f"{side}Leg", f"{side}Foot"),
+            limb(f"{side}Arm", f"{side}ForeArm", f"{side}Hand"),
+        ]
+        for side in ("Left", "Right")
+    ]
+    legs, arms = zip(*sides)
+    tree = joint("Hips", *legs, joint("Spine", joint("Spine1", *arms, limb("Neck", "Head"))))
+    values = np.random.default_rng(0).normal(0, 9, (3, 3 * (tree.count("CHANNELS") + 1)))
+    rows = "\n".join(" ".join(f"{value:.3f}" for value in row) for row in values)
+    return f"HIERARCHY\n{tree}MOTION\nFrames: 3\nFrame Time: 0.033333\n{rows}\n"
 
 
 def _save_old(path: Path) -> None:
