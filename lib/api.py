@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import cast
 
 import numpy as np
@@ -20,7 +21,15 @@ from .core.own_predictions import evaluate
 from .data_utils.pose_files import read_poses
 from .dataset.database import Database, open_database, read_fields
 from .demo.models import find_checkpoint, official_config
-from .demo.pipeline import DemoOptions, Engine, check_options, load_engine, open_source, reconstruct_people
+from .demo.pipeline import (
+    FASTEST,
+    DemoOptions,
+    Engine,
+    check_options,
+    load_engine,
+    open_source,
+    reconstruct_people,
+)
 from .demo.pipeline import recover as recover_film
 from .demo.reconstruct import sequence_step
 from .demo.stages import Progress, Stages
@@ -36,7 +45,7 @@ from .motion.exporters import EXPORTERS, export_scene
 from .motion.motion import Motion, Placed, Scene
 from .motion.scene_file import load_scene, save_scene
 from .motion.world import Up
-from .utils.errors import UserError
+from .utils.errors import UserError, shown
 from .utils.files import load_checkpoint
 from .utils.geometry import default_focal
 from .video.video import IMAGE_FPS, FrameList, FrameSource
@@ -70,6 +79,7 @@ def recover(
     """The motions of everybody in a video: what ``tcmr demo`` does, without drawing or writing anything.
 
     The networks stay loaded for the next call with the same ``checkpoint``, ``device`` and ``detector``.
+    Calls from several threads wait for each other.
 
     Args:
         source: a video or an image file, a folder of images, RGB frames (T, H, W, 3) uint8, or tracks of
@@ -110,12 +120,12 @@ def recover(
         networks,
         tracks=str(tracks or ""),
         poses=str(poses or ""),
-        fps=fps,
+        fps=None if fps is None else _number("fps", fps),
         person=str(person),
-        min_seconds=min_seconds,
+        min_seconds=_number("min_seconds", min_seconds),
         fit=fit,
         smooth=str(smooth),
-        focal=focal,
+        focal=None if focal is None else _number("focal", focal),
         height="" if heights is None else str(heights),
         up=up,
         lock_feet=lock_feet,
@@ -123,15 +133,26 @@ def recover(
     check_options(options)
     stages = Stages(progress)
     source = "" if source is None else source
-    if not isinstance(source, (str, Path, np.ndarray)) and len(source) and isinstance(source[0], Track):
-        return _recover_tracks(cast(Sequence[Track], source), size, options, _engine(networks), stages)
+    if isinstance(source, Sequence) and source and isinstance(source[0], Track):
+        if tracks or poses:
+            raise UserError("source is made of tracks already: leave out tracks and poses")
+        film = None
+    else:
+        film = _open(cast("str | Path | Sequence[np.ndarray]", source), options)
     boxes = read_boxes(tracks) if tracks else None
     estimates = read_poses(poses) if poses else None
-    film = _open(cast("str | Path | Sequence[np.ndarray]", source), options)
-    return recover_film(film, options, _engine(networks), stages, boxes, estimates)[0]
+    with _ONE_AT_A_TIME:
+        engine = _engine(networks)
+        if film is None:
+            return _recover_tracks(cast(Sequence[Track], source), size, options, engine, stages)
+        return recover_film(film, options, engine, stages, boxes, estimates)[0]
 
 
 def _open(source: str | Path | Sequence[np.ndarray], options: DemoOptions) -> FrameSource:
+    if not isinstance(source, (str, Path, np.ndarray, list, tuple)):
+        raise UserError(
+            f"source is a {type(source).__name__}; expected a path, a list or array of RGB frames, or tracks"
+        )
     if not isinstance(source, (str, Path)):
         fps = None if options.fps is None else Fraction(options.fps).limit_denominator(100_000)
         return FrameList(source, fps)
@@ -147,8 +168,14 @@ def _recover_tracks(
     engine: Engine,
     stages: Stages,
 ) -> Scene:
-    if size is None:
+    if size is None or len(size) != 2 or min(size) < 1:
         raise UserError("tracks without their video: give its width and height in pixels as size=(W, H)")
+    for track in tracks:
+        ids = np.asarray(track.frame_ids)
+        if not len(ids) or ids[0] < 0 or (np.diff(ids) != 1).any():
+            raise UserError(
+                f"track of person {track.person_id}: expected numbers of consecutive frames, from 0 on"
+            )
     if engine.models.extractor.needs_frames:
         raise UserError(
             f"the {engine.models.extractor.name} features of this checkpoint are of images: give the video"
@@ -167,6 +194,10 @@ def _recover_tracks(
     )[0]
 
 
+_ONE_AT_A_TIME = Lock()
+"""The landmark networks have one set of buffers."""
+
+
 @lru_cache(maxsize=1)
 def _engine(options: DemoOptions) -> Engine:
     return load_engine(options)
@@ -181,6 +212,7 @@ def export(scene: Scene, folder: str | Path, formats: Sequence[str]) -> list[Pat
     Raises:
         UserError: an unknown format, or the scene's body is not installed.
     """
+    formats = [formats] if isinstance(formats, str) else formats
     for name in formats:
         EXPORTERS.find(name, "formats")
     return export_scene(scene, scene_body(scene), Path(folder), formats)
@@ -223,12 +255,19 @@ class Predictor:
         """
         return predict_sequence(
             self.model,
-            features,
+            features if isinstance(features, torch.Tensor) else np.asarray(features),
             return_verts=vertices,
             borders="static" if self.cfg.COMPAT.STATIC_BORDERS else "edge",
-            step=sequence_step(self.cfg, fps),
+            step=self._step(fps),
             precision=self.cfg.MODEL.PRECISION,
         )
+
+    def _step(self, fps: float) -> int:
+        if not 0 < _number("fps", fps) < FASTEST:
+            raise UserError(
+                f"fps is {fps}: expected frames per second, more than 0 and less than {FASTEST:g}"
+            )
+        return sequence_step(self.cfg, fps)
 
     def stream(
         self, *, fps: float = 30.0, delay: int | None = None, vertices: bool = False
@@ -238,7 +277,8 @@ class Predictor:
 
         Args:
             fps, vertices: see :meth:`predict`.
-            delay: frames; None: as many as the model looks ahead, for the numbers of :meth:`predict`; 0 knows
+            delay: frames; None: as many as the model looks ahead, for the numbers of :meth:`predict`
+                up to rounding; 0 knows
                 the past and the present alone.
 
         Raises:
@@ -247,7 +287,7 @@ class Predictor:
         return StreamingPredictor(
             self.model,
             delay,
-            step=sequence_step(self.cfg, fps),
+            step=self._step(fps),
             borders="static" if self.cfg.COMPAT.STATIC_BORDERS and delay is None else None,
             precision=self.cfg.MODEL.PRECISION,
             return_verts=vertices,
@@ -286,5 +326,13 @@ def read_database(path: str | Path, fields: Sequence[str] | None = None) -> Data
         UserError: the file is missing, damaged or no database, or lacks a field.
     """
     if fields is not None:
-        return open_database(path, fields)
+        return open_database(path, [fields] if isinstance(fields, str) else fields)
     return open_database(path, (), read_fields(Path(path), numbers=False))
+
+
+def _number(name: str, value: float) -> float:
+    """A plain number; UserError if it is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise UserError(f"{name} is {shown(value)!r}: expected a number") from None

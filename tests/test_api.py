@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import torch
 import lib
 from lib import api
 from lib.commands import VERBS
+from lib.core import own_predictions
 from lib.core.build import load_model
 from lib.core.config import load_config
 from lib.demo.tracking import track_people
@@ -28,6 +31,9 @@ from lib.utils.keypoints import convert_kps
 
 ROOT = Path(__file__).resolve().parents[1]
 
+TRACK = api.Track(
+    1, *(np.zeros(shape, np.float32) for shape in [(2,), (2, 4), (2, 33, 2), (2, 33), (2, 33, 3)])
+)
 SIGNATURES = {
     "recover": "source, *, checkpoint, device, fps, size, tracks, poses, person, min_seconds, detector, "
     "fit, smooth, focal, height, up, lock_feet, progress",
@@ -276,6 +282,10 @@ def test_evaluate_poses(open_body) -> None:
         ({"poses": np.zeros((9, 72))}, "poses without betas"),
         ({"poses": np.zeros((9, 71)), "betas": np.zeros(10)}, r"expected \(n, 72\)"),
         ({"wrong": 1}, "expected joints"),
+        (np.full((9, 14, 3), "a"), "expected numbers"),
+        (np.zeros((9, 14, 3), complex), "expected numbers"),
+        ({"joints": [[1, 2], [3]]}, "ragged"),
+        ({"poses": np.float32(3), "betas": np.zeros(10)}, "expected numbers"),
         (
             {"joints": np.zeros((9, 14, 3)), "vertices": np.zeros((9, 5, 3))},
             r"vertices have shape \(9, 5, 3\)",
@@ -285,6 +295,69 @@ def test_evaluate_poses(open_body) -> None:
 def test_evaluate_refuses(entry, reason) -> None:
     with pytest.raises(UserError, match=reason):
         api.evaluate({"a": entry}, {"a": TRUTH["a"]}, "open")
+
+
+def test_vertices_count_where_all_videos_have_them() -> None:
+    vertices = np.zeros((9, 6890, 3))
+    both = {"joints": TRUTH["a"], "vertices": vertices}
+    for order in (("a", "b"), ("b", "a")):
+        truth = {name: both if name == "a" else TRUTH[name] for name in order}
+        result = api.evaluate({**TRUTH, "a": both}, truth, "open")
+        assert "mpvpe" not in result
+        assert result["per_sequence"]["a"]["mpvpe"] == 0
+    infinite = {"a": np.where(np.arange(14)[:, None] == 3, np.inf, TRUTH["a"])}
+    with pytest.raises(UserError, match="not finite"):
+        api.evaluate(TRUTH, infinite, "open")
+    unseen = TRUTH["a"].copy()
+    unseen[0, 5, 1] = np.nan  # of a joint that was not seen no coordinate counts
+    assert api.evaluate(TRUTH, {"a": unseen}, "open")["mpjpe"] == pytest.approx(0)
+
+
+def test_poses_are_of_the_datasets_body(monkeypatch, base_data, open_body) -> None:
+    monkeypatch.setattr(own_predictions, "BASE_DATA", str(base_data))
+    poses = {"v": {"poses": np.zeros((3, 72)), "betas": np.zeros(10)}}
+    assert api.evaluate(poses, poses, "open")["body"] == "open"
+    assert api.evaluate(poses, poses, "3dpw")["body"] == "smpl"
+
+
+def test_two_threads_recover_one_after_the_other(film) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(
+            lambda _: api.recover(film, fps=7.5, detector="full", device="cpu"), range(2)
+        )
+    np.testing.assert_array_equal(first.people[0].poses, second.people[0].poses)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"up": "sideways"}, "--up sideways"),
+        ({"fps": "fast"}, "fps is 'fast'"),
+        ({"focal": []}, "focal is"),
+        ({"source": 3}, "source is a int"),
+        ({"source": (frame for frame in ())}, "source is a generator"),
+        ({"source": [TRACK], "size": (0, 9)}, r"size=\(W, H\)"),
+        ({"source": [TRACK], "poses": "a.npz"}, "tracks already"),
+        ({"source": [replace(TRACK, frame_ids=np.array([0, 2]))], "size": (9, 9)}, "consecutive"),
+        ({"source": [replace(TRACK, frame_ids=np.array([], int))], "size": (9, 9)}, "consecutive"),
+    ],
+)
+def test_options_of_recover_that_make_no_sense(film, options, reason) -> None:
+    with pytest.raises(UserError, match=reason):
+        api.recover(**{"source": film, "detector": "full", "device": "cpu", **options})
+
+
+@pytest.mark.parametrize("fps", [0, -30, np.nan, 1e9, "x"])
+def test_frame_rates_that_make_no_sense(fps) -> None:
+    predictor = api.load(device="cpu")
+    with pytest.raises(UserError, match="fps is"):
+        predictor.predict(np.zeros((4, predictor.feature_size)), fps=fps)
+    with pytest.raises(UserError, match="fps is"):
+        predictor.stream(fps=fps)
+    with pytest.raises(UserError, match="delay is -1"):
+        predictor.stream(delay=-1)
+    with pytest.raises(UserError, match="expected numbers"):
+        predictor.predict([["a"]])
 
 
 def test_read_database(tmp_path: Path) -> None:

@@ -83,11 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     drawing = args.render or args.render_plain
     if args.frame is not None and (args.frame < 0 or not drawing):
         raise UserError(f"--frame {args.frame}: expected a number from 0 on, with --render or --render_plain")
-    for option, path in (("--json", args.json), ("--markdown", args.markdown)):
-        if path is not None and path.is_dir():
-            raise UserError(f"{option} {path} is a folder: expected the name of a file")
-        if path is not None:
-            check_writable(path, option)
+    check_outputs(args)
     device = choose_device(args.device, cfg.DEVICE)
     data = open_data(args, cfg, drawing)
     checkpoint = load_checkpoint(source)
@@ -131,13 +127,33 @@ def main(argv: Sequence[str] | None = None) -> None:
         logger.info("videos: %s", ", ".join(map(str, videos)))
 
 
+def check_outputs(args: argparse.Namespace) -> None:
+    """UserError if ``--json`` or ``--markdown`` cannot be written."""
+    for option, path in (("--json", args.json), ("--markdown", args.markdown)):
+        if path is not None and path.is_dir():
+            raise UserError(f"{option} {path} is a folder: expected the name of a file")
+        if path is not None:
+            check_writable(path, option)
+
+
 def measure_predictions(args: argparse.Namespace, cfg: CfgNode) -> None:
     """``--predictions``: no network is loaded."""
-    others = ("checkpoint", "filter", "fit", "root_align_verts", "plot", "render", "render_plain", "seq")
-    if unused := [f"--{name}" for name in others if getattr(args, name)]:
+    others = (
+        "checkpoint",
+        "filter",
+        "fit",
+        "root_align_verts",
+        "plot",
+        "render",
+        "render_plain",
+        "seq",
+        "frame",
+    )
+    if unused := [f"--{name}" for name in others if getattr(args, name) not in (None, False, "")]:
         raise UserError(f"--predictions does not go with {', '.join(unused)}: leave out one or the other")
-    for path in filter(None, (args.json, args.markdown)):
-        check_writable(path, str(path))
+    if args.gender != "neutral":
+        raise UserError("--predictions does not go with --gender: give their joints of the gendered bodies")
+    check_outputs(args)
     spec = get_spec(args.dataset)
     result = own_predictions.evaluate(args.predictions, database_path(spec, args.split, cfg), spec.key)
     text = own_predictions.describe(result)

@@ -119,7 +119,7 @@ class Evaluation:
 
 def _joined(sequences: Sequence[SequenceErrors]) -> dict[str, np.ndarray]:
     """Those of :data:`METRICS` that were measured, of all sequences one after the other."""
-    present = [key for key in METRICS if getattr(sequences[0], key) is not None]
+    present = [key for key in METRICS if all(getattr(s, key) is not None for s in sequences)]
     return {key: np.concatenate([getattr(s, key) for s in sequences]) for key in present}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..dataset.datasets import DatasetSpec, get_spec
-from ..models.body import BodyData, load_body
+from ..models.body import BASE_DATA, OPEN_DATA, BodyData, load_body
 from ..models.smpl import SMPL
 from ..utils import metrics
 from ..utils.errors import UserError, shown
@@ -49,7 +49,7 @@ def evaluate(
     Returns:
         means over all counted frames: ``mpjpe``, ``mpjpe_pa``, ``accel``, ``accel_err`` and maybe ``mpvpe``
         in mm and mm/frame^2, ``accel_err_m_s2`` if the frame rate is known; ``num_poses``; ``per_sequence``,
-        the same by name.
+        the same by name; ``body``, ``smpl`` or ``open``, that poses were turned into meshes with.
 
     Raises:
         UserError: a file is missing or damaged, a video lacks predictions, or arrays do not fit.
@@ -57,7 +57,7 @@ def evaluate(
     spec = get_spec(protocol)
     if not spec.eval_joints:
         raise UserError(f"protocol {protocol!r}: that dataset has no 3D to evaluate")
-    body, fps = load_body(), None
+    body, fps = _body(spec), None
     sequences: Iterable[tuple[EvalSequence, np.ndarray | None]]
     if isinstance(truth, Mapping):
         given = _read(predictions, {}) if not isinstance(predictions, Mapping) else predictions
@@ -81,20 +81,26 @@ def evaluate(
     return {
         **means(mean_errors(errors), fps),
         "num_poses": sum(len(e.mpjpe) for e in errors),
+        "body": body.kind,
         "per_sequence": {e.name: sequence_means(e, fps) for e in errors},
     }
+
+
+def _body(spec: DatasetSpec) -> BodyData:
+    """The body that the dataset's poses are of: of open data the open one, else the official one if there."""
+    return load_body(OPEN_DATA if spec.key == "open" else BASE_DATA)
 
 
 def describe(result: Mapping[str, Any]) -> str:
     """What :func:`evaluate` returned, as a Markdown table."""
     columns = [key for key in COLUMNS if key in result]
     rows = [*result["per_sequence"].items(), ("all", result)]
-    return "\n".join(
-        table(
-            ["sequence", "poses", *(COLUMNS[key] for key in columns)],
-            [[name, str(row["num_poses"]), *(cell(row.get(key)) for key in columns)] for name, row in rows],
-        )
+    lines = table(
+        ["sequence", "poses", *(COLUMNS[key] for key in columns)],
+        [[name, str(row["num_poses"]), *(cell(row.get(key)) for key in columns)] for name, row in rows],
     )
+    body = {"smpl": "SMPL", "open": "the open body, not SMPL"}[result["body"]]
+    return "\n".join([*lines, "", f"Meshes, where poses were given: {body}."])
 
 
 def _database(spec: DatasetSpec, path: str | Path) -> EvaluationSet:
@@ -107,7 +113,8 @@ def _sequence(
     name: str, entry: Arrays, spec: DatasetSpec, body: BodyData
 ) -> tuple[EvalSequence, np.ndarray | None]:
     joints, vertices = _joints(f"truth of {name}", entry, spec, body, unseen=True)
-    seen = ~np.isnan(joints[..., 0])
+    seen = ~np.isnan(joints).any(axis=2)
+    joints = np.where(seen[..., None], joints, np.nan)
     counted = seen[:, ROOT_JOINTS[spec.eval_joints]].all(axis=1) & (seen.sum(axis=1) >= 3)
     nothing = np.zeros((len(joints), 0))
     sequence = EvalSequence(name, nothing, joints, counted, None, None, 0, np.full(len(joints), "neutral"))
@@ -137,7 +144,7 @@ def _joints(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Joints (n, J, 3) of the dataset's convention, and vertices if they are known."""
     arrays = dict(entry) if isinstance(entry, Mapping) else {"joints": entry}
-    arrays = {key: np.asarray(value) for key, value in arrays.items() if key in _KEYS}
+    arrays = {key: _numbers(what, key, value) for key, value in arrays.items() if key in _KEYS}
     joints, vertices = arrays.get("joints"), arrays.get("vertices")
     if "poses" in arrays:
         if "betas" not in arrays:
@@ -157,11 +164,28 @@ def _joints(
     if vertices is not None and vertices.shape != (len(joints), len(body.v_template), 3):
         raise UserError(f"{what}: vertices have shape {vertices.shape}, expected ({len(joints)}, 6890, 3)")
     for name, values in (("joints", joints), ("vertices", vertices)):
-        if values is not None and not (unseen and name == "joints") and not np.isfinite(values).all():
+        bad = np.isinf if unseen and name == "joints" else _not_finite
+        if values is not None and bad(values).any():
             raise UserError(f"{what}: {name} hold values that are not finite")
     if joints.shape[1] != count:
         joints = convert_kps(joints, "spin", spec.eval_joints)
     return joints, vertices
+
+
+def _numbers(what: str, key: str, value: np.ndarray) -> np.ndarray:
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise UserError(f"{what}: {key} is ragged, expected an array") from None
+    if array.dtype.kind not in "biuf" or not array.ndim:
+        raise UserError(
+            f"{what}: {key} is {array.dtype} of shape {array.shape}, expected numbers, a row a frame"
+        )
+    return array
+
+
+def _not_finite(values: np.ndarray) -> np.ndarray:
+    return ~np.isfinite(values)
 
 
 @torch.inference_mode()
@@ -214,6 +238,8 @@ def _read(path: str | Path, rows: Mapping[str, np.ndarray]) -> dict[str, dict[st
     if not arrays:
         raise UserError(f"predictions {path}: hold none of {', '.join(_KEYS)}")
     if names is not None:
+        if names.ndim != 1:
+            raise UserError(f"predictions {path}: vid_name has shape {names.shape}, expected a name per row")
         order = {str(name): np.flatnonzero(names == name) for name in np.unique(names)}
         total = len(names)
     else:

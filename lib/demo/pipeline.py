@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, count
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -54,6 +55,7 @@ log = logging.getLogger(__name__)
 SCENE, TRACKS, PAGE = "tcmr_output.npz", "tracks.txt", "viewer.html"
 _LONGEST_NAME = 200  # bytes
 _DRAWING_THREADS = 2
+FASTEST = 1e5  # frames per second
 _FRAMES_AHEAD = 4
 """Frames that a stage of a pass over the video (decoding, drawing, ...) may be ahead of the next stage."""
 
@@ -354,7 +356,9 @@ def check_options(options: DemoOptions) -> None:
     drawn = ("display", "wireframe", "view", "render_plain")
     if not options.render and (given := [f"--{name}" for name in drawn if getattr(options, name)]):
         raise UserError(f"{', '.join(given)}: no video is drawn; expected --render with it")
-    if options.fps is not None and not 0 < options.fps < 1e5:
+    if options.up not in get_args(Up):
+        raise UserError(f"--up {options.up}: expected {' or '.join(get_args(Up))}")
+    if options.fps is not None and not 0 < options.fps < FASTEST:
         raise UserError(f"--fps {options.fps}: expected a number of frames per second")
     if not (np.isfinite(options.min_seconds) and options.min_seconds >= 0):
         raise UserError(f"--min_seconds {options.min_seconds}: expected a number of seconds, 0 or more")

@@ -153,6 +153,8 @@ def smoothing_width(feature_smooth: float, step: int) -> float:
 
 def check_features(features: np.ndarray, feature_size: int, first: int = 0) -> None:
     """UserError if features are not (T, feature_size) finite numbers. first: number of their first frame."""
+    if features.dtype.kind not in "fiu":
+        raise UserError(f"features are of type {features.dtype}, expected numbers")
     if features.ndim != 2 or features.shape[1] != feature_size or not len(features):
         raise UserError(
             f"features have shape {features.shape}, expected (frames, {feature_size}); features and"

@@ -57,9 +57,9 @@ class StreamingPredictor:
         radius = len(gaussian_kernel(self._sigma)) // 2
         self._offsets = step * (np.arange(network.seqlen) - network.seqlen // 2)
         self.full_delay = int(self._offsets[-1]) + radius
-        self.delay = self.full_delay if delay is None else min(delay, self.full_delay)
-        if self.delay < 0:
-            raise ValueError(f"delay is {delay}, expected 0 frames or more")
+        if delay is not None and delay < 0:
+            raise UserError(f"delay is {delay}, expected 0 frames or more")
+        self.delay = self.full_delay if delay is None else min(int(delay), self.full_delay)
         whole = self.delay == self.full_delay
         self._borders = borders or (network.borders if whole else "edge")
         if self._borders == "static" and (not whole or step != 1):
