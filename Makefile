@@ -9,7 +9,7 @@ EXPORTED := output/exported
 .PHONY: demo benchmark test test-viewer browser test-blender test-gltf lint fuzz soak mutants assets clean
 
 demo: $(VENV)/.installed assets
-	$(PY) demo.py --vid_file $(VIDEO)
+	$(PY) demo.py --vid_file '$(subst ','\'',$(VIDEO))'
 
 # The open benchmark at a small size: procedural motions, simulated landmarks, the shipped weights.
 benchmark: $(VENV)/.installed

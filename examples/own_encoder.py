@@ -1,5 +1,6 @@
 """A temporal encoder of your own, here a convolution over the window that corrects the middle feature.
 
+python scripts/make_open_db.py
 python train.py --plugin examples/own_encoder.py --cfg configs/open.yaml \
     --opts MODEL.TEMPORAL_TYPE convolution
 """

@@ -1,5 +1,6 @@
 """A loss term of your own, here the lengths of predicted limbs against the true ones, in metres.
 
+python scripts/make_open_db.py
 python train.py --plugin examples/own_loss.py --cfg configs/open.yaml --opts LOSS.EXTRA.limb_length 10
 """
 

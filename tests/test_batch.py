@@ -78,11 +78,15 @@ def test_no_films_are_a_mistake(tmp_path):
     (tmp_path / "film.mp4").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty.txt").write_text("# nothing\n")
+    (tmp_path / "nul.txt").write_text("a.mp4\nb\0.mp4\n")
+    (tmp_path / "twice.txt").write_text("x/a.mp4\n/x/a.mp4\n")
     for name, said in [
         ("absent", "does not exist"),
         ("film.mp4", "is no text"),
         ("empty", "holds no videos; expected files that end in .3gp"),
         ("empty.txt", "holds no videos; expected one path per line"),
+        ("nul.txt", "line 2 holds a NUL character"),
+        ("twice.txt", "line 2: the results of /x/a.mp4 would replace those of .*named x/a.mp4"),
     ]:
         with pytest.raises(UserError, match=said):
             find_films(tmp_path / name, tmp_path / "out")
@@ -147,9 +151,12 @@ def test_one_run_at_a_time_writes_a_manifest(tmp_path):
         open_manifest(tmp_path),
     ):
         pass
+    assert not any(tmp_path.iterdir())  # nothing became of any film
+    with open_manifest(tmp_path) as manifest:
+        manifest.append(RECORD)
     with open_manifest(tmp_path):
         pass
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest-1-of-2.jsonl", "manifest.jsonl"]
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest.jsonl"]
 
 
 def test_failures_are_reported_by_reason():
@@ -345,6 +352,7 @@ def test_mistakes_are_told_before_the_work(tmp_path, capsys):
         (["--shard", "0/3"], "the part and the number of parts"),
         (["--shard", "4/3"], "the part and the number of parts"),
         (["--workers", "0"], "a number, 1 or more"),
+        (["--retries", "-1"], "a number, 0 or more"),
         (["--gpus-per-worker", "2"], "a part of a GPU"),
     ]:
         with pytest.raises(SystemExit, match="2"):
@@ -358,7 +366,7 @@ def test_mistakes_are_told_before_the_work(tmp_path, capsys):
     ]:
         with pytest.raises(UserError, match=said):
             command.main([str(tmp_path), *argv, *out])
-    assert not (tmp_path / "out" / "a.mp4").exists()
+    assert not [*(tmp_path / "out").glob("*")]
 
 
 @pytest.fixture(scope="module")
@@ -485,6 +493,25 @@ def test_films_of_another_run_are_left_to_it(tmp_path, batch, monkeypatch, caplo
     assert [record.status for record in batch(tmp_path, options)] == ["failed"]
 
 
+def test_another_corpus_replaces_no_results(tmp_path, batch, monkeypatch):
+    monkeypatch.setattr(worker, "load_engine", lambda options: options)
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.avi").write_bytes(b"RIFF")
+    (tmp_path / "link").symlink_to("one")
+    options = DemoOptions(output_folder=str(tmp_path / "out"), detector="full", render=False)
+    assert (
+        len({record.finished for name in ("one", "link") for record in batch(tmp_path / name, options)}) == 1
+    )
+    with pytest.raises(UserError, match=r"results of another folder.* give another --output_folder"):
+        batch(tmp_path / "other", options)
+    manifest = tmp_path / "out" / "manifest.jsonl"
+    old = json.loads(manifest.read_text())
+    del old["corpus"]  # of a version that did not tell
+    manifest.write_text(json.dumps(old) + "\n")
+    assert batch(tmp_path / "other", options)[0].finished > old["finished"]
+
+
 def test_a_full_disk_ends_the_run(tmp_path, batch, monkeypatch):
     """It is no fault of the film's, so that no film is recorded as failed."""
 
@@ -512,7 +539,7 @@ def test_shards_share_the_films_out(tmp_path, batch, monkeypatch):
     assert sorted(map(len, shares)) == [2, 3]
     assert shares[0] | shares[1] == {f"{i}.avi" for i in range(5)}
     assert len(batch(tmp_path, options)) == 5  # nothing is left to do for a run that is not shared
-    assert not (tmp_path / "out" / "manifest.jsonl").read_text()
+    assert not (tmp_path / "out" / "manifest.jsonl").exists()
 
 
 @pytest.mark.parametrize(

@@ -802,6 +802,8 @@ def test_wrong_inputs_are_user_errors(tmp_path):
         run_demo(DemoOptions(img_dir=str(tmp_path / "x")))
     with pytest.raises(UserError, match="--fps -3"):
         run_demo(DemoOptions(vid_file="a.mp4", fps=-3))
+    with pytest.raises(UserError, match=r"--focal 1e\+30: expected a focal length"):
+        run_demo(DemoOptions(vid_file="a.mp4", focal=1e30))
     with pytest.raises(UserError, match="--export: there is no format 'fbx'"):
         run_demo(DemoOptions(vid_file="a.mp4", export=["npz", "fbx"]))
     with pytest.raises(UserError, match="--min_seconds nan"):

@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import socket
+import struct
 import threading
 import time
 import urllib.error
@@ -538,6 +539,28 @@ def test_preview_serves_pictures_to_this_machine_alone(preview: Preview, bodies:
         Preview(preview.url.rstrip("/").rpartition(":")[2])
 
 
+def test_a_viewer_that_goes_away_is_no_error(preview: Preview, capsys: pytest.CaptureFixture[str]) -> None:
+    port = int(preview.url.rstrip("/").rpartition(":")[2])
+
+    def serving() -> set[threading.Thread]:
+        return {
+            thread
+            for thread in threading.enumerate()
+            if "process_request" in thread.name and thread.is_alive()
+        }
+
+    before = serving()
+    for said in (b"", b"GET / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n" % port):
+        with socket.create_connection(("127.0.0.1", port)) as viewer:
+            viewer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # no goodbye
+            viewer.sendall(said)
+            while not (threads := serving() - before):
+                time.sleep(0.01)
+        for thread in threads:
+            thread.join(10)
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.skipif(not find_chromium(), reason="no Chromium is installed: `make test-viewer` installs one")
 def test_preview_in_a_browser(preview: Preview, bodies: list[LiveBody]) -> None:
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -599,6 +622,16 @@ def test_a_file_without_dropping_gives_the_same_every_time(
     assert f"{LENGTH} frames, 0 dropped" in str(statistics)
 
 
+@pytest.mark.parametrize("fps", [0.04, 0.2])
+def test_slow_sources(replayed: Film, clip: Path, fps: float) -> None:
+    options = LiveOptions(str(clip), drop=False, fps=fps, focal=1000, delay=0)
+    found = [*itertools.islice(stream.live(options), 6)]
+    for body in found:
+        assert np.isfinite(body.transl).all() and np.isfinite(body.rotmat).all()
+        np.testing.assert_allclose(body.time, body.frame / fps, atol=1e-3)
+    assert found[-1].frame == 5
+
+
 def test_a_stream_over_http(replayed: Film, clip: Path) -> None:
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *_: Any) -> None:
@@ -658,14 +691,20 @@ def test_ctrl_c_ends_it_with_the_statistics(
     ("arguments", "says"),
     [
         (["there/is/none.mp4"], "there/is/none.mp4: there is no such video"),
+        ([""], "there is no such video"),
+        (["FOLDER"], ": is a folder; expected the number of a camera .* a file or an address$"),
         (["77"], "camera 77: there is none"),
+        (["9" * 30], "camera 9+: there is none"),
+        (["http://me:secret@[::1"], r"^\[::1: is no address"),
         (["http://127.0.0.1:9/x"], "http://127.0.0.1:9/x: cannot be opened"),
         (["rtsp://me:secret@127.0.0.1:9/x"], "^rtsp://127.0.0.1:9/x: cannot be opened"),
         (["file:///etc/hosts"], "cannot be streamed"),
         (["concat://x"], "cannot be streamed"),
         (["CLIP", "--vmc", "nowhere"], "--vmc nowhere: expected HOST:PORT"),
         (["CLIP", "--vmc", "no.such.host.invalid:39539"], "there is no such host"),
+        (["CLIP", "--vmc", "a..b:39539"], "there is no such host"),
         (["CLIP", "--jsonl", "FOLDER"], "is a folder"),
+        (["CLIP", "--jsonl", "there/is/none.jsonl"], "--jsonl there/is/none.jsonl: cannot be written"),
         (["CLIP", "--preview", "x"], "expected the number of a port"),
         (["CLIP", "--delay", "-1"], "--delay -1"),
         (["CLIP", "--fps", "0"], "--fps 0"),

@@ -14,8 +14,10 @@ from pathlib import Path
 import av
 import pytest
 
-from lib.commands.info import collect, describe
+from lib.commands.info import collect, describe, find_assets
 from lib.data_utils.open_assets import DOWNLOADS, asset_path
+from lib.utils import paths
+from lib.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 OPEN_FILES = [path for path in (ROOT / "data" / "open").iterdir() if path.is_file()]
@@ -134,6 +136,27 @@ def test_info(run, tmp_path) -> None:
     assert output.startswith("error: ")
     assert "run `tcmr assets` to fetch it" in output
     assert collect()["commands"]["demo"]["works"]  # here, where the tests' networks are
+
+
+def test_files_are_looked_for_where_the_demo_does(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(paths, "OPEN_DATA", tmp_path)
+    file = tmp_path / "downloads" / Path(find_assets()["person_detector"]["path"]).name
+    file.parent.mkdir()
+    file.touch()
+    assets = find_assets()
+    assert assets["person_detector"] == {"path": str(file), "found": True, "mend": ""}
+    assert all(Path(asset["path"]).is_absolute() for asset in assets.values())
+
+
+def test_a_home_that_is_no_folder(tmp_path, monkeypatch) -> None:
+    for place in (tmp_path, tmp_path / "absent"):
+        monkeypatch.setattr(paths, "DATA", place)
+        paths.check_data()
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(paths, "DATA", tmp_path / "file")
+    with pytest.raises(UserError, match=r"^TCMR_HOME: .* is a file; expected a folder"):
+        paths.check_data()
 
 
 @pytest.mark.parametrize("example", ["recover", "predict", "evaluate", "live"])

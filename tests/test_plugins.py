@@ -63,17 +63,33 @@ def test_a_plugin_sees_the_same_registries_under_the_installed_name(tmp_path: Pa
 
 def test_plugins_that_cannot_be_run(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    (tmp_path / "broken.py").write_text("1 / 0")
+    for name, code in (
+        ("division", b"def f():\n    return 1 / 0\n\nf()"),
+        ("syntax", b"\n\ndef (\n"),
+        ("import", b"import absent_package"),
+        ("binary", b"\xff\xfe\x00"),
+        ("exit", b"import sys\nsys.exit(7)"),
+        ("mistake", b"from tcmr.utils.errors import UserError\nraise UserError('its own line')"),
+        ("ctrl_c", b"raise KeyboardInterrupt"),
+    ):
+        (tmp_path / f"{name}.py").write_bytes(code)
     for file, message in (
         ("missing.py", "does not exist"),
         (".", "is a folder"),
         ("notes.txt", r"ends in \.py"),
+        ("division.py", r"division\.py: ZeroDivisionError: division by zero \(line 2\)$"),
+        ("division.py", "ZeroDivisionError"),  # a failed one is not taken for loaded
+        ("syntax.py", r"syntax\.py: SyntaxError: invalid syntax \(syntax\.py, line 3\)$"),
+        ("import.py", r"ModuleNotFoundError: No module named 'absent_package' \(line 1\)$"),
+        ("binary.py", "SyntaxError"),
+        ("exit.py", r"SystemExit: 7 \(line 2\)$"),
     ):
         with pytest.raises(UserError, match=rf"^--plugin .*{message}"):
             load_plugins([tmp_path / file])
-    for _ in range(2):  # a failed one is not taken for loaded
-        with pytest.raises(ZeroDivisionError):
-            load_plugins([tmp_path / "broken.py"])
+    with pytest.raises(UserError, match=r"^its own line$"):
+        load_plugins([tmp_path / "mistake.py"])
+    with pytest.raises(KeyboardInterrupt):
+        load_plugins([tmp_path / "ctrl_c.py"])
 
 
 def test_weights_of_own_loss_terms() -> None:

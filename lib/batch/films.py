@@ -44,7 +44,8 @@ def find_films(corpus: str | Path, output: str | Path) -> list[Film]:
     neither does ``output``, where films are drawn.
 
     Raises:
-        UserError: there is nothing of that name, or no film in it.
+        UserError: there is nothing of that name, or no film in it; of a list, a line is no path, or two films
+            have one name.
     """
     corpus = Path(corpus)
     if not (corpus.is_dir() or corpus.is_file()):
@@ -54,6 +55,11 @@ def find_films(corpus: str | Path, output: str | Path) -> list[Film]:
         kinds = f"files that end in {' '.join(sorted(SUFFIXES))}" if corpus.is_dir() else "one path per line"
         raise UserError(f"{corpus} holds no videos; expected {kinds}")
     return sorted(films, key=lambda film: film.name)
+
+
+def corpus_digest(corpus: str | Path) -> str:
+    """Tells one folder or list from another by where it lies."""
+    return hashlib.sha256(os.fsencode(Path(corpus).resolve())).hexdigest()[:16]
 
 
 def _in_folder(corpus: Path, output: Path) -> list[Film]:
@@ -74,13 +80,21 @@ def _in_list(corpus: Path) -> list[Film]:
     except UnicodeDecodeError:
         raise UserError(f"{corpus} is no text; expected a list of videos, one path per line") from None
     home = os.path.abspath(corpus.parent)  # noqa: PTH100 - links in it stay as they are
-    films = {}
-    for line in map(str.strip, lines):
+    films: dict[str, Film] = {}
+    for number, line in enumerate(map(str.strip, lines), 1):
+        if "\0" in line:
+            raise UserError(f"{corpus}, line {number} holds a NUL character; expected the path of a video")
         if line and not line.startswith("#"):
             path = os.path.normpath(os.path.join(home, line))  # noqa: PTH118
             inside = os.path.commonpath([home, path]) == home
             name = Path(os.path.relpath(path, home)) if inside else Path(path).relative_to(Path(path).anchor)
-            films[path] = Film(name.as_posix(), Path(path))
+            film = Film(name.as_posix(), Path(path))
+            if film != films.setdefault(film.name, film):
+                raise UserError(
+                    f"{corpus}, line {number}: the results of {path} would replace those of "
+                    f"{films[film.name].path}, as both are named {film.name}; put one into another list, "
+                    "with another --output_folder"
+                )
     return list(films.values())
 
 

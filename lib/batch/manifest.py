@@ -35,6 +35,7 @@ class Record:
         warnings: what was said about it.
         attempts: how often it was tried.
         host, finished: the machine's name, and when, s since 1970.
+        corpus: which the film is of, see :func:`lib.batch.films.corpus_digest`; '' in records of old.
     """
 
     film: str
@@ -55,6 +56,7 @@ class Record:
     attempts: int = 1
     host: str = ""
     finished: float = 0.0
+    corpus: str = ""
 
 
 def read_records(folder: str | Path) -> dict[str, Record]:
@@ -106,7 +108,8 @@ def open_manifest(folder: str | Path, part: str = "") -> Iterator[Manifest]:
 
 
 class Manifest:
-    """Appends records to a file. Each is on the disk when :meth:`append` returns."""
+    """Appends records to a file. Each is on the disk when :meth:`append` returns; without any there is no
+    file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -129,4 +132,7 @@ class Manifest:
         os.fsync(self._file.fileno())
 
     def __exit__(self, *_: object) -> None:
+        empty = not self._file.tell()
         self._file.close()
+        if empty:
+            self.path.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from ..demo.networks import choose_network
 from ..demo.pipeline import SCENE, DemoOptions, check_options
 from ..utils.errors import UserError, printable
-from .films import Film, find_films
+from .films import Film, corpus_digest, find_films
 from .manifest import Manifest, Record, open_manifest, read_records
 from .processes import ProcessWorker
 from .schedule import Remote, work_through
@@ -112,16 +112,23 @@ def run_batch(corpus: str | Path, options: DemoOptions, batch: BatchOptions) -> 
     films = find_films(corpus, output)[part - 1 :: parts]
     digest = options_digest(options)
     with open_manifest(output, "" if parts == 1 else f"-{part}-of-{parts}") as manifest:
-        todo = plan(films, read_records(output), output, digest, batch.retry_failed)
+        records = read_records(output)
+        home = corpus_digest(corpus)
+        if any(record.corpus not in ("", home) for record in records.values()):
+            raise UserError(
+                f"{output} holds the results of another folder or list than {corpus}, which films of one "
+                "name would replace; give another --output_folder"
+            )
+        todo = plan(films, records, output, digest, batch.retry_failed)
         counts = [f"{count} {why}" for why, count in todo.reasons.items()]
         log.info(
             "%d videos, %d need nothing, to do: %s", len(films), len(todo.before), ", ".join(counts) or 0
         )
-        return todo.before + (_work(todo, options, digest, manifest, batch) if todo.jobs else [])
+        return todo.before + (_work(todo, options, (home, digest), manifest, batch) if todo.jobs else [])
 
 
 def _work(
-    todo: Plan, options: DemoOptions, digest: str, manifest: Manifest, batch: BatchOptions
+    todo: Plan, options: DemoOptions, digests: tuple[str, str], manifest: Manifest, batch: BatchOptions
 ) -> list[Record]:
     records: list[Record] = []
     begun, frames, failed = time.monotonic(), 0, 0
@@ -145,7 +152,8 @@ def _work(
                 film=film.name,
                 size=size,
                 mtime_ns=mtime_ns,
-                options=digest,
+                corpus=digests[0],
+                options=digests[1],
                 folder=film.folder,
                 attempts=attempts,
                 finished=time.time(),

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from ..utils.errors import leave_on_signals, run_command
+from ..utils.paths import check_data
 
 VERBS = {  # verb: its module, what it does
     "demo": (".demo", "reconstruct everybody in a video"),
@@ -52,4 +53,9 @@ def run(verb: str, argv: Sequence[str] | None = None, prog: str | None = None) -
     if prog is not None:
         sys.argv[0] = prog  # what argparse calls the command
     module = import_module(VERBS[verb][0], __package__)
-    run_command(lambda: module.main(argv))
+
+    def command() -> None:
+        check_data()
+        module.main(argv)
+
+    run_command(command)

@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 from ..batch.run import BatchOptions, report, run_batch
@@ -70,7 +71,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     where.add_argument(
         "--retries",
-        type=int,
+        type=partial(_count, least=0),
         default=defaults.retries,
         metavar="N",
         help="times that a video is tried again after its worker died (%(default)s)",
@@ -87,9 +88,9 @@ def _shard(text: str) -> tuple[int, int]:
     return part, parts
 
 
-def _count(text: str) -> int:
-    if not (text.isdecimal() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a number, 1 or more")
+def _count(text: str, least: int = 1) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number, {least} or more")
     return int(text)
 
 

@@ -15,7 +15,7 @@ from ..demo.networks import find_asset
 from ..demo.pipeline import DemoOptions, load_engine, recover
 from ..demo.stages import Stages
 from ..models.body import OPEN_DATA
-from ..utils.errors import UserError
+from ..utils.errors import UserError, fault
 from ..utils.files import atomic_write
 from ..video.video import FrameList, VideoFile
 
@@ -32,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.frames < 1 or args.rounds < 1:
         raise UserError("--frames and --rounds: expected 1 or more")
+    if args.vid_file and not Path(args.vid_file).is_file():
+        raise UserError(f"--vid_file {args.vid_file} {fault(Path(args.vid_file))}; expected a video file")
     film = VideoFile(args.vid_file or find_asset("demo_video", OPEN_DATA))
     frames = list(islice(film, args.frames))
     options = DemoOptions(detector=args.detector, device=args.device)

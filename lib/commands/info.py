@@ -19,11 +19,13 @@ from ..core.config import load_config
 from ..data_utils.open_assets import ASSETS, HEAVY, MODULE
 from ..dataset.datasets import database_path, get_spec
 from ..demo.models import OFFICIAL_CHECKPOINT, OPEN_CHECKPOINT, POSES_CHECKPOINT
+from ..demo.networks import find_asset
 from ..models.body import find_smpl
 from ..models.extractors import LANDMARK_CHECKPOINT, SPIN_CHECKPOINT
 from ..models.precision import cpu_has_bf16
 from ..models.shipped import SHIPPED
 from ..utils import paths
+from ..utils.errors import UserError
 from ..utils.paths import module_command
 
 PACKAGES = ("torch", "numpy", "scipy", "opencv-python-headless", "av", "ai-edge-litert", "smplx")
@@ -87,7 +89,11 @@ def find_assets() -> dict[str, dict[str, Any]]:
         for entry in SHIPPED
     }
     for name, asset in ASSETS.items():
-        found[name] = paths.DOWNLOADS / asset.path, f"{fetch} {asset.option}".rstrip()
+        try:
+            place = find_asset(name, paths.OPEN_DATA)
+        except UserError:
+            place = paths.DOWNLOADS / asset.path
+        found[name] = place, f"{fetch} {asset.option}".rstrip()
     found["SMPL"] = smpl, form("smplify.is.tue.mpg.de")
     for file in (*_SPIN_FILES, SPIN_CHECKPOINT):
         found[file] = paths.BASE_DATA / file, spin
@@ -98,8 +104,8 @@ def find_assets() -> dict[str, dict[str, Any]]:
     ):
         cfg = load_config(paths.CONFIGS / f"{config}.yaml")
         split = database_path(get_spec(dataset), "test", cfg)
-        found[f"{dataset} test database"] = Path(paths.located(str(split))), mend
-    checkpoint = Path(cfg.TRAIN.PRETRAINED)
+        found[f"{dataset} test database"] = Path(paths.located(str(split))).absolute(), mend
+    checkpoint = Path(cfg.TRAIN.PRETRAINED).absolute()
     found["3dpw checkpoint"] = checkpoint, f"{tcmr.rpartition(' into ')[0]} into {checkpoint.parent}"
     return {
         name: {"path": str(path), "found": path.exists(), "mend": "" if path.exists() else mend}

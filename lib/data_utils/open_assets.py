@@ -391,7 +391,8 @@ _SOURCES: dict[str, tuple[Callable[[Package, Path], None], ...]] = {
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line; see the module's text."""
     parser = argparse.ArgumentParser(
-        prog=module_command(MODULE), description="Fetch the open networks and sample videos."
+        prog=module_command(MODULE) if __name__ == "__main__" else None,
+        description="Fetch the open networks and sample videos.",
     )
     parser.add_argument("--views", action="store_true", help="also two calibrated 4-camera clips (51 MB)")
     heavy = parser.add_mutually_exclusive_group()

@@ -362,8 +362,8 @@ def check_options(options: DemoOptions) -> None:
         raise UserError(f"--fps {options.fps}: expected a number of frames per second")
     if not (np.isfinite(options.min_seconds) and options.min_seconds >= 0):
         raise UserError(f"--min_seconds {options.min_seconds}: expected a number of seconds, 0 or more")
-    if options.focal is not None and not (np.isfinite(options.focal) and options.focal > 0):
-        raise UserError(f"--focal {options.focal}: expected a focal length in pixels, more than 0")
+    if options.focal is not None and not 0 < options.focal < 1e6:
+        raise UserError(f"--focal {options.focal}: expected a focal length in pixels, between 0 and 1000000")
     if options.person not in ("all", "largest") and not options.person.isdecimal():
         raise UserError(f"--person {options.person}: expected a person's number, largest or all")
 

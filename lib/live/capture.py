@@ -25,6 +25,7 @@ _BELOW = ("tcp", "tls", "udp", "rtp", "httpproxy", "crypto")  # what these are c
 _PATIENCE = 10.0  # seconds that an address has for its first and for its next packet
 _FPS = 30.0  # of a source that does not say
 _PLAUSIBLE = 1.0, 300.0
+_OTHERS = "the number of a camera (0 is the first), a file or an address"
 _WAKE = 0.2  # seconds after which a thread that waits looks whether it is still wanted
 
 
@@ -68,6 +69,8 @@ def open_source(name: str, fps: float | None = None) -> Iterator[Source]:
         UserError: there is none.
     """
     if name.isdecimal():
+        if len(name) > 2:  # OpenCV takes hundreds for names of drivers
+            raise UserError(f"camera {shown(name)}: there is none; expected {_OTHERS}")
         opened = _camera(int(name), fps)
     elif "://" in name:
         opened = _address(name, fps)
@@ -79,10 +82,9 @@ def open_source(name: str, fps: float | None = None) -> Iterator[Source]:
 
 @contextmanager
 def _file(name: str, fps: float | None) -> Iterator[Source]:
-    if not Path(name).exists():
-        raise UserError(
-            f"{name}: there is no such video; expected a file, the number of a camera (0) or an address"
-        )
+    if not Path(name).is_file():
+        why = "is a folder" if name and Path(name).is_dir() else "there is no such video"
+        raise UserError(f"{name or '(nothing)'}: {why}; expected {_OTHERS}")
     video = VideoFile(name)
     rate = fps or float(video.info.fps)
 
@@ -100,10 +102,7 @@ def _camera(number: int, fps: float | None) -> Iterator[Source]:
     camera.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # pictures, where the driver lets us choose
     try:
         if not camera.isOpened():
-            raise UserError(
-                f"camera {number}: there is none, or another program has it; expected the number of a camera "
-                "(0 is the first), a file or an address"
-            )
+            raise UserError(f"camera {number}: there is none, or another program has it; expected {_OTHERS}")
         if fps:
             camera.set(cv2.CAP_PROP_FPS, fps)
         rate = fps or _plausible(camera.get(cv2.CAP_PROP_FPS))
@@ -123,7 +122,11 @@ def _camera(number: int, fps: float | None) -> Iterator[Source]:
 
 @contextmanager
 def _address(name: str, fps: float | None) -> Iterator[Source]:
-    parts = urlsplit(name)
+    try:
+        parts = urlsplit(name)
+    except ValueError as error:
+        told = shown(name.rpartition("@")[2])
+        raise UserError(f"{told}: is no address ({error}); expected one as rtsp://host/stream") from error
     told = shown(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl())
     if parts.scheme.lower() not in PROTOCOLS:
         raise UserError(f"{told}: cannot be streamed; expected an address with {', '.join(PROTOCOLS)}")

@@ -91,7 +91,7 @@ class LiveEngine:
         self._setting = models, prepared, LandmarkBody(models.body), camera, fps, delay, fit
         self.delay = LivePerson(*self._setting).delay
         self._camera = camera
-        self._soles: deque[float] = deque(maxlen=round(_FLOOR_MEMORY * fps))
+        self._soles: deque[float] = deque(maxlen=max(1, round(_FLOOR_MEMORY * fps)))
         self._floor = RunningMean(round(_FLOOR_CALM * fps))
         self._origin: np.ndarray | None = None
 

@@ -11,6 +11,7 @@ import torch
 from ..utils.geometry import rot6d_to_rotmat, rotmat_to_rot6d
 
 _FAR = 4  # widths of a Gaussian, beyond which values do not count
+_NARROWEST = 0.1  # values; of a narrower one all weights but the last are 0, even in float64
 
 
 class OneEuro:
@@ -55,8 +56,8 @@ class Trend:
     """
 
     def __init__(self, width: float) -> None:
-        self._width = width
-        self._recent: deque[np.ndarray] = deque(maxlen=1 + math.ceil(_FAR * width))
+        self._width = max(width, _NARROWEST)
+        self._recent: deque[np.ndarray] = deque(maxlen=1 + math.ceil(_FAR * self._width))
 
     def __call__(self, value: np.ndarray) -> np.ndarray:
         """The next value, of any shape, evenly later than the one before."""
@@ -70,10 +71,10 @@ class Trend:
 
 
 class RunningMean:
-    """The mean of all values so far, and from ``memory`` values on an exponential one."""
+    """The mean of all values so far, and from ``memory`` values (at least one) on an exponential one."""
 
     def __init__(self, memory: int) -> None:
-        self._memory, self._count, self._mean = memory, 0, np.zeros(())
+        self._memory, self._count, self._mean = max(1, memory), 0, np.zeros(())
 
     def __call__(self, value: np.ndarray | np.floating) -> np.ndarray:
         self._count = min(self._count + 1, self._memory)

@@ -96,7 +96,7 @@ class LivePerson:
     ) -> None:
         self._models, self._prepared, self._body = models, prepared, body
         self._camera, self._fps, self._delay, self._wants_fit = camera, fps, delay, fit
-        self._shape = RunningMean(max(1, round(_SHAPE_MEMORY * fps)))
+        self._shape = RunningMean(round(_SHAPE_MEMORY * fps))
         self._betas: np.ndarray | None = None
         self._latest: _Sight | None = None
         self._begin()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Condition, Thread
@@ -149,6 +150,10 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     preview: Preview
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):  # which is a viewer that has gone
+            super().handle_error(request, client_address)
+
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
@@ -178,7 +183,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _stream(self) -> None:
         preview, number = self.server.preview, -1
         self._begin(f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
-        with preview.viewing(), suppress(OSError):  # when the viewer has gone
+        with preview.viewing():
             while (found := preview.next_picture(number)) is not None:
                 number, picture = found
                 head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"

@@ -30,8 +30,19 @@ class JsonLines(Sink):
     def __init__(self, target: str) -> None:
         if target != "-":
             check_writable(target, "--jsonl")
-            if Path(target).is_dir():
+            path = Path(target)
+            if path.is_dir():
                 raise UserError(f"--jsonl {target}: is a folder; expected the name of a file, or -")
+            there = path.exists()
+            try:
+                path.open("ab").close()
+            except OSError as error:
+                raise UserError(
+                    f"--jsonl {target}: cannot be written ({error.strerror}); expected the name of a file "
+                    "in a folder that is there, or -"
+                ) from error
+            if not there:
+                path.unlink()
         self._target = target
         self._file: TextIO = sys.stdout
 

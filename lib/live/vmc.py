@@ -65,10 +65,11 @@ class Vmc(Sink):
             ) from None
         try:
             self._client = UDPClient(host.strip("[]"), int(port))
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or error
             raise UserError(
-                f"--vmc {target}: there is no such host ({error.strerror or error}); expected the name or "
-                "number of the machine with the avatar"
+                f"--vmc {target}: there is no such host ({reason}); expected the name or number of the "
+                "machine with the avatar"
             ) from error
 
     def bodies(self, bodies: Sequence[LiveBody]) -> None:

@@ -155,7 +155,7 @@ def _person_data(motion: Motion, index: int, body: BodyData) -> dict[str, Any]:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line; ``--help`` documents it."""
     parser = argparse.ArgumentParser(
-        prog="python -m lib.motion.viewer",
+        prog="python -m lib.motion.viewer" if __name__ == "__main__" else None,
         description="Write one web page that shows motions in 3D beside their video.",
     )
     parser.add_argument("motions", metavar="tcmr_output.npz", help="result of demo.py")

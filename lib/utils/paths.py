@@ -17,6 +17,8 @@ from pathlib import Path
 
 import platformdirs
 
+from .errors import UserError, fault
+
 _PACKAGE = Path(__file__).resolve().parents[1]
 CHECKOUT = _PACKAGE.parent if _PACKAGE.name == "lib" else None
 """The repository's folder; None if this is an installed package."""
@@ -36,6 +38,12 @@ DATA = _data()
 """Official files, databases and downloads: what does not ship."""
 BASE_DATA = DATA / "base_data"
 DOWNLOADS = DATA / "open" / "downloads"
+
+
+def check_data() -> None:
+    """UserError if ``DATA`` is no folder and cannot become one."""
+    if DATA.exists() and not DATA.is_dir():
+        raise UserError(f"TCMR_HOME: {DATA} {fault(DATA)}; expected a folder, which need not be there yet")
 
 
 def located(path: str) -> str:

@@ -10,6 +10,7 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec, spec_from_file_location, spec_from_loader
 from pathlib import Path
+from traceback import walk_tb
 from types import ModuleType
 from typing import Any
 
@@ -36,7 +37,7 @@ def load_plugins(files: Sequence[str | Path]) -> None:
     Names come from the command line alone: never pass one that a configuration or a checkpoint holds.
 
     Raises:
-        UserError: a file is missing. What its own code raises stays as it is.
+        UserError: a file is missing, or its code fails; the cause tells all of that.
     """
     if _PACKAGE != _INSTALLED and not any(isinstance(finder, _OneName) for finder in sys.meta_path):
         sys.meta_path.insert(0, _OneName())
@@ -53,9 +54,19 @@ def load_plugins(files: Sequence[str | Path]) -> None:
         sys.modules[name] = module = module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
-        except BaseException:
+        except BaseException as error:
             del sys.modules[name]
-            raise
+            if isinstance(error, (KeyboardInterrupt, UserError)):
+                raise
+            raise UserError(
+                f"--plugin {file}: {type(error).__name__}: {error}{_where(error, path)}"
+            ) from error
+
+
+def _where(error: BaseException, path: Path) -> str:
+    """The line of a file in which an error came up, in brackets; '' if in none."""
+    lines = [line for frame, line in walk_tb(error.__traceback__) if frame.f_code.co_filename == str(path)]
+    return f" (line {lines[-1]})" if lines else ""
 
 
 class _OneName(MetaPathFinder, Loader):

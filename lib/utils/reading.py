@@ -51,7 +51,10 @@ def existing(path: str | Path, what: str) -> Path:
             f"{what} {path} is a folder, expected a file; was an archive unpacked that need not be?"
         )
     if not path.is_file():
-        raise UserError(f"{what} {path} does not exist; see data/README.md for where it comes from")
+        raise UserError(
+            f"{what} {path} does not exist; give an existing file; data/README.md says where those of the "
+            "project come from"
+        )
     return path
 
 
