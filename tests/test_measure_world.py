@@ -37,7 +37,7 @@ def test_feet_of_procedural_walks_stand_in_turn(body: BodyData) -> None:
     for seed in range(4):
         placed, betas = walk(body, seed, length=150)
         feet = Skeleton.of(body, betas).feet(placed)
-        contacts = contacts_of(feet, 0.3, 0.04)
+        contacts = contacts_of(feet, 30, 0.3, 0.04)
         assert (contacts.mean(0) > 0.3).all()
         assert (contacts.mean(0) < 0.7).all()
         assert contacts.any(1).mean() > 0.95  # nobody flies
