@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
@@ -26,6 +25,7 @@ from .demo.pipeline import (
     DemoOptions,
     Engine,
     check_options,
+    given_rate,
     load_engine,
     open_source,
     reconstruct_people,
@@ -154,8 +154,7 @@ def _open(source: str | Path | Sequence[np.ndarray], options: DemoOptions) -> Fr
             f"source is a {type(source).__name__}; expected a path, a list or array of RGB frames, or tracks"
         )
     if not isinstance(source, (str, Path)):
-        fps = None if options.fps is None else Fraction(options.fps).limit_denominator(100_000)
-        return FrameList(source, fps)
+        return FrameList(source, given_rate(options))
     if str(source) and Path(source).is_dir():
         return open_source(dataclasses.replace(options, img_dir=str(source)))
     return open_source(dataclasses.replace(options, vid_file=str(source)))

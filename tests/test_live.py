@@ -34,7 +34,7 @@ from lib.demo.tracking import LiveTracker, make_track
 from lib.live import stream
 from lib.live.capture import Capture, Frame, Source, open_source
 from lib.live.engine import LiveBody, LiveEngine
-from lib.live.filters import OneEuro, RotationTrend, RunningMean, Trend
+from lib.live.filters import RotationTrend, RunningMean, Trend
 from lib.live.preview import Preview
 from lib.live.sink import Sink
 from lib.live.sinks import SINKS, JsonLines
@@ -45,6 +45,7 @@ from lib.motion.camera import Camera
 from lib.motion.world import LEVEL
 from lib.utils.errors import Terminated, UserError
 from lib.utils.landmark_features import landmark_boxes
+from lib.utils.smoothing import OneEuro
 from tests.browser import ARGUMENTS, find_chromium
 from tests.simulation_tools import SILENT, simulate, upright_clips
 from tests.test_tracking import Scene, landmarks

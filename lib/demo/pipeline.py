@@ -400,7 +400,7 @@ def heights_of(heights: Mapping[int | None, float], people: Sequence[int]) -> di
 
 def open_source(options: DemoOptions) -> FrameSource:
     """The video or image folder asked for, or the sample video; UserError if there is none."""
-    fps = None if options.fps is None else Fraction(options.fps).limit_denominator(100_000)
+    fps = given_rate(options)
     if options.img_dir:
         return ImageFolder(options.img_dir, fps)
     if options.vid_file.startswith(("http://", "https://")):
@@ -408,6 +408,11 @@ def open_source(options: DemoOptions) -> FrameSource:
             f"--vid_file {options.vid_file}: links are not fetched; download the video and give the file"
         )
     return VideoFile(options.vid_file or find_asset("demo_video", options.open_dir), fps)
+
+
+def given_rate(options: DemoOptions) -> Fraction | None:
+    """Frames per second in place of what the input says, None if the options do not ask for any."""
+    return None if options.fps is None else Fraction(options.fps).limit_denominator(100_000)
 
 
 def result_folder(output_folder: str | Path, source: FrameSource) -> Path:

@@ -21,8 +21,9 @@ from ..motion.fit import StreamingFit, solve_camera
 from ..utils.crops import CROP_SCALE
 from ..utils.landmark_features import landmark_boxes
 from ..utils.landmark_flips import StreamingFlips, flip_back
+from ..utils.smoothing import OneEuro
 from .capture import Frame
-from .filters import OneEuro, RotationTrend, RunningMean
+from .filters import RotationTrend, RunningMean
 
 _SHAPE_MEMORY = 10.0  # seconds
 _SHAPE_STEP = 0.05  # of a beta, from which on the skeleton is made anew

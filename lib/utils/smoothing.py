@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
@@ -20,22 +22,44 @@ def slerp_filter(rotmats: np.ndarray, ratio: float = 0.3) -> np.ndarray:
     return _to_rotmat(smooth)
 
 
+class OneEuro:
+    """The one-euro filter (Casiez et al., CHI 2012): an exponential mean that follows the faster, the faster
+    the signal moves.
+
+    Args:
+        rest: Hz, cutoff while nothing moves. slope: how much the cutoff grows with the speed, per unit.
+        speed: Hz, cutoff of the speed itself.
+    """
+
+    def __init__(self, rest: float, slope: float, speed: float = 1.0) -> None:
+        self._rest, self._slope, self._speed_cutoff = rest, slope, speed
+        self._value: np.ndarray | None = None
+        self._speed: np.ndarray = np.zeros(())
+
+    def __call__(self, value: np.ndarray, seconds: float) -> np.ndarray:
+        """The next value, of any shape, ``seconds`` after the one before."""
+        if self._value is None:
+            self._value, self._speed = value, np.zeros_like(value)
+            return value
+        speed = (value - self._value) / seconds
+        self._speed = self._speed + _share(self._speed_cutoff, seconds) * (speed - self._speed)
+        cutoff = self._rest + self._slope * np.abs(self._speed)
+        self._value = self._value + _share(cutoff, seconds) * (value - self._value)
+        return self._value
+
+
+def _share(cutoff: np.ndarray | float, seconds: float) -> np.ndarray | float:
+    """Weight of a new value in an exponential mean of that cutoff in Hz."""
+    turn = 2 * math.pi * seconds * cutoff
+    return turn / (turn + 1)
+
+
 def one_euro(
     values: np.ndarray, min_cutoff: float = 1.0, beta: float = 0.1, d_cutoff: float = 1.0, fps: float = 30.0
 ) -> np.ndarray:
-    """The 1€ filter (Casiez et al., CHI 2012) of values (T, ...) -> (T, ...) float64: a causal low-pass whose
-    cut-off, Hz, is ``min_cutoff + beta * speed``, so that it lags less where a value changes fast."""
-    smooth = np.array(values, np.float64)
-    speed = np.zeros_like(smooth[0])
-
-    def weight(cutoff: float | np.ndarray) -> float | np.ndarray:
-        return 1 / (1 + fps / (2 * np.pi * cutoff))
-
-    for t in range(1, len(smooth)):
-        change = (smooth[t] - smooth[t - 1]) * fps
-        speed = speed + weight(d_cutoff) * (change - speed)
-        smooth[t] = smooth[t - 1] + weight(min_cutoff + beta * np.abs(speed)) * (smooth[t] - smooth[t - 1])
-    return smooth
+    """:class:`OneEuro` of values (T, ...) at ``fps`` -> (T, ...) float64."""
+    step = OneEuro(min_cutoff, beta, d_cutoff)
+    return np.stack([step(value, 1 / fps) for value in np.asarray(values, np.float64)])
 
 
 def gaussian(joints: np.ndarray, sigma: float) -> np.ndarray:
