@@ -297,6 +297,20 @@ def test_evaluate_refuses(entry, reason) -> None:
         api.evaluate({"a": entry}, {"a": TRUTH["a"]}, "open")
 
 
+def test_one_shape_for_a_video_with_frames_left_out(tmp_path: Path) -> None:
+    """Ten frames, as many as betas, of which one is not valid."""
+    poses, betas = RNG.normal(0, 0.3, (10, 72)).astype(np.float32), RNG.normal(size=10).astype(np.float32)
+    valid = np.arange(10) != 4
+    dump_joblib(
+        {"vid_name": np.array(["v"] * 10), "joints3D": np.zeros((10, 14, 3), np.float32),
+         "valid": valid.astype(int), "pose": poses, "shape": np.tile(betas, (10, 1))},
+        tmp_path / "db.pt",
+    )  # fmt: skip
+    result = api.evaluate({"v": {"poses": poses, "betas": betas}}, tmp_path / "db.pt", "open")
+    assert result["num_poses"] == 9
+    assert result["mpvpe"] == pytest.approx(0, abs=1e-4)
+
+
 def test_vertices_count_where_all_videos_have_them() -> None:
     vertices = np.zeros((9, 6890, 3))
     both = {"joints": TRUTH["a"], "vertices": vertices}

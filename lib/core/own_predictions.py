@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ Arrays = np.ndarray | Mapping[str, np.ndarray]
 """Joints (n, J, 3), or a mapping with ``joints``, ``vertices``, ``poses`` and ``betas``."""
 _KEYS = ("joints", "vertices", "poses", "betas")
 _CHUNK = 128  # frames whose vertices are computed at once
+_VERTICES = 6890
 
 
 def evaluate(
@@ -58,24 +59,25 @@ def evaluate(
     if not spec.eval_joints:
         raise UserError(f"protocol {protocol!r}: that dataset has no 3D to evaluate")
     body, fps = _body(spec), None
+    poser = _Poser(spec, body)
     sequences: Iterable[tuple[EvalSequence, np.ndarray | None]]
     if isinstance(truth, Mapping):
         given = _read(predictions, {}) if not isinstance(predictions, Mapping) else predictions
-        sequences = (_sequence(name, entry, spec, body) for name, entry in truth.items())
+        sequences = (_sequence(name, entry, spec, poser) for name, entry in truth.items())
     else:
         data = _database(spec, truth)
         fps = data.frame_rate.fps
         rows = {name: data.rows(name) for name in data.names}
         given = _read(predictions, rows) if not isinstance(predictions, Mapping) else predictions
         given = {name: _valid(given[name], data.kept(name)) for name in data.names if name in given}
-        sequences = ((s, _true_vertices(s, body)) for s in data)
+        sequences = ((s, None) for s in data)
     errors = []
     for sequence, vertices in sequences:
         if sequence.name not in given:
             found = ", ".join(shown(name) for name in list(given)[:3]) or "no video"
             raise UserError(f"there are no predictions of {sequence.name}; they are of {found}")
         if sequence.counted.any():
-            errors.append(_compare(sequence, vertices, given[sequence.name], spec, body))
+            errors.append(_compare(sequence, vertices, given[sequence.name], spec, poser))
     if not errors:
         raise UserError("no frame of the truth counts: there is nothing to compare")
     return {
@@ -110,9 +112,9 @@ def _database(spec: DatasetSpec, path: str | Path) -> EvaluationSet:
 
 
 def _sequence(
-    name: str, entry: Arrays, spec: DatasetSpec, body: BodyData
+    name: str, entry: Arrays, spec: DatasetSpec, poser: _Poser
 ) -> tuple[EvalSequence, np.ndarray | None]:
-    joints, vertices = _joints(f"truth of {name}", entry, spec, body, unseen=True)
+    joints, vertices = _joints(f"truth of {name}", entry, spec, poser, unseen=True)
     seen = ~np.isnan(joints).any(axis=2)
     joints = np.where(seen[..., None], joints, np.nan)
     counted = seen[:, ROOT_JOINTS[spec.eval_joints]].all(axis=1) & (seen.sum(axis=1) >= 3)
@@ -122,9 +124,9 @@ def _sequence(
 
 
 def _compare(
-    sequence: EvalSequence, true_vertices: np.ndarray | None, entry: Arrays, spec: DatasetSpec, body: BodyData
+    sequence: EvalSequence, true_vertices: np.ndarray | None, entry: Arrays, spec: DatasetSpec, poser: _Poser
 ) -> SequenceErrors:
-    joints, vertices = _joints(f"predictions of {sequence.name}", entry, spec, body)
+    joints, vertices = _joints(f"predictions of {sequence.name}", entry, spec, poser)
     if len(joints) != len(sequence.joints):
         raise UserError(
             f"predictions of {sequence.name} are of {len(joints)} frames, its truth of "
@@ -133,14 +135,18 @@ def _compare(
             * bool(sequence.removed)
         )
     errors = compare(sequence, joints, sequence.joints, spec.eval_joints)
-    if vertices is None or true_vertices is None:
+    if vertices is None:
+        return errors
+    if sequence.pose is not None and sequence.shape is not None:
+        true_vertices = poser.vertices(sequence.pose, sequence.shape)
+    if true_vertices is None:
         return errors
     mpvpe = metrics.vertex_error(vertices, true_vertices)[sequence.counted]
     return SequenceErrors(**{**vars(errors), "mpvpe": mpvpe})
 
 
 def _joints(
-    what: str, entry: Arrays, spec: DatasetSpec, body: BodyData, unseen: bool = False
+    what: str, entry: Arrays, spec: DatasetSpec, poser: _Poser, unseen: bool = False
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Joints (n, J, 3) of the dataset's convention, and vertices if they are known."""
     arrays = dict(entry) if isinstance(entry, Mapping) else {"joints": entry}
@@ -149,8 +155,14 @@ def _joints(
     if "poses" in arrays:
         if "betas" not in arrays:
             raise UserError(f"{what}: poses without betas; give both")
-        own_joints, vertices = _meshes(what, arrays["poses"], arrays["betas"], spec, body)
-        joints = own_joints if joints is None else joints
+        poses, betas = arrays["poses"], arrays["betas"]
+        if poses.shape != (len(poses), 72) or betas.shape not in ((10,), (len(poses), 10)):
+            raise UserError(
+                f"{what}: poses have shape {poses.shape} and betas {betas.shape}, expected (n, 72) and (10,) "
+                "or (n, 10)"
+            )
+        joints = poser.joints(poses, betas) if joints is None else joints
+        vertices = poser.vertices(poses, betas)
     if joints is None:
         raise UserError(
             f"{what}: expected joints (n, J, 3), or poses (n, 72) and betas; found {list(arrays)}"
@@ -161,7 +173,7 @@ def _joints(
             f"{what}: joints have shape {joints.shape}, expected (n, {count}, 3) of the convention "
             f"{spec.eval_joints}, or all 49"
         )
-    if vertices is not None and vertices.shape != (len(joints), len(body.v_template), 3):
+    if vertices is not None and vertices.shape != (len(joints), _VERTICES, 3):
         raise UserError(f"{what}: vertices have shape {vertices.shape}, expected ({len(joints)}, 6890, 3)")
     for name, values in (("joints", joints), ("vertices", vertices)):
         bad = np.isinf if unseen and name == "joints" else _not_finite
@@ -188,35 +200,35 @@ def _not_finite(values: np.ndarray) -> np.ndarray:
     return ~np.isfinite(values)
 
 
-@torch.inference_mode()
-def _meshes(
-    what: str, poses: np.ndarray, betas: np.ndarray, spec: DatasetSpec, body: BodyData
-) -> tuple[np.ndarray, np.ndarray]:
-    """Joints (n, J, 3) and vertices (n, 6890, 3) of poses (n, 72) and betas (n, 10) or (10,)."""
-    n = len(poses)
-    if poses.shape != (n, 72) or betas.shape not in ((10,), (n, 10)):
-        raise UserError(
-            f"{what}: poses have shape {poses.shape} and betas {betas.shape}, expected (n, 72) and (10,) or "
-            "(n, 10)"
+class _Poser:
+    """Turns poses (n, 72) and betas (n, 10) or (10,) into joints and vertices of a body."""
+
+    def __init__(self, spec: DatasetSpec, body: BodyData) -> None:
+        self._smpl = SMPL(body)
+        self._regressor = torch.from_numpy(body.J_regressor_h36m) if spec.eval_regressor else None
+
+    @torch.inference_mode()
+    def joints(self, poses: np.ndarray, betas: np.ndarray) -> np.ndarray:
+        """(n, 14, 3) of the H36M regressor where the dataset's are, else all 49."""
+        parts = _tensors(poses, betas)
+        return np.concatenate([self._smpl.joints(*part, self._regressor).numpy() for part in parts])
+
+    @torch.inference_mode()
+    def vertices(self, poses: np.ndarray, betas: np.ndarray) -> np.ndarray:
+        """(n, 6890, 3)."""
+        meshes = (
+            self._smpl(shape, rotmat[:, 1:], rotmat[:, :1], pose2rot=False).vertices.numpy()
+            for shape, rotmat in _tensors(poses, betas)
         )
-    smpl = SMPL(body)
-    regressor = torch.from_numpy(body.J_regressor_h36m) if spec.eval_regressor else None
-    rotmat = axis_angle_to_rotmat(torch.from_numpy(poses.astype(np.float32)).reshape(-1, 3))
-    shape = torch.from_numpy(np.broadcast_to(betas, (n, 10)).astype(np.float32))
-    joints, vertices = [], []
-    for rotations, betas_ in zip(rotmat.reshape(n, 24, 3, 3).split(_CHUNK), shape.split(_CHUNK)):
-        points = smpl.joints(betas_, rotations, regressor).numpy()
-        joints.append(points if spec.eval_regressor else convert_kps(points, "spin", spec.eval_joints))
-        mesh = smpl(betas_, rotations[:, 1:], rotations[:, :1], pose2rot=False).vertices
-        vertices.append(mesh.numpy())
-    return np.concatenate(joints), np.concatenate(vertices)
+        return np.concatenate(list(meshes))
 
 
-def _true_vertices(sequence: EvalSequence, body: BodyData) -> np.ndarray | None:
-    if sequence.pose is None or sequence.shape is None:
-        return None
-    spec = get_spec("3dpw")  # any: the joints are not looked at
-    return _meshes(sequence.name, sequence.pose, sequence.shape, spec, body)[1]
+def _tensors(poses: np.ndarray, betas: np.ndarray) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Shapes (k, 10) and rotations (k, 24, 3, 3), some frames at a time."""
+    shape = torch.from_numpy(np.broadcast_to(betas, (len(poses), 10)).astype(np.float32))
+    turns = torch.from_numpy(poses.astype(np.float32)).reshape(-1, 24, 3)
+    for part, some in zip(shape.split(_CHUNK), turns.split(_CHUNK)):
+        yield part, axis_angle_to_rotmat(some.reshape(-1, 3)).reshape(-1, 24, 3, 3)
 
 
 def _valid(entry: Arrays, kept: np.ndarray) -> Arrays:
@@ -227,7 +239,7 @@ def _valid(entry: Arrays, kept: np.ndarray) -> Arrays:
 
 
 def _valid_rows(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    return values[kept] if len(values) == len(kept) else values
+    return values[kept] if len(values) == len(kept) and values.ndim > 1 else values  # betas (10,) stay
 
 
 def _read(path: str | Path, rows: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
