@@ -192,7 +192,7 @@ def _workers(
         return workers, min(1.0, int(gpus / workers * 1e4) / 1e4) if cuda else 0.0
 
     if engine == "ray":
-        from ..batch.cluster import ActorWorker, connected
+        from .cluster import ActorWorker, connected
 
         with connected(batch.address, cpus=(wanted or 0) * threads or _cpus()) as resources:
             workers, gpus = how_many(int(resources.get("CPU", 0)), int(resources.get("GPU", 0)))

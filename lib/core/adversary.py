@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
-from ..core import distributed
 from ..dataset.datasets import BatchDataset, ConcatWindows, find_database
 from ..dataset.loaders import BatchStream
 from ..dataset.sequences import RealMotions, video_sequences
@@ -19,6 +18,7 @@ from ..models.encoder import run_windows
 from ..models.motion_discriminator import MotionDiscriminator
 from ..models.tcmr import TCMR
 from ..utils.errors import UserError
+from . import distributed
 from .loss import lsgan_discriminator_loss, lsgan_generator_loss
 from .optimizer import build_optimizer, restore_optimizer
 from .schedule import build_schedule

@@ -17,7 +17,6 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 from yacs.config import CfgNode
 
-from ..core import distributed
 from ..data_utils.simulated import SIMULATED, SimulatedStream
 from ..dataset.database import Database
 from ..dataset.datasets import Batch, ConcatWindows, WindowDataset, get_spec, training_set
@@ -29,6 +28,7 @@ from ..models.tcmr import TCMR
 from ..models.weights import per_frame_weights
 from ..utils.errors import UserError
 from ..utils.files import atomic_write, load_checkpoint, save_checkpoint
+from . import distributed
 from .adversary import MotionAdversary
 from .build import fingerprint_of
 from .config import dump_yaml, to_dict
