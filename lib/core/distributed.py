@@ -77,8 +77,13 @@ def process_group(device: torch.device) -> Iterator[None]:
         return
     with _together():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
-    yield
-    dist.destroy_process_group()  # not after an error: it would wait for messages that never come
+    try:
+        yield
+    except BaseException:
+        if dist.get_backend() == "gloo":  # NCCL would wait for messages that never come
+            dist.destroy_process_group()  # else its threads, alive at the exit, may abort the process
+        raise
+    dist.destroy_process_group()
 
 
 @contextmanager
