@@ -60,7 +60,7 @@ mutants: $(VENV)/.installed-dev assets
 	$(PY) -m tests.mutants
 
 assets: $(VENV)/.installed
-	$(PY) -m lib.data_utils.open_assets
+	$(PY) -m lib.open_data.assets
 
 $(VENV)/.installed: requirements.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)

@@ -14,8 +14,6 @@ import numpy as np
 import torch
 
 from benchmarks.case import Case
-from lib.data_utils.blazepose import LandmarkNetwork, PersonDetector
-from lib.data_utils.open_assets import asset_path
 from lib.data_utils.preprocess import CropExtractor, FeatureStep, image_clip
 from lib.data_utils.raw import read_image
 from lib.demo.drawing import figures
@@ -24,12 +22,14 @@ from lib.demo.pipeline import DemoOptions, run_demo, write_videos
 from lib.demo.reconstruct import reconstruct
 from lib.demo.render import Renderer
 from lib.demo.tracking import Track, track_people
+from lib.landmarks.blazepose import LandmarkNetwork, PersonDetector
 from lib.models.body import load_body
 from lib.models.extractors import SpinExtractor
 from lib.models.hmr import HMR
 from lib.models.precision import cpu_has_bf16
 from lib.motion.camera import Camera
 from lib.motion.motion import Scene
+from lib.open_data.assets import asset_path
 from lib.utils.colours import Colour
 from lib.utils.crops import IMAGENET_MEAN, IMAGENET_STD
 from lib.utils.geometry import default_focal

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from benchmarks.case import Case
-from lib.data_utils.motions import open_motions
-from lib.data_utils.simulate import NOISE_V1, NOISE_V2
-from lib.data_utils.simulated import Clips, SimulatedClips
 from lib.models.body import OPEN_DATA, load_body
 from lib.models.landmark_body import LandmarkBody
 from lib.models.smpl import SMPL
 from lib.motion import fit
+from lib.open_data.motions import open_motions
+from lib.open_data.simulate import NOISE_V1, NOISE_V2
+from lib.open_data.simulated import Clips, SimulatedClips
 from lib.utils.geometry import rotmat_to_axis_angle
 from scripts.train_landmark_net import PerFrameModel, losses
 

@@ -17,7 +17,6 @@ from yacs.config import CfgNode
 from .core.build import body_of, model_from
 from .core.config import choose_device, get_cfg_defaults
 from .core.own_predictions import evaluate
-from .data_utils.pose_files import read_poses
 from .dataset.database import Database, open_database, read_fields
 from .demo.models import find_checkpoint, official_config
 from .demo.pipeline import (
@@ -31,6 +30,7 @@ from .demo.pipeline import (
     reconstruct_people,
 )
 from .demo.pipeline import recover as recover_film
+from .demo.pose_files import read_poses
 from .demo.reconstruct import sequence_step
 from .demo.stages import Progress, Stages
 from .demo.track_files import read_boxes

@@ -2,7 +2,7 @@
 
     python scripts/compare_poses.py --motions MOTIONS --json table.json
 
-Motions of performers that were not trained on are estimated with errors (:mod:`lib.data_utils.pose_noise`);
+Motions of performers that were not trained on are estimated with errors (:mod:`lib.open_data.pose_noise`);
 every method gets the same estimates. Each filter's parameter is the best of its choices, kind by kind, on the
 validation performers: of least PA-MPJPE + Accel error. Prints Markdown tables with 95 % intervals from a
 bootstrap over the motions. Joints are the 14 of the evaluation; rotations are smoothed as matrices, by their
@@ -31,13 +31,13 @@ if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported i
     leave_on_signals()
 
 from lib.core.build import load_model
-from lib.data_utils.motions import FPS, Motion, open_motions
-from lib.data_utils.pose_noise import KINDS, PoseEstimator, pieces
 from lib.data_utils.preprocess import positive_integer
 from lib.models.body import OPEN_DATA, load_body
 from lib.models.landmark_body import LandmarkBody
 from lib.models.predict import predict_sequence
 from lib.motion.smooth import smooth_rotations
+from lib.open_data.motions import FPS, Motion, open_motions
+from lib.open_data.pose_noise import KINDS, PoseEstimator, pieces
 from lib.utils import metrics
 from lib.utils.errors import run_command
 from lib.utils.files import atomic_write

@@ -26,22 +26,22 @@ if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported i
 
     leave_on_signals()
 
-from lib.data_utils.motions import FPS, SHIPPED_SPLIT, Motion, MotionSampler, open_motions, trained_split
-from lib.data_utils.pose_noise import MIXED, PoseEstimator, pieces
 from lib.data_utils.preprocess import positive_integer
-from lib.data_utils.simulate import IMAGE_SIZE, NOISES, Simulation, Simulator
-from lib.data_utils.simulated import estimated_clips
-from lib.data_utils.walks import walking_motions
+from lib.landmarks.features import landmark_vector
+from lib.landmarks.flips import undo_flips
 from lib.models.body import OPEN_DATA, load_body
 from lib.models.extractors import LandmarkExtractor, PosesExtractor, fingerprint, load_landmark_net
 from lib.models.landmark_body import LandmarkBody
 from lib.models.landmark_net import LandmarkNet
+from lib.open_data.motions import FPS, SHIPPED_SPLIT, Motion, MotionSampler, open_motions, trained_split
+from lib.open_data.pose_noise import MIXED, PoseEstimator, pieces
+from lib.open_data.simulate import IMAGE_SIZE, NOISES, Simulation, Simulator
+from lib.open_data.simulated import estimated_clips
+from lib.open_data.walks import walking_motions
 from lib.utils.crops import crop_to_image
 from lib.utils.errors import UserError, run_command
 from lib.utils.files import dump_joblib
 from lib.utils.geometry import rotmat_to_axis_angle
-from lib.utils.landmark_features import landmark_vector
-from lib.utils.landmark_flips import undo_flips
 from lib.utils.pose_features import POSE_FINGERPRINT
 
 TRAIN_LENGTH, CLIPS_PER_ROUND, TEST_LENGTH = 96, 16, 160

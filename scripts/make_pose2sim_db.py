@@ -1,6 +1,6 @@
 """Make a database of real video with 3D targets: people filmed by four calibrated cameras.
 
-    python -m lib.data_utils.open_assets --views --heavy
+    python -m lib.open_data.assets --views --heavy
     python scripts/make_pose2sim_db.py [--set single|multi] [--network full|heavy] [--out FILE]
 
 Each person seen by each camera is one video. The targets are the landmarks of all views, triangulated and
@@ -30,8 +30,13 @@ if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported i
 
     leave_on_signals()
 
-from lib.data_utils.blazepose import LandmarkNetwork, PersonDetector
-from lib.data_utils.multiview import (
+from lib.data_utils.preprocess import positive_integer
+from lib.demo.tracking import Track, track_people
+from lib.landmarks.blazepose import LandmarkNetwork, PersonDetector
+from lib.landmarks.features import LIMB_JOINTS, LIMB_LANDMARKS
+from lib.models.extractors import Extractor, LandmarkExtractor, load_landmark_net
+from lib.open_data.assets import asset_path
+from lib.open_data.multiview import (
     Camera,
     associate,
     centre_cameras,
@@ -40,13 +45,8 @@ from lib.data_utils.multiview import (
     to_camera,
     triangulate,
 )
-from lib.data_utils.open_assets import asset_path
-from lib.data_utils.preprocess import positive_integer
-from lib.demo.tracking import Track, track_people
-from lib.models.extractors import Extractor, LandmarkExtractor, load_landmark_net
 from lib.utils.errors import UserError, run_command
 from lib.utils.files import dump_joblib
-from lib.utils.landmark_features import LIMB_JOINTS, LIMB_LANDMARKS
 from lib.utils.smoothing import gaussian
 from lib.video.video import VideoFile
 

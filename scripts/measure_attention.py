@@ -27,12 +27,12 @@ if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported i
 
 from lib.core.benchmark import HIPS, read_videos
 from lib.core.build import load_model
+from lib.landmarks.features import LIMB_JOINTS, landmark_arrays
 from lib.models.body import OPEN_DATA, load_body
 from lib.models.encoder import PoseForecast
 from lib.models.extractors import load_landmark_net
 from lib.models.predict import smoothing_width, window_indices
 from lib.utils.errors import UserError, run_command
-from lib.utils.landmark_features import LIMB_JOINTS, landmark_arrays
 from lib.utils.smoothing import gaussian
 
 LOW, HIGH = 0.063, 0.787  # what softmax can make of three numbers in [-1, 1]

@@ -38,9 +38,10 @@ from lib.core.benchmark import (
     tally,
 )
 from lib.core.build import load_model
-from lib.data_utils.blazepose import Landmarks
 from lib.data_utils.preprocess import positive_integer
 from lib.demo.models import Models
+from lib.landmarks.blazepose import Landmarks
+from lib.landmarks.features import LIMB_JOINTS
 from lib.live.capture import Frame
 from lib.live.person import LivePerson
 from lib.models.body import OPEN_DATA, BodyData, load_body
@@ -49,7 +50,6 @@ from lib.motion.camera import Camera
 from lib.utils.errors import run_command
 from lib.utils.files import atomic_write
 from lib.utils.geometry import default_focal
-from lib.utils.landmark_features import LIMB_JOINTS
 
 DELAYS = (None, 7, 3, 0)
 FITTED = (None, 3, 0)

@@ -1,13 +1,13 @@
 """Measure how the landmark network errs on real video, and how the simulated landmarks do, side by side.
 
-    python -m lib.data_utils.open_assets --views --heavy
+    python -m lib.open_data.assets --views --heavy
     python scripts/measure_noise.py [--motions FOLDER] [--out noise]
 
 Real: the single-person clip of four calibrated cameras; the truth are the heavy network's landmarks,
 triangulated (see ``make_pose2sim_db.py``). Simulated: clips of the same length, with each error model of
-``lib.data_utils.simulate``. Both after the flip repair, at 30 fps, on the twelve limb joints. Writes all
+``lib.open_data.simulate``. Both after the flip repair, at 30 fps, on the twelve limb joints. Writes all
 numbers to OUT.json and a Markdown table of most to OUT.md. What the words mean is said in
-lib/data_utils/landmark_errors.py.
+lib/open_data/landmark_errors.py.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported i
     leave_on_signals()
 
 from lib.core.benchmark import JUMP, heading
-from lib.data_utils import landmark_errors
-from lib.data_utils.landmark_errors import Clip, error_statistics, errors_of
-from lib.data_utils.motions import Motion, MotionSampler, open_motions
-from lib.data_utils.multiview import project, to_camera
-from lib.data_utils.open_assets import asset_path
 from lib.data_utils.preprocess import positive_integer
-from lib.data_utils.simulate import NOISES, NoiseModel, Simulator
+from lib.landmarks.features import LIMB_LANDMARKS
+from lib.landmarks.flips import find_flips
 from lib.models.body import OPEN_DATA, load_body
 from lib.models.predict import window_step
+from lib.open_data import landmark_errors
+from lib.open_data.assets import asset_path
+from lib.open_data.landmark_errors import Clip, error_statistics, errors_of
+from lib.open_data.motions import Motion, MotionSampler, open_motions
+from lib.open_data.multiview import project, to_camera
+from lib.open_data.simulate import NOISES, NoiseModel, Simulator
 from lib.utils.errors import run_command
 from lib.utils.files import atomic_write
-from lib.utils.landmark_features import LIMB_LANDMARKS
-from lib.utils.landmark_flips import find_flips
 from lib.video.video import VideoFile
 from scripts.make_pose2sim_db import find_people, long_runs, owner_of
 

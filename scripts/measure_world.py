@@ -32,15 +32,14 @@ if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported i
 
     leave_on_signals()
 
-from lib.data_utils.motions import FPS, open_motions
 from lib.data_utils.preprocess import positive_integer
-from lib.data_utils.simulate import FOCAL, IMAGE_SIZE, NOISES, Simulator
-from lib.data_utils.walks import procedural_walk
 from lib.demo.models import OPEN_CHECKPOINT, Models, load_models
 from lib.demo.pipeline import SCENE, DemoOptions, run_demo
 from lib.demo.reconstruct import reconstruct
 from lib.demo.render import Renderer
 from lib.demo.tracking import Track
+from lib.landmarks.features import landmark_boxes
+from lib.landmarks.flips import repair_flips
 from lib.models.body import OPEN_DATA, BodyData
 from lib.motion.camera import Camera
 from lib.motion.feet import Skeleton, contacts_of, lock_feet
@@ -50,11 +49,12 @@ from lib.motion.meshes import Meshes
 from lib.motion.motion import Placed, Scene
 from lib.motion.scene_file import load_scene
 from lib.motion.world import place_in_world
+from lib.open_data.motions import FPS, open_motions
+from lib.open_data.simulate import FOCAL, IMAGE_SIZE, NOISES, Simulator
+from lib.open_data.walks import procedural_walk
 from lib.utils.errors import run_command
 from lib.utils.files import atomic_write
 from lib.utils.geometry import default_focal
-from lib.utils.landmark_features import landmark_boxes
-from lib.utils.landmark_flips import repair_flips
 from lib.video.video import VideoWriter
 
 LENGTH, SHORTEST = 300, 45  # frames of a film

@@ -35,12 +35,12 @@ import scipy.sparse
 import torch
 
 from lib.core.config import from_dict, load_config
-from lib.data_utils.motion_files import read_motion
-from lib.data_utils.pose_files import read_poses
 from lib.data_utils.raw import read_image, read_json, read_mat
 from lib.data_utils.tfrecord import Example, _masked_crc32c, list_records
 from lib.dataset import info
 from lib.dataset.database import open_database
+from lib.demo.pose_files import read_poses
+from lib.open_data.motion_files import read_motion
 from lib.utils.errors import UserError
 from lib.utils.files import load_arrays, load_checkpoint, load_joblib, load_pickle, load_smpl_pickle
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from lib.data_utils.walks import procedural_walk
 from lib.models.body import BodyData
 from lib.motion.camera import Camera
 from lib.motion.feet import Skeleton
 from lib.motion.motion import Motion, Placed, Scene
+from lib.open_data.walks import procedural_walk
 
 CAMERA = Camera(1920, 1080, 1800.0)
 EYE = np.array([0.4, 1.4, 7.5])

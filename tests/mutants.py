@@ -36,7 +36,7 @@ MODULES = {  # and what pytest is given
     "lib/core/loss.py": ["tests/test_loss.py"],
     "lib/core/evaluator.py": ["tests/test_evaluate.py"],
     "lib/demo/tracking.py": ["tests/test_tracking.py", "-k", "not sample_video"],
-    "lib/data_utils/simulate.py": ["tests/test_simulate.py", "tests/test_noise.py"],
+    "lib/open_data/simulate.py": ["tests/test_simulate.py", "tests/test_noise.py"],
 }
 _EXTERNAL = ("torch", "cv2", "scipy.ndimage", "hypothesis", "tensorboard", "h5py", "smplx", "pytest")
 _SWAPS = {

@@ -6,9 +6,9 @@ from dataclasses import fields
 
 import torch
 
-from lib.data_utils.motions import UNCHANGED, MotionSampler, procedural_motions
-from lib.data_utils.simulate import NoiseModel, Simulation, Simulator
 from lib.models.body import BodyData
+from lib.open_data.motions import UNCHANGED, MotionSampler, procedural_motions
+from lib.open_data.simulate import NoiseModel, Simulation, Simulator
 
 _ZERO = {f.name: (0.0,) * 3 if isinstance(f.default, tuple) else 0.0 for f in fields(NoiseModel)}
 SILENT = NoiseModel(

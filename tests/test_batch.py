@@ -31,9 +31,9 @@ from lib.batch.run import BatchOptions, report, run_batch
 from lib.batch.schedule import work_through
 from lib.batch.worker import Worker
 from lib.commands import batch as command
-from lib.data_utils.open_assets import DOWNLOADS
 from lib.demo.pipeline import DemoOptions, run_demo
 from lib.motion.exporters import EXPORTERS
+from lib.open_data.assets import DOWNLOADS
 from lib.utils.errors import UserError
 from lib.utils.files import only_process
 from lib.video.video import VideoFile, VideoWriter

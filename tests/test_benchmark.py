@@ -20,13 +20,13 @@ from lib.core.benchmark import (
     measure,
     statistic,
 )
-from lib.data_utils.walks import walking_motions
+from lib.landmarks.features import LIMB_JOINTS
 from lib.models.body import BodyData
 from lib.models.smpl import SMPL
 from lib.motion.motion import Placed
+from lib.open_data.walks import walking_motions
 from lib.utils.errors import UserError
 from lib.utils.files import dump_joblib
-from lib.utils.landmark_features import LIMB_JOINTS
 from scripts.compare_open import checkpoints_of
 
 

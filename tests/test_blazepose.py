@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from lib.data_utils import blazepose
-from lib.data_utils.blazepose import (
+from lib.landmarks import blazepose
+from lib.landmarks.blazepose import (
     LandmarkNetwork,
     Landmarks,
     PersonDetector,
@@ -20,9 +20,9 @@ from lib.data_utils.blazepose import (
     region_of_interest,
     weighted_nms,
 )
-from lib.data_utils.open_assets import asset_path
+from lib.landmarks.features import LANDMARK_FLIP
+from lib.open_data.assets import asset_path
 from lib.utils.errors import UserError
-from lib.utils.landmark_features import LANDMARK_FLIP
 from lib.video.video import VideoFile
 
 BODY = np.arange(11, 29)

@@ -26,7 +26,6 @@ import torch
 from lib.commands import demo as command
 from lib.core.config import dump_yaml, get_cfg_defaults, to_dict
 from lib.data_utils.boxes import scale_bboxes
-from lib.data_utils.open_assets import DOWNLOADS
 from lib.demo import models as demo_models
 from lib.demo import pipeline
 from lib.demo.drawing import VIEWS, Drawer, figures
@@ -35,6 +34,8 @@ from lib.demo.pipeline import DemoOptions, measured_fps, run_demo
 from lib.demo.reconstruct import predict_track, reconstruct, sequence_step
 from lib.demo.render import Renderer
 from lib.demo.tracking import Track, landmark_boxes
+from lib.landmarks.features import landmark_arrays
+from lib.landmarks.flips import repair_flips
 from lib.models.body import load_body
 from lib.models.extractors import (
     Extractor,
@@ -55,13 +56,12 @@ from lib.motion.lift import lift
 from lib.motion.meshes import Meshes
 from lib.motion.motion import Placed
 from lib.motion.scene_file import load_scene
+from lib.open_data.assets import DOWNLOADS
 from lib.utils.colours import person_colour
 from lib.utils.crops import crop_image, normalise_crop
 from lib.utils.errors import UserError
 from lib.utils.files import load_joblib, only_process, save_checkpoint
 from lib.utils.geometry import crop_cam_to_image_cam
-from lib.utils.landmark_features import landmark_arrays
-from lib.utils.landmark_flips import repair_flips
 from lib.video.video import VideoFile, VideoWriter
 from tests.golden_tools import GOLDEN, fill_by_recipe, load_golden
 from tests.video_tools import encode

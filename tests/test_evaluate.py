@@ -22,6 +22,7 @@ from lib.core.evaluator import EvaluationSet, evaluate
 from lib.core.plots import write_plots
 from lib.core.report import report, results
 from lib.dataset.datasets import get_spec
+from lib.landmarks.flips import repair_flips
 from lib.models.body import BodyData, load_body
 from lib.models.predict import predict_sequence
 from lib.models.smpl import SMPL
@@ -29,7 +30,6 @@ from lib.models.tcmr import TCMR
 from lib.utils.errors import UserError
 from lib.utils.files import dump_joblib, load_joblib
 from lib.utils.keypoints import H36M_TO_J14
-from lib.utils.landmark_flips import repair_flips
 from lib.utils.smoothing import slerp_filter
 from lib.video.video import VideoFile
 from tests.golden_tools import GOLDEN, fill_by_recipe, load_golden, write_base_data

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.data_utils.motions import procedural_motions, resample
+from lib.landmarks.features import LIMB_LANDMARKS, landmark_boxes
 from lib.models.landmark_body import LandmarkBody
 from lib.motion import fit
 from lib.motion.camera import perspective_to_weak, weak_to_perspective
@@ -26,10 +26,10 @@ from lib.motion.fit import (
     seam_weights,
     solve_camera,
 )
+from lib.open_data.motions import procedural_motions, resample
 from lib.utils.crops import crop_to_image
 from lib.utils.geometry import axis_angle_to_rotmat, project
 from lib.utils.joint_limits import HINGES, flexion_axes, flexion_sine
-from lib.utils.landmark_features import LIMB_LANDMARKS, landmark_boxes
 from tests.simulation_tools import generator
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -7,11 +7,11 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from lib.data_utils import landmark_errors
-from lib.data_utils.landmark_errors import Clip, Errors, errors_of, parts, similarity, turn_angles, white_rms
-from lib.data_utils.motions import procedural_motions
-from lib.data_utils.simulate import NoiseModel
-from lib.utils.landmark_features import LANDMARK_FLIP, LIMB_LANDMARKS, landmark_boxes
+from lib.landmarks.features import LANDMARK_FLIP, LIMB_LANDMARKS, landmark_boxes
+from lib.open_data import landmark_errors
+from lib.open_data.landmark_errors import Clip, Errors, errors_of, parts, similarity, turn_angles, white_rms
+from lib.open_data.motions import procedural_motions
+from lib.open_data.simulate import NoiseModel
 from scripts import measure_noise
 
 FRAMES = 60

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.models.landmark_net import LandmarkNet
-from lib.utils.landmark_features import (
+from lib.landmarks.features import (
     LANDMARK_FLIP,
     LIMB_JOINTS,
     LIMB_LANDMARKS,
@@ -15,6 +14,7 @@ from lib.utils.landmark_features import (
     landmark_vector,
     torso_frame,
 )
+from lib.models.landmark_net import LandmarkNet
 
 
 @pytest.fixture

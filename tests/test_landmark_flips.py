@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.utils.landmark_flips import find_flips, flip_back, repair_flips, undo_flips
+from lib.landmarks.flips import find_flips, flip_back, repair_flips, undo_flips
 from tests.simulation_tools import SILENT, simulate, upright_clips
 
 

@@ -26,11 +26,11 @@ from pythonosc.osc_bundle import OscBundle
 from scipy.spatial.transform import Rotation
 
 from lib.commands.live import main, parse_args
-from lib.data_utils.blazepose import Detection, Landmarks
-from lib.data_utils.simulate import IMAGE_SIZE
 from lib.demo import pipeline
 from lib.demo.models import Models, load_models
 from lib.demo.tracking import LiveTracker, make_track
+from lib.landmarks.blazepose import Detection, Landmarks
+from lib.landmarks.features import landmark_boxes
 from lib.live import stream
 from lib.live.capture import Capture, Frame, Source, open_source
 from lib.live.engine import LiveBody, LiveEngine
@@ -43,8 +43,8 @@ from lib.live.vmc import Vmc
 from lib.models.predict import predict_sequence
 from lib.motion.camera import Camera
 from lib.motion.world import LEVEL
+from lib.open_data.simulate import IMAGE_SIZE
 from lib.utils.errors import Terminated, UserError
-from lib.utils.landmark_features import landmark_boxes
 from lib.utils.smoothing import OneEuro
 from tests.browser import ARGUMENTS, find_chromium
 from tests.simulation_tools import SILENT, simulate, upright_clips

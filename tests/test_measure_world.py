@@ -7,11 +7,11 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from lib.data_utils.simulate import FOCAL, IMAGE_SIZE, Simulator
 from lib.models.body import OPEN_DATA, BodyData, load_body
 from lib.models.smpl import SMPL
 from lib.motion.feet import Skeleton
 from lib.motion.meshes import Meshes
+from lib.open_data.simulate import FOCAL, IMAGE_SIZE, Simulator
 from scripts.measure_world import after_alignment, contacts_of, view
 from tests.motion_tools import walk
 from tests.simulation_tools import SILENT, generator

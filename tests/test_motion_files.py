@@ -14,9 +14,11 @@ from scipy.spatial.transform import Rotation
 from smplx.joint_names import JOINT_NAMES as SMPLX_NAMES
 from smplx.joint_names import SMPLH_JOINT_NAMES
 
-from lib.data_utils.bvh import read_bvh
-from lib.data_utils.motion_files import performer_of, read_motion
-from lib.data_utils.motions import (
+from lib.motion.exporters import export_scene
+from lib.motion.motion import Placed, joint_chain, rest_joints
+from lib.open_data.bvh import read_bvh
+from lib.open_data.motion_files import performer_of, read_motion
+from lib.open_data.motions import (
     TEST_PERFORMERS,
     VAL_PERFORMERS,
     Motion,
@@ -26,8 +28,6 @@ from lib.data_utils.motions import (
     split_of,
     trained_split,
 )
-from lib.motion.exporters import export_scene
-from lib.motion.motion import Placed, joint_chain, rest_joints
 from lib.utils.errors import UserError
 from lib.utils.files import save_checkpoint
 from scripts.make_open_db import table

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from lib.data_utils.motions import (
+from lib.open_data.motions import (
     UNCHANGED,
     Augmentation,
     Motion,

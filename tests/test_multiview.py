@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lib.data_utils.multiview import (
+from lib.open_data.multiview import (
     Camera,
     associate,
     centre_cameras,

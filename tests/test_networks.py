@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from lib.data_utils.keypoint_rcnn import KeypointRCNN, body_circle
 from lib.demo import networks
 from lib.demo.networks import landmark_network, person_detector
+from lib.landmarks.keypoint_rcnn import KeypointRCNN, body_circle
 from lib.utils.errors import UserError
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from lib.data_utils.motions import procedural_motions
-from lib.data_utils.simulate import LIMBS, NOISE_V1, NOISE_V2, NOISE_V3, Simulation, Simulator
+from lib.landmarks.features import LANDMARK_FLIP
+from lib.landmarks.flips import find_flips
+from lib.open_data.motions import procedural_motions
+from lib.open_data.simulate import LIMBS, NOISE_V1, NOISE_V2, NOISE_V3, Simulation, Simulator
 from lib.utils.geometry import axis_angle_to_rotmat, quat_to_axis_angle, rotmat_to_quat
-from lib.utils.landmark_features import LANDMARK_FLIP
-from lib.utils.landmark_flips import find_flips
 from scripts import measure_noise
 from tests.simulation_tools import SILENT, generator, simulate
 

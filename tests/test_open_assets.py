@@ -18,8 +18,8 @@ from typing import ClassVar
 
 import pytest
 
-from lib.data_utils import open_assets
-from lib.data_utils.open_assets import Asset, File, Package, asset_path, check_pinned, fetch, use_local
+from lib.open_data import assets as open_assets
+from lib.open_data.assets import Asset, File, Package, asset_path, check_pinned, fetch, use_local
 from lib.utils.errors import UserError
 from lib.utils.files import only_process
 

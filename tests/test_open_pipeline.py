@@ -12,12 +12,12 @@ import torch
 
 from lib.core.build import build_model
 from lib.core.config import get_cfg_defaults, to_dict
-from lib.data_utils.motions import trained_split
+from lib.landmarks.features import landmark_boxes
+from lib.landmarks.flips import repair_flips
 from lib.models.body import OPEN_DATA, load_body
 from lib.models.extractors import fingerprint, load_landmark_net
+from lib.open_data.motions import trained_split
 from lib.utils.files import dump_joblib, load_checkpoint, load_joblib, save_checkpoint
-from lib.utils.landmark_features import landmark_boxes
-from lib.utils.landmark_flips import repair_flips
 from scripts import train_landmark_net
 
 ROOT = Path(__file__).resolve().parent.parent

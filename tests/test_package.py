@@ -15,7 +15,7 @@ import av
 import pytest
 
 from lib.commands.info import collect, describe, find_assets
-from lib.data_utils.open_assets import DOWNLOADS, asset_path
+from lib.open_data.assets import DOWNLOADS, asset_path
 from lib.utils import paths
 from lib.utils.errors import UserError
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from lib.data_utils.multiview import Camera, project, to_camera
 from lib.demo.tracking import Track
+from lib.landmarks.features import LIMB_JOINTS, LIMB_LANDMARKS, landmark_boxes
 from lib.models.extractors import LandmarkExtractor
 from lib.models.landmark_net import LandmarkNet
+from lib.open_data.multiview import Camera, project, to_camera
 from lib.utils.errors import UserError
-from lib.utils.landmark_features import LIMB_JOINTS, LIMB_LANDMARKS, landmark_boxes
 from scripts import make_pose2sim_db as script
 from tests.test_multiview import ring
 

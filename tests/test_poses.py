@@ -15,19 +15,19 @@ from scipy.spatial.transform import Rotation
 
 from lib.core.build import load_model
 from lib.core.config import load_config
-from lib.data_utils import simulated
-from lib.data_utils.motions import UNCHANGED, MotionSampler, procedural_motions
-from lib.data_utils.pose_files import PoseEstimates, pose_tracks, read_poses
-from lib.data_utils.pose_noise import KINDS, MIXED, SILENT, PoseEstimator
-from lib.data_utils.simulated import SimulatedStream, estimated_clips
 from lib.demo.models import load_models
 from lib.demo.pipeline import DemoOptions, run_demo
+from lib.demo.pose_files import PoseEstimates, pose_tracks, read_poses
 from lib.models.body import OPEN_DATA, BodyData
 from lib.models.extractors import PosesExtractor, PoseTrack, get_extractor
 from lib.models.landmark_body import LandmarkBody
 from lib.models.predict import predict_sequence
 from lib.models.tcmr import TCMR
 from lib.motion.scene_file import load_scene
+from lib.open_data import simulated
+from lib.open_data.motions import UNCHANGED, MotionSampler, procedural_motions
+from lib.open_data.pose_noise import KINDS, MIXED, SILENT, PoseEstimator
+from lib.open_data.simulated import SimulatedStream, estimated_clips
 from lib.utils import metrics
 from lib.utils import pose_features as pose_features_module
 from lib.utils.crops import crop_to_image

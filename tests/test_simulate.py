@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lib.data_utils.simulate import NOISE_V1, NoiseModel
-from lib.utils.landmark_features import LANDMARK_FLIP, LIMB_JOINTS, LIMB_LANDMARKS, landmark_boxes
+from lib.landmarks.features import LANDMARK_FLIP, LIMB_JOINTS, LIMB_LANDMARKS, landmark_boxes
+from lib.open_data.simulate import NOISE_V1, NoiseModel
 from tests.simulation_tools import SILENT, simulate, upright_clips
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -9,18 +9,18 @@ import pytest
 import torch
 
 from lib.core.config import load_config
-from lib.data_utils import simulated
-from lib.data_utils.motions import UNCHANGED, open_motions, procedural_motions
-from lib.data_utils.simulate import NOISE_V1, NOISE_V2
-from lib.data_utils.simulated import Clips, SimulatedClips, SimulatedStream
 from lib.dataset.datasets import training_set
+from lib.landmarks.flips import find_flips
 from lib.models.landmark_net import LandmarkNet
 from lib.models.regressor import Regressor
 from lib.models.smpl import SMPL
+from lib.open_data import simulated
+from lib.open_data.motions import UNCHANGED, open_motions, procedural_motions
+from lib.open_data.simulate import NOISE_V1, NOISE_V2
+from lib.open_data.simulated import Clips, SimulatedClips, SimulatedStream
 from lib.utils.errors import UserError
 from lib.utils.files import load_checkpoint, save_checkpoint
 from lib.utils.geometry import axis_angle_to_rotmat, rotmat_to_axis_angle
-from lib.utils.landmark_flips import find_flips
 from lib.utils.smoothing import gaussian
 from tests.simulation_tools import SILENT
 from tests.trainer_tools import CONFIGS, CPU, FEATURES, make_databases, tiny_config, train

@@ -12,13 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lib.landmarks.features import LANDMARK_FLIP
+from lib.landmarks.flips import StreamingFlips, find_flips
 from lib.models.body import BodyData
 from lib.models.predict import predict_sequence
 from lib.models.stream import StreamingPredictor
 from lib.models.tcmr import TCMR
 from lib.utils.errors import UserError
-from lib.utils.landmark_features import LANDMARK_FLIP
-from lib.utils.landmark_flips import StreamingFlips, find_flips
 from tests.golden_tools import fill_by_recipe
 
 FEATURES = 12

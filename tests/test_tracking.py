@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from lib.data_utils.blazepose import Detection, LandmarkNetwork, Landmarks, PersonDetector
-from lib.data_utils.open_assets import asset_path
 from lib.demo.tracking import Track, same_person, tiles, track_people
-from lib.utils.landmark_features import LANDMARK_FLIP, landmark_boxes
+from lib.landmarks.blazepose import Detection, LandmarkNetwork, Landmarks, PersonDetector
+from lib.landmarks.features import LANDMARK_FLIP, landmark_boxes
+from lib.open_data.assets import asset_path
 from lib.video.video import VideoFile
 
 SHAPE = np.random.default_rng(0).uniform(

@@ -21,7 +21,7 @@ VERBS = {  # verb: its module, what it does
     "export": ("..motion.export", "write a reconstructed scene for other programs"),
     "info": (".info", "what is installed, what is found where, which commands work"),
     "bench": (".bench", "how fast this machine is"),
-    "assets": ("..data_utils.open_assets", "fetch the landmark networks and the sample video"),
+    "assets": ("..open_data.assets", "fetch the landmark networks and the sample video"),
     "viewer": ("..motion.viewer", "make viewer.html of a reconstructed scene"),
 }
 

@@ -16,7 +16,6 @@ import torch
 
 from .. import __version__
 from ..core.config import load_config
-from ..data_utils.open_assets import ASSETS, HEAVY, MODULE
 from ..dataset.datasets import database_path, get_spec
 from ..demo.models import OFFICIAL_CHECKPOINT, OPEN_CHECKPOINT, POSES_CHECKPOINT
 from ..demo.networks import find_asset
@@ -24,6 +23,7 @@ from ..models.body import find_smpl
 from ..models.extractors import LANDMARK_CHECKPOINT, SPIN_CHECKPOINT
 from ..models.precision import cpu_has_bf16
 from ..models.shipped import SHIPPED
+from ..open_data.assets import ASSETS, HEAVY, MODULE
 from ..utils import paths
 from ..utils.errors import UserError
 from ..utils.paths import module_command

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ..data_utils.simulate import IMAGE_SIZE
+from ..landmarks.features import LIMB_JOINTS, LIMB_LANDMARKS, landmark_arrays
+from ..landmarks.flips import repair_flips
 from ..models.body import BodyData
 from ..models.extractors import check_fingerprints, fingerprint, load_landmark_net
 from ..models.landmark_body import LandmarkBody
@@ -31,13 +32,12 @@ from ..motion.feet import Skeleton, contacts_of
 from ..motion.fit import fit_track
 from ..motion.motion import Placed, joint_chain
 from ..motion.smooth import smooth_rotations
+from ..open_data.simulate import IMAGE_SIZE
 from ..utils import metrics
 from ..utils.crops import crop_to_image
 from ..utils.errors import UserError
 from ..utils.files import load_checkpoint, load_joblib
 from ..utils.geometry import axis_angle_to_rotmat
-from ..utils.landmark_features import LIMB_JOINTS, LIMB_LANDMARKS, landmark_arrays
-from ..utils.landmark_flips import repair_flips
 from ..utils.smoothing import gaussian
 from .build import fingerprint_of, model_from
 from .report import table

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..landmarks.features import LIMB_JOINTS
 from ..models.predict import TRAINING_FPS
 from ..utils import metrics
 from ..utils.keypoints import JOINT_NAMES
-from ..utils.landmark_features import LIMB_JOINTS
 from .benchmark import FIT, GAUSSIAN, PER_FRAME, RAW, TCMR, Comparison
 from .plots import new_figure, save_figure
 

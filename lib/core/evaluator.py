@@ -11,10 +11,10 @@ import torch
 from tqdm import tqdm
 from yacs.config import CfgNode
 
-from ..data_utils.simulate import IMAGE_SIZE
 from ..dataset.database import H5Rows, blocks, open_database
 from ..dataset.datasets import DATASETS, DatasetSpec, FrameRate, check_shape, database_path
 from ..dataset.windows import VIBE_MULTIPLE
+from ..landmarks.flips import repair_flips
 from ..models.body import BodyData
 from ..models.landmark_body import LandmarkBody
 from ..models.precision import Precision
@@ -22,11 +22,11 @@ from ..models.predict import TRAINING_FPS, iter_predictions, window_step
 from ..models.smpl import SMPL
 from ..models.tcmr import TCMR, Borders
 from ..motion.fit import fit_track
+from ..open_data.simulate import IMAGE_SIZE
 from ..utils import metrics
 from ..utils.errors import UserError
 from ..utils.geometry import rotmat_to_axis_angle
 from ..utils.keypoints import H36M_TO_J14, JOINT_NAMES, convert_kps
-from ..utils.landmark_flips import repair_flips
 from ..utils.smoothing import slerp_filter
 from .protocol import ROOT_JOINTS, Protocol
 

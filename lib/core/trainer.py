@@ -17,7 +17,6 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 from yacs.config import CfgNode
 
-from ..data_utils.simulated import SIMULATED, SimulatedStream
 from ..dataset.database import Database
 from ..dataset.datasets import Batch, ConcatWindows, WindowDataset, get_spec, training_set
 from ..dataset.loaders import BatchStream
@@ -26,6 +25,7 @@ from ..models.extractors import check_fingerprints, fingerprint
 from ..models.precision import check_precision, tf32, use_tf32
 from ..models.tcmr import TCMR
 from ..models.weights import per_frame_weights
+from ..open_data.simulated import SIMULATED, SimulatedStream
 from ..utils.errors import UserError
 from ..utils.files import atomic_write, load_checkpoint, save_checkpoint
 from . import distributed

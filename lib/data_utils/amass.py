@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..open_data.motion_files import NOT_MOTIONS, RATES, SMPL_JOINTS
 from ..utils.errors import UserError, run_command
 from ..utils.files import load_arrays
-from .motion_files import NOT_MOTIONS, RATES, SMPL_JOINTS
 from .preprocess import Clip, Job, Video, make_parser
 from .raw import warn_missing
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from ..data_utils.blazepose import LandmarkNetwork, PersonDetector
-from ..data_utils.keypoint_rcnn import KeypointRCNN
-from ..data_utils.open_assets import HEAVY, MODULE, asset_path
+from ..landmarks.blazepose import LandmarkNetwork, PersonDetector
+from ..landmarks.keypoint_rcnn import KeypointRCNN
+from ..open_data.assets import HEAVY, MODULE, asset_path
 from ..utils.errors import UserError
 from ..utils.paths import module_command
 from ..utils.registry import Registry

@@ -20,8 +20,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from yacs.config import CfgNode
 
 from ..core.config import choose_device
-from ..data_utils.blazepose import LandmarkNetwork
-from ..data_utils.pose_files import PoseEstimates, pose_tracks, read_poses
+from ..landmarks.blazepose import LandmarkNetwork
 from ..models.body import BASE_DATA, OPEN_DATA
 from ..models.extractors import PosesExtractor, PoseTrack
 from ..motion.camera import Camera
@@ -44,6 +43,7 @@ from .drawing import Drawer, View, figures
 from .focal import film_camera
 from .models import Models, find_checkpoint, load_models
 from .networks import DETECTORS, find_asset, landmark_network, person_detector
+from .pose_files import PoseEstimates, pose_tracks, read_poses
 from .reconstruct import reconstruct
 from .render import Renderer
 from .stages import Bars, Stages
@@ -196,7 +196,7 @@ def recover(
     Args:
         options: those about input, output and rendering are not looked at.
         boxes: where to find the people, see :func:`lib.demo.track_files.read_boxes`; None: everywhere.
-        estimates: who is where, and in which pose, see :func:`lib.data_utils.pose_files.read_poses`.
+        estimates: who is where, and in which pose, see :func:`lib.demo.pose_files.read_poses`.
 
     Returns:
         the scene, and the tracks that its people come from.

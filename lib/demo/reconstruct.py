@@ -8,6 +8,7 @@ import numpy as np
 from yacs.config import CfgNode
 
 from ..data_utils.boxes import scale_bboxes
+from ..landmarks.flips import repair_flips
 from ..models.extractors import LandmarkTrack, PersonTrack, StaticFeatures
 from ..models.landmark_body import LandmarkBody
 from ..models.predict import Borders, predict_sequence, window_step
@@ -18,7 +19,6 @@ from ..motion.motion import Scene
 from ..motion.smooth import UNSMOOTHED, Smoothing, smooth_motion
 from ..motion.world import Up, place_in_world
 from ..utils.crops import CROP_SCALE, crop_to_image
-from ..utils.landmark_flips import repair_flips
 from .models import Models
 from .stages import Stages
 

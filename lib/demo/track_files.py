@@ -12,11 +12,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..data_utils.blazepose import LandmarkNetwork, Landmarks, intersection_over_union
+from ..landmarks.blazepose import LandmarkNetwork, Landmarks, intersection_over_union
+from ..landmarks.features import landmark_boxes
 from ..models.extractors import PersonTrack, PoseTrack
 from ..utils.errors import UserError, fault
 from ..utils.files import atomic_write
-from ..utils.landmark_features import landmark_boxes
 from .tracking import MAX_GAP, MIN_PRESENCE, Track, make_track
 
 Boxes = Mapping[int, Mapping[int, np.ndarray]]

@@ -11,14 +11,14 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from ..data_utils.blazepose import (
+from ..landmarks.blazepose import (
     Detection,
     LandmarkNetwork,
     Landmarks,
     intersection_over_union,
 )
-from ..utils.landmark_features import LANDMARK_FLIP, landmark_boxes
-from ..utils.landmark_flips import repair_flips
+from ..landmarks.features import LANDMARK_FLIP, landmark_boxes
+from ..landmarks.flips import repair_flips
 
 MIN_PRESENCE = 0.5  # score to go on following somebody
 START_PRESENCE = 0.8  # score to begin: what is no person rarely looks so much like one
@@ -72,7 +72,7 @@ class Detector(Protocol):
     short_sighted: bool
 
     def detect(self, rgb: np.ndarray) -> list[Detection]:
-        """See :meth:`lib.data_utils.blazepose.PersonDetector.detect`."""
+        """See :meth:`lib.landmarks.blazepose.PersonDetector.detect`."""
         ...
 
 

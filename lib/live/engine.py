@@ -9,9 +9,9 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from ..data_utils.blazepose import LandmarkNetwork
 from ..demo.models import Models
 from ..demo.tracking import Detector, LiveTracker
+from ..landmarks.blazepose import LandmarkNetwork
 from ..models.landmark_body import LandmarkBody
 from ..motion.camera import Camera
 from ..motion.feet import Skeleton

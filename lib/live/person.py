@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..data_utils.blazepose import Landmarks
 from ..demo.models import Models
 from ..demo.reconstruct import sequence_step
 from ..demo.tracking import MAX_GAP, Track
+from ..landmarks.blazepose import Landmarks
+from ..landmarks.features import landmark_boxes
+from ..landmarks.flips import StreamingFlips, flip_back
 from ..models.inference import PreparedTCMR
 from ..models.landmark_body import LandmarkBody
 from ..models.stream import StreamingPredictor
@@ -19,8 +21,6 @@ from ..motion.camera import Camera, weak_to_perspective
 from ..motion.feet import Skeleton
 from ..motion.fit import StreamingFit, solve_camera
 from ..utils.crops import CROP_SCALE
-from ..utils.landmark_features import landmark_boxes
-from ..utils.landmark_flips import StreamingFlips, flip_back
 from ..utils.smoothing import OneEuro
 from .capture import Frame
 from .filters import RotationTrend, RunningMean

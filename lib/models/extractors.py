@@ -18,11 +18,11 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import torch
 
+from ..landmarks.features import landmark_arrays
+from ..landmarks.flips import repair_flips
 from ..utils.crops import CROP_SCALE, crop_image, normalise_crop
 from ..utils.errors import UserError
 from ..utils.files import load_checkpoint
-from ..utils.landmark_features import landmark_arrays
-from ..utils.landmark_flips import repair_flips
 from ..utils.pose_features import PEAK, POSE_FEATURE_SIZE, POSE_FINGERPRINT, track_features
 from ..utils.prefetch import prefetch
 from ..utils.registry import Registry

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ..utils.landmark_features import VECTOR_SIZE
+from ..landmarks.features import VECTOR_SIZE
 
 
 class LandmarkNet(nn.Module):

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
+from ..landmarks.features import landmark_vector, to_crop
+from ..landmarks.flips import undo_flips
 from ..models.body import BodyData
 from ..models.extractors import load_landmark_net
 from ..models.landmark_body import LandmarkBody
 from ..utils.errors import UserError
 from ..utils.geometry import project, rotmat_to_axis_angle
-from ..utils.landmark_features import landmark_vector, to_crop
-from ..utils.landmark_flips import undo_flips
 from ..utils.pose_features import POSE_FEATURE_SIZE, pose_features
 from ..utils.smoothing import gaussian_kernel
 from .draws import Draws

@@ -16,7 +16,7 @@ _MARGIN = 1.1  # keypoints end at eyes and ankles, the circle goes about head an
 
 
 class KeypointRCNN:
-    """Finds persons in an image, see :class:`lib.data_utils.blazepose.PersonDetector`."""
+    """Finds persons in an image, see :class:`lib.landmarks.blazepose.PersonDetector`."""
 
     short_sighted = False
 

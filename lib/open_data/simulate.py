@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..landmarks.features import LANDMARK_FLIP
 from ..models.body import BodyData
 from ..models.landmark_body import LandmarkBody
 from ..utils.geometry import axis_angle_to_rotmat
-from ..utils.landmark_features import LANDMARK_FLIP
 from .draws import Draws
 
 FOCAL, IMAGE_SIZE = 1000.0, 1000.0

@@ -1,6 +1,6 @@
 """Motion clips in SMPL's 24-joint convention: read from a folder, generated, split by performer, sampled.
 
-:mod:`lib.data_utils.motion_files` reads files; a folder may mix all kinds.
+:mod:`lib.open_data.motion_files` reads files; a folder may mix all kinds.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def load_motions(folder: str | Path) -> list[Motion]:
     """Read every motion file below ``folder``, resampled to 30 fps.
 
     Raises:
-        UserError: no file there, or one that :func:`~lib.data_utils.motion_files.read_motion` refuses or that
+        UserError: no file there, or one that :func:`~lib.open_data.motion_files.read_motion` refuses or that
             is shorter than two frames.
     """
     files = motion_files(folder)

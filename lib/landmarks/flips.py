@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .landmark_features import LANDMARK_FLIP, LIMB_LANDMARKS
+from .features import LANDMARK_FLIP, LIMB_LANDMARKS
 
 FLIP_COST = 0.004  # metres per frame read as flipped: of two consistent readings the more frequent one wins
 FAR = 0.5  # metres: a landmark that moves farther counts as this far

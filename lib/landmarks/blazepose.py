@@ -1,7 +1,7 @@
 """BlazePose without mediapipe: person detector and 33-landmark network on the LiteRT interpreter.
 
 Both take RGB uint8 images (H, W, 3) and answer in pixels of that image. The networks come from
-``lib.data_utils.open_assets``. Conventions (boxes, turned square region of interest, world landmarks) are
+``lib.open_data.assets``. Conventions (boxes, turned square region of interest, world landmarks) are
 those of mediapipe's pose graphs.
 """
 
@@ -18,10 +18,10 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ..open_data.assets import MODULE, check_pinned
 from ..utils.errors import UserError, shown
 from ..utils.geometry import default_focal, turn_to_ray
 from ..utils.paths import module_command
-from .open_assets import MODULE, check_pinned
 
 N_POINTS = 39  # that the network gives: the 33 landmarks, centre and rim of the body's circle, 4 of no use
 N_LANDMARKS = 33
