@@ -25,18 +25,10 @@ if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported i
 
     leave_on_signals()
 
-from lib.core.benchmark import (
-    FIT,
-    TCMR,
-    Estimate,
-    Methods,
-    Posed,
-    Video,
-    markdown,
-    read_videos,
-    summarise,
-    tally,
-)
+from lib.core.benchmark.comparison import tally
+from lib.core.benchmark.methods import FIT, TCMR, Methods
+from lib.core.benchmark.tables import markdown, summarise
+from lib.core.benchmark.videos import Estimate, Posed, Video, read_videos
 from lib.core.build import load_model
 from lib.data_utils.preprocess import positive_integer
 from lib.demo.models import Models
