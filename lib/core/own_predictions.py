@@ -18,7 +18,8 @@ from ..utils.files import load_arrays
 from ..utils.geometry import axis_angle_to_rotmat
 from ..utils.keypoints import JOINT_NAMES, convert_kps
 from .config import get_cfg_defaults
-from .evaluator import EvalSequence, EvaluationSet, SequenceErrors, compare, mean_errors
+from .evaluation import SequenceErrors, compare, mean_errors
+from .evaluation_set import EvalSequence, EvaluationSet
 from .protocol import ROOT_JOINTS
 from .report import COLUMNS, cell, means, sequence_means, table
 

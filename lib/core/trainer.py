@@ -32,7 +32,8 @@ from . import distributed
 from .adversary import MotionAdversary
 from .build import fingerprint_of
 from .config import dump_yaml, to_dict
-from .evaluator import EvaluationSet, evaluate
+from .evaluation_set import EvaluationSet
+from .evaluator import evaluate
 from .loss import TCMRLoss, count_rows, expand_targets, other_weights, velocity_counts
 from .optimizer import build_optimizer, restore_optimizer
 from .run_folder import BEST_CHECKPOINT, BEST_VALUE, CHECKPOINT
