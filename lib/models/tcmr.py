@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from ..utils.errors import UserError
 from ..utils.files import load_checkpoint
-from . import vibe as vibe  # registers its encoder
+from . import per_frame as per_frame  # registers its encoder
+from . import vibe as vibe  # the same
 from .body import BodyData, load_body
 from .encoder import run_windows
 from .inference import PreparedTCMR
