@@ -38,6 +38,7 @@ from lib.live.capture import Frame
 from lib.live.person import LivePerson
 from lib.models.body import OPEN_DATA, BodyData, load_body
 from lib.models.extractors import LandmarkExtractor
+from lib.models.inference import PreparedTCMR
 from lib.motion.camera import Camera
 from lib.utils.errors import run_command
 from lib.utils.files import atomic_write
@@ -55,7 +56,7 @@ class Live:
         self.offline = Methods(extractor, {TCMR: [checkpoint]}, body)
         model, cfg = load_model(checkpoint, None, body)
         self.models = Models(model, cfg, LandmarkExtractor(self.offline.net), body)
-        self.prepared = model.prepare(rows=1)
+        self.prepared = PreparedTCMR(model, rows=1)
 
     def __call__(self, video: Video) -> dict[str, list[Estimate]]:
         offline = self.offline(video)

@@ -194,7 +194,7 @@ def _paths(cfg: CfgNode) -> list[tuple[CfgNode, str]]:
     ]
 
 
-class _PlainLoader(yaml.SafeLoader):
+class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
     """YAML of plain values without references, which can unfold a small file to any size."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
@@ -314,7 +314,7 @@ def from_dict(config: dict[str, Any]) -> CfgNode:
 
 def dump_yaml(cfg: CfgNode) -> str:
     """The configuration as plain YAML, which :func:`load_config` reads back."""
-    return yaml.safe_dump(to_dict(cfg), sort_keys=False)
+    return str(yaml.safe_dump(to_dict(cfg), sort_keys=False))
 
 
 def parse_args(

@@ -97,7 +97,8 @@ def compare(
 
     def centred(points: np.ndarray) -> np.ndarray:
         points = np.asarray(points, np.float64)
-        return points - points[:, root].mean(axis=1, keepdims=True)
+        about: np.ndarray = points - points[:, root].mean(axis=1, keepdims=True)
+        return about
 
     pred, target = centred(joints), centred(true_joints)
     return SequenceErrors(

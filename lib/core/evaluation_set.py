@@ -176,7 +176,8 @@ class EvaluationSet:
         if self._as_original:
             return np.arange(len(rows)) < len(rows) // VIBE_MULTIPLE * VIBE_MULTIPLE
         if "valid" in self._database:
-            return np.asarray(self._database["valid"]).reshape(-1)[rows].astype(bool)
+            valid: np.ndarray = np.asarray(self._database["valid"]).reshape(-1)[rows]
+            return valid.astype(bool)
         return np.ones(len(rows), bool)
 
     def _load(self, name: str) -> EvalSequence:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from ..landmarks.flips import repair_flips
 from ..models.body import BodyData
+from ..models.inference import PreparedTCMR
 from ..models.landmark_body import LandmarkBody
 from ..models.precision import Precision
 from ..models.predict import TRAINING_FPS, iter_predictions, window_step
@@ -96,7 +97,7 @@ class _Meter:
             raise ValueError("gendered bodies belong to a gendered set")
         if root_align_verts and not data.has_mesh:
             raise UserError(f"--root_align_verts: {data.spec.key} has no vertices to compare; leave it out")
-        self.model = model.prepare(precision)
+        self.model = PreparedTCMR(model, precision)
         self.spec, self.has_mesh, self.smooth = data.spec, data.has_mesh, smooth
         self.image_size = data.image_size
         self.root_align_verts = root_align_verts

@@ -121,14 +121,14 @@ class Learner:
                 predictions = self.network(features, run_length)
             targets = {kind: expand_targets(batch, outputs) for kind, batch in part.items()}
             loss, terms = self.loss(predictions, *_pair(targets), counts, run_length, pairs)
-            loss.backward()
+            torch.autograd.backward(loss)
             total = total + loss.detach()
             for tag, value in terms.items():
                 sums[tag] = sums.get(tag, 0.0) + value.detach()
         if self.adversary is not None:
             motions = self.adversary.predict(self.model)
             term = self.adversary.generator_term(motions)
-            term.backward()
+            torch.autograd.backward(term)
             sums["e_m_disc_loss"] = term.detach()
             total = total + term.detach()
         values = _to_numbers(

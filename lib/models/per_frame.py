@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from .temporal import ENCODERS, TemporalEncoder
@@ -22,7 +23,9 @@ class PerFrameEncoder(TemporalEncoder):
             nn.Linear(feature_size, hidden_size), nn.ReLU(), nn.Linear(hidden_size, feature_size)
         )
 
-    def forward(self, x: Tensor, is_train: bool = False) -> tuple[Tensor, None]:
+    def forward(
+        self, x: Float[Tensor, "n t f"], is_train: bool = False
+    ) -> tuple[Float[Tensor, "n *m f"], None]:
         feature = x[:, self.middle] + self.change(x[:, self.middle])
         return (feature[:, None] if is_train else feature), None
 

@@ -22,7 +22,8 @@ FLOOR_PERCENTILE = 20  # of the height of the lower sole in a motion
 def heading(joints: np.ndarray) -> np.ndarray:
     """(n, 12, 3) limb joints -> (n,) yaw of the hips' line in radians, camera axes."""
     line = joints[:, HIPS[1]] - joints[:, HIPS[0]]
-    return np.arctan2(line[:, 2], line[:, 0])
+    yaw: np.ndarray = np.arctan2(line[:, 2], line[:, 0])
+    return yaw
 
 
 def measure(estimate: Estimate, video: Video) -> dict[str, np.ndarray]:
@@ -101,7 +102,8 @@ class BodyMeasures:
     @torch.inference_mode()
     def _mesh(self, posed: Posed) -> np.ndarray:
         turns, shape = (torch.from_numpy(np.array(part, np.float32)) for part in posed)
-        return self.smpl(shape, turns[:, 1:], turns[:, :1], pose2rot=False).vertices.numpy()
+        vertices: torch.Tensor = self.smpl(shape, turns[:, 1:], turns[:, :1], pose2rot=False).vertices
+        return vertices.numpy()
 
     def _soles(self, posed: Posed) -> tuple[np.ndarray, np.ndarray]:
         """(n, 4, 3) soles and (n, 3) pelvis, before any translation. Networks change shape from frame to

@@ -67,7 +67,8 @@ def statistic(total: np.ndarray, other: np.ndarray | None = None) -> Results:
 
     def means(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
         sums = values[:, chosen].sum(-2)  # (seeds, ..., 2)
-        return sums[..., 0] / np.maximum(sums[..., 1], 1e-9)
+        quotient: np.ndarray = sums[..., 0] / np.maximum(sums[..., 1], 1e-9)
+        return quotient
 
     every = np.arange(motions)
     seeds, samples = means(total, every), means(total, drawn).mean(0)
@@ -113,7 +114,8 @@ def _cell(value: Results | None) -> str:
     if value is None:
         return "–"
     half = (value["high"] - value["low"]) / 2
-    text = f"{value['mean']:.1f}" + f" ± {half:.1f}" * (half > 0)  # of a single motion there is no interval
+    interval = f" ± {half:.1f}" if half > 0 else ""  # of a single motion there is none
+    text = f"{value['mean']:.1f}{interval}"
     return text + (f" (sd {value['sd']:.1f})" if "sd" in value else "")
 
 
