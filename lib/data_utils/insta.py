@@ -21,8 +21,9 @@ import numpy as np
 
 from ..utils.crops import CROP_SIZE
 from ..utils.errors import UserError, run_command
+from ..utils.images import decode_image
 from .preprocess import Clip, CropExtractor, Job, Video, make_parser
-from .raw import decode_image, find
+from .raw import find
 from .tfrecord import Record, list_records
 
 _FACE_POINTS, _TOE_POINTS = 5, 6

@@ -30,7 +30,9 @@ import numpy as np
 
 from ..utils.errors import UserError, run_command
 from ..utils.hdf5 import check_data_set, h5_errors
+from ..utils.images import read_image
 from ..utils.keypoints import JOINT_NAMES, convert_kps
+from ..utils.reading import need_file, need_folder
 from .boxes import get_bbox_from_kp2d
 from .preprocess import (
     Clip,
@@ -46,9 +48,6 @@ from .raw import (
     common_length,
     find,
     list_images,
-    need_file,
-    need_folder,
-    read_image,
     read_mat,
     warn_missing,
 )

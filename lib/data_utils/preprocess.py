@@ -33,9 +33,10 @@ from ..models.extractors import SpinExtractor, get_extractor
 from ..utils.crops import CROP_SIZE, crop_image
 from ..utils.errors import UserError, fault
 from ..utils.files import atomic_write, dump_joblib, load_joblib, only_process
+from ..utils.images import read_image
 from ..utils.prefetch import map_ahead
 from .occlusion import load_occluders, occlude
-from .raw import interpreting, read_image
+from .raw import interpreting
 
 log = logging.getLogger(__name__)
 
