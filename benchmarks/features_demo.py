@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from benchmarks.case import Case
-from lib.data_utils.preprocess import CropExtractor, FeatureStep, image_clip
+from lib.data_utils.clips import image_clip
+from lib.data_utils.features import CropExtractor, FeatureStep
 from lib.demo.drawing import figures
 from lib.demo.models import Models, find_checkpoint, load_models
 from lib.demo.pipeline import DemoOptions, run_demo, write_videos

@@ -28,10 +28,10 @@ if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported i
 from lib.core.benchmark import TCMR, Methods, choose_widths, compare, markdown, summarise
 from lib.core.benchmark_plots import write_plots
 from lib.core.run_folder import find_checkpoint
-from lib.data_utils.preprocess import positive_integer
 from lib.models.body import OPEN_DATA, load_body
 from lib.utils.errors import UserError, run_command
 from lib.utils.files import atomic_write
+from lib.utils.options import positive_integer
 
 SHIPPED = f"{TCMR}=data/open/tcmr_open.pth.tar"
 

@@ -33,7 +33,6 @@ if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported i
     leave_on_signals()
 
 from lib.core.benchmark import JUMP, heading
-from lib.data_utils.preprocess import positive_integer
 from lib.landmarks.features import LIMB_LANDMARKS
 from lib.landmarks.flips import find_flips
 from lib.models.body import OPEN_DATA, load_body
@@ -45,6 +44,7 @@ from lib.open_data.multiview import project, to_camera
 from lib.open_data.simulate import NOISES, NoiseModel, Simulator
 from lib.utils.errors import run_command
 from lib.utils.files import atomic_write
+from lib.utils.options import positive_integer
 from lib.utils.pinned import asset_path
 from lib.video.video import VideoFile
 from scripts.make_pose2sim_db import find_people, long_runs, owner_of

@@ -14,7 +14,10 @@ import pytest
 import torch
 
 from lib.data_utils import penn_action
-from lib.data_utils.preprocess import Clip, FeatureStep, Job, Video, build_database, image_clip, make_parser
+from lib.data_utils.clips import Clip, Video, image_clip
+from lib.data_utils.command import Job, make_parser
+from lib.data_utils.features import FeatureStep
+from lib.data_utils.preprocess import build_database
 from lib.dataset.database import open_database
 from lib.models.body import load_body
 from lib.models.hmr import HMR

@@ -13,8 +13,9 @@ import torch
 from torch.utils.data import Dataset
 from yacs.config import CfgNode
 
-from ..utils.crops import CROP_SIZE, transform_keypoints
+from ..utils.crops import transform_keypoints
 from ..utils.errors import UserError
+from ..utils.geometry import CROP_SIZE
 from ..utils.keypoints import JOINT_NAMES, convert_kps
 from ..utils.registry import Registry
 from .database import Database, open_database, read_features
