@@ -32,7 +32,7 @@ if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported i
 
     leave_on_signals()
 
-from lib.core.benchmark import JUMP, heading
+from lib.core.benchmark.measures import JUMP, heading
 from lib.landmarks.features import LIMB_LANDMARKS
 from lib.landmarks.flips import find_flips
 from lib.models.body import OPEN_DATA, load_body

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from ..core.evaluator import Bodies, SequenceErrors
+from ..core.evaluation import Bodies, SequenceErrors
 from ..data_utils.boxes import scale_bboxes
 from ..models.smpl import SMPL
 from ..motion.meshes import Meshes
