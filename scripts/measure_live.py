@@ -30,7 +30,6 @@ from lib.core.benchmark.methods import FIT, TCMR, Methods
 from lib.core.benchmark.tables import markdown, summarise
 from lib.core.benchmark.videos import Estimate, Posed, Video, read_videos
 from lib.core.build import load_model
-from lib.data_utils.preprocess import positive_integer
 from lib.demo.models import Models
 from lib.landmarks.blazepose import Landmarks
 from lib.landmarks.features import LIMB_JOINTS
@@ -43,6 +42,7 @@ from lib.motion.camera import Camera
 from lib.utils.errors import run_command
 from lib.utils.files import atomic_write
 from lib.utils.geometry import default_focal
+from lib.utils.options import positive_integer
 
 DELAYS = (None, 7, 3, 0)
 FITTED = (None, 3, 0)
