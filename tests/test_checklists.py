@@ -25,7 +25,8 @@ from lib.core.evaluation_set import EvaluationSet
 from lib.core.evaluator import evaluate
 from lib.core.seeding import seed_everything
 from lib.core.trainer import Trainer
-from lib.dataset.datasets import DATASETS, database_path, get_spec, training_set
+from lib.dataset.datasets import DATASETS, database_path, get_spec
+from lib.dataset.training import training_set
 from lib.dataset.windows import split_into_chunks, window_frames
 from lib.models.body import BodyData
 from lib.models.encoder import PoseForecast

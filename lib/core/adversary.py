@@ -12,9 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 from yacs.config import CfgNode
 
-from ..dataset.datasets import BatchDataset, ConcatWindows, find_database
+from ..dataset.datasets import find_database
 from ..dataset.loaders import BatchStream
 from ..dataset.sequences import RealMotions, video_sequences
+from ..dataset.training import BatchDataset, ConcatWindows
 from ..models.encoder import run_windows
 from ..models.motion_discriminator import MotionDiscriminator
 from ..models.tcmr import TCMR

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Num, Shaped
 from yacs.config import CfgNode
 
-from ..dataset.database import H5Rows, blocks, open_database
-from ..dataset.datasets import DATASETS, DatasetSpec, FrameRate, check_shape, database_path
+from ..dataset.database import H5Rows, blocks, check_shape, open_database
+from ..dataset.datasets import DATASETS, DatasetSpec, FrameRate, database_path
 from ..dataset.windows import VIBE_MULTIPLE
 from ..open_data.simulate import IMAGE_SIZE
 from ..utils.errors import UserError

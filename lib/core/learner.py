@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
-from ..dataset.datasets import Batch
+from ..dataset.training import Batch
 from ..models.precision import check_precision, use_tf32
 from ..models.tcmr import TCMR
 from ..utils.errors import UserError
