@@ -48,7 +48,7 @@ from lib.open_data.multiview import (
 from lib.utils.errors import UserError, run_command
 from lib.utils.files import dump_joblib
 from lib.utils.smoothing import gaussian
-from lib.video.video import VideoFile
+from lib.video.video_file import VideoFile
 
 log = logging.getLogger(__name__)
 

@@ -46,7 +46,7 @@ from lib.open_data.multiview import project, to_camera
 from lib.open_data.simulate import NOISES, NoiseModel, Simulator
 from lib.utils.errors import run_command
 from lib.utils.files import atomic_write
-from lib.video.video import VideoFile
+from lib.video.video_file import VideoFile
 from scripts.make_pose2sim_db import find_people, long_runs, owner_of
 
 FPS = 30.0

@@ -21,7 +21,7 @@ from ..motion.motion import Placed
 from ..utils.crops import CROP_SCALE
 from ..utils.errors import UserError
 from ..utils.geometry import crop_cam_to_image_cam
-from ..video.video import VideoWriter
+from ..video.writer import VideoWriter
 from .render import Renderer
 
 logger = logging.getLogger(__name__)
