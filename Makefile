@@ -24,9 +24,9 @@ test: $(VENV)/.installed-dev assets
 fast: $(VENV)/.installed-dev
 	$(PY) -m pytest @tests/fast.txt
 
-# the same with every annotated shape and type of lib checked at each call
+# the same with the shapes in the signatures of lib checked at every call
 shapes: $(VENV)/.installed-dev
-	$(PY) -m pytest --jaxtyping-packages=lib,beartype.beartype @tests/fast.txt
+	$(PY) -m pytest -p tests.shapes @tests/fast.txt
 
 # how much of the training and evaluation code the tests reach
 coverage: $(VENV)/.installed-dev assets
