@@ -2,7 +2,7 @@
 
 Each mutant is planted in a temporary copy of the repository, and the tests of its module, with ``--fast``
 those in tests/fast.txt, run on it until one fails. What no test notices is listed; docs/reliability.md argues
-why those change nothing.
+those that change nothing.
 """
 
 from __future__ import annotations
