@@ -192,10 +192,11 @@ class Copies:
     """Temporary copies of the repository, each for one mutant at a time."""
 
     def __init__(self, folder: Path, count: int) -> None:
+        self.folders = [folder / str(number) for number in range(count)]
         self._free: SimpleQueue[Path] = SimpleQueue()
-        for number in range(count):
-            copy_repository(folder / str(number))
-            self._free.put(folder / str(number))
+        for copy in self.folders:
+            copy_repository(copy)
+            self._free.put(copy)
 
     def kills(self, mutant: Mutant, tests: list[str], limit: float) -> bool:
         """Whether a test fails, or all together take longer than ``limit`` seconds."""
@@ -223,19 +224,19 @@ def main() -> None:
     for name in _EXTERNAL:  # once, for all children
         importlib.import_module(name)
     with tempfile.TemporaryDirectory(prefix="mutants_") as temporary, ThreadPoolExecutor(args.jobs) as pool:
-        copies = Copies(Path(temporary), args.jobs)
+        copies, limits = Copies(Path(temporary), args.jobs), dict[tuple[str, ...], float]()
         for module in args.module or (FAST if args.fast else MODULES):
             tests = MODULES[module] if module in MODULES and not args.fast else ["@tests/fast.txt"]
-            started = time.monotonic()
-            whole = Mutant(module, 0, "", "", (ROOT / module).read_text(encoding="utf-8"))
-            if copies.kills(whole, tests, 3600):
-                raise SystemExit(f"the tests of {module} fail without a fault")
-            limit = 30 + 4 * (time.monotonic() - started)
+            if tuple(tests) not in limits:
+                started = time.monotonic()
+                if not passes(copies.folders[0], tests, 3600):
+                    raise SystemExit(f"the tests of {module} fail without a fault")
+                limits[tuple(tests)] = 30 + 4 * (time.monotonic() - started)
+            kills = partial(copies.kills, tests=tests, limit=limits[tuple(tests)])
             everything = mutants(module)
             chosen = random.Random(args.seed).sample(everything, min(args.count, len(everything)))
             killed = 0
-            results = pool.map(partial(copies.kills, tests=tests, limit=limit), chosen)
-            for mutant, dead in zip(chosen, results):
+            for mutant, dead in zip(chosen, pool.map(kills, chosen)):
                 killed += dead
                 if not dead:
                     print(f"survived {mutant}", flush=True)
