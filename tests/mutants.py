@@ -37,6 +37,8 @@ MODULES = {  # and what pytest is given
     ],
     "lib/core/loss.py": ["tests/test_loss.py"],
     "lib/core/evaluator.py": ["tests/test_evaluate.py"],
+    "lib/core/evaluation.py": ["tests/test_evaluate.py"],
+    "lib/core/evaluation_set.py": ["tests/test_evaluate.py"],
     "lib/demo/tracking.py": ["tests/test_tracking.py", "-k", "not sample_video"],
     "lib/open_data/simulate.py": ["tests/test_simulate.py", "tests/test_noise.py"],
 }

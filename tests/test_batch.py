@@ -33,9 +33,9 @@ from lib.batch.worker import Worker
 from lib.commands import batch as command
 from lib.demo.pipeline import DemoOptions, run_demo
 from lib.motion.exporters import EXPORTERS
-from lib.open_data.assets import DOWNLOADS
 from lib.utils.errors import UserError
 from lib.utils.files import only_process
+from lib.utils.paths import DOWNLOADS
 from lib.video.video import VideoFile, VideoWriter
 from tests.batch_tools import Errand, Errands, attempts
 

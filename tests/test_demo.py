@@ -56,12 +56,12 @@ from lib.motion.lift import lift
 from lib.motion.meshes import Meshes
 from lib.motion.motion import Placed
 from lib.motion.scene_file import load_scene
-from lib.open_data.assets import DOWNLOADS
 from lib.utils.colours import person_colour
 from lib.utils.crops import crop_image, normalise_crop
 from lib.utils.errors import UserError
 from lib.utils.files import load_joblib, only_process, save_checkpoint
 from lib.utils.geometry import crop_cam_to_image_cam
+from lib.utils.paths import DOWNLOADS
 from lib.video.video import VideoFile, VideoWriter
 from tests.golden_tools import GOLDEN, fill_by_recipe, load_golden
 from tests.video_tools import encode

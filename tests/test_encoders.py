@@ -19,12 +19,13 @@ from lib.utils.errors import UserError
 from tests.trainer_tools import logged, make_databases, tiny_config, train
 
 T, F, MIDDLE = 7, 6, 3
-OUTPUTS = {"tcmr": 3, "vibe": 1, "current": 1, "past_future": 3}
+OUTPUTS = {"tcmr": 3, "vibe": 1, "current": 1, "past_future": 3, "per_frame": 1}
 SIGHT = {  # frames that the prediction sees
     "tcmr": range(T),
     "vibe": range(MIDDLE + 1),
     "current": range(T),
     "past_future": [t for t in range(T) if t != MIDDLE],
+    "per_frame": [MIDDLE],
 }
 names = pytest.mark.parametrize("name", OUTPUTS)
 
@@ -52,7 +53,7 @@ def test_what_is_seen(name: str, open_body: BodyData) -> None:
     assert every.shape == (2, OUTPUTS[name], F) and encoder.outputs == OUTPUTS[name]
     torch.testing.assert_close(every[:, -1], feature)
     torch.testing.assert_close(same_scores, scores)
-    if name in ("vibe", "current"):
+    if name in ("vibe", "current", "per_frame"):
         assert scores is None
     else:
         torch.testing.assert_close(scores.sum(dim=1), torch.ones(2, dtype=torch.float64))
@@ -73,7 +74,10 @@ def test_a_file_that_claims_other_sizes_is_refused(name: str, open_body: BodyDat
     cfg.MODEL.TEMPORAL_TYPE, cfg.MODEL.FEATURE_SIZE, cfg.DATASET.SEQLEN = name, F, T
     cfg.MODEL.TGRU.HIDDEN_SIZE, cfg.MODEL.TGRU.NUM_LAYERS, cfg.MODEL.REGRESSOR.HIDDEN_SIZE = 5, 2, 8
     check_claims(cfg, weights, "x")
-    for key, value in (("TGRU.NUM_LAYERS", 10**6), ("TGRU.HIDDEN_SIZE", 16_000), ("FEATURE_SIZE", 10**6)):
+    claims = {"TGRU.NUM_LAYERS": 10**6, "TGRU.HIDDEN_SIZE": 16_000, "FEATURE_SIZE": 10**6}
+    if name == "per_frame":  # which has no such layers
+        del claims["TGRU.NUM_LAYERS"]
+    for key, value in claims.items():
         wrong = cfg.clone()
         wrong.merge_from_list([f"MODEL.{key}", value])
         with pytest.raises(UserError, match=rf"{re.escape(key)} is {value}, its weights have [256];"):

@@ -13,7 +13,7 @@ import pytest
 from lib.demo.tracking import Track, same_person, tiles, track_people
 from lib.landmarks.blazepose import Detection, LandmarkNetwork, Landmarks, PersonDetector
 from lib.landmarks.features import LANDMARK_FLIP, landmark_boxes
-from lib.open_data.assets import asset_path
+from lib.utils.pinned import asset_path
 from lib.video.video import VideoFile
 
 SHAPE = np.random.default_rng(0).uniform(

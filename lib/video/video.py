@@ -23,9 +23,9 @@ from av.format import Flags
 from av.stream import Disposition
 from av.video.reformatter import ColorRange, Colorspace
 
-from ..data_utils.raw import read_image
 from ..utils.errors import UserError
 from ..utils.files import atomic_write
+from ..utils.images import read_image
 from .presentation import Deinterlacer, present, shown_size
 
 log = logging.getLogger(__name__)
