@@ -132,6 +132,7 @@ def test_training_goes_on_from_a_released_checkpoint(
     assert all(torch.equal(s["exp_avg"], torch.full_like(s["exp_avg"], 0.5)) for s in state.values())
 
 
+@pytest.mark.slow
 def test_missing_and_unexpected_entries_are_named(
     released: dict[str, Any], tmp_path: Path, smpl_body: BodyData
 ) -> None:
@@ -212,6 +213,7 @@ def test_a_checkpoint_cannot_run_code(
 # Ours in the original
 
 
+@pytest.mark.slow
 def test_our_weights_are_exactly_the_originals_entries(smpl_body: BodyData) -> None:
     """The original evaluates with ``strict=True``: every entry there, none more, every shape right."""
     shapes = SHAPES["tcmr_h1024_l2"]
@@ -227,6 +229,7 @@ def test_our_weights_are_exactly_the_originals_entries(smpl_body: BodyData) -> N
             skeleton(wrong).load_state_dict(ours, strict=True)
 
 
+@pytest.mark.slow
 def test_our_file_opens_without_our_code(released_file: Path, smpl_body: BodyData, tmp_path: Path) -> None:
     """Plain PyTorch reads what training writes, also with ``weights_only``, with nothing to import."""
     cfg = config("TRAIN.RESUME", str(released_file), "TRAIN.NUM_ITERS_PER_EPOCH", "1")
