@@ -35,8 +35,8 @@ from lib.demo.pipeline import run_demo
 from lib.demo.reconstruct import predict_track, reconstruct, sequence_step
 from lib.demo.recover import measured_fps
 from lib.demo.render import Renderer
-from lib.demo.tracking import Track, landmark_boxes
-from lib.landmarks.features import landmark_arrays
+from lib.demo.track import Track
+from lib.landmarks.features import landmark_arrays, landmark_boxes
 from lib.landmarks.flips import repair_flips
 from lib.models.body import load_body
 from lib.models.extractors import (

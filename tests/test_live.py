@@ -28,7 +28,7 @@ from scipy.spatial.transform import Rotation
 from lib.commands.live import main, parse_args
 from lib.demo.engine import Engine
 from lib.demo.models import Models, load_models
-from lib.demo.tracking import LiveTracker, make_track
+from lib.demo.track import make_track
 from lib.landmarks.blazepose import Detection, Landmarks
 from lib.landmarks.features import landmark_boxes
 from lib.live import stream
@@ -39,6 +39,7 @@ from lib.live.preview import Preview
 from lib.live.sink import Sink
 from lib.live.sinks import SINKS, JsonLines
 from lib.live.stream import LiveOptions, run_live
+from lib.live.tracker import LiveTracker
 from lib.live.vmc import Vmc
 from lib.models.predict import predict_sequence
 from lib.motion.camera import Camera

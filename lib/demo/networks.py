@@ -16,7 +16,7 @@ from ..open_data.assets import HEAVY, MODULE, asset_path
 from ..utils.errors import UserError
 from ..utils.paths import module_command
 from ..utils.registry import Registry
-from .tracking import Detector
+from .looking import Detector
 
 log = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ from ..utils.errors import UserError
 from ..utils.files import load_arrays
 from ..utils.geometry import axis_angle_to_rotmat, rot6d_to_rotmat, rotmat_to_rot6d
 from ..utils.pose_features import bridge
+from .track import MAX_GAP
 
-MAX_GAP = 1 / 3  # seconds, up to which missing frames are interpolated
 _BOX = 1.1  # side of a box about a person over the extent of the joints
 _KEYS = {
     "rotmat": ("rotmat", "pred_rotmat"),

@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from ..demo.looking import Detector
 from ..demo.models import Models
-from ..demo.tracking import Detector, LiveTracker
 from ..landmarks.blazepose import LandmarkNetwork
 from ..models.landmark_body import LandmarkBody
 from ..motion.camera import Camera
@@ -21,6 +21,7 @@ from ..utils.geometry import rotmat_to_axis_angle
 from .capture import Frame
 from .filters import RunningMean
 from .person import Estimate, LivePerson
+from .tracker import LiveTracker
 
 PEOPLE = ("largest", "all")
 _FLOOR_MEMORY, _FLOOR_CALM = 10.0, 2.0  # seconds of soles that tell the floor, and of its own mean

@@ -10,16 +10,16 @@ import torch
 
 from ..demo.models import Models
 from ..demo.reconstruct import sequence_step
-from ..demo.tracking import MAX_GAP, Track
+from ..demo.track import MAX_GAP, Track
 from ..landmarks.blazepose import Landmarks
 from ..landmarks.features import landmark_boxes
 from ..landmarks.flips import StreamingFlips, flip_back
 from ..models.inference import PreparedTCMR
 from ..models.landmark_body import LandmarkBody
 from ..models.stream import StreamingPredictor
-from ..motion.camera import Camera, weak_to_perspective
+from ..motion.camera import Camera, solve_camera, weak_to_perspective
 from ..motion.feet import Skeleton
-from ..motion.fit import StreamingFit, solve_camera
+from ..motion.fit_stream import StreamingFit
 from ..utils.crops import CROP_SCALE
 from ..utils.smoothing import OneEuro
 from .capture import Frame

@@ -17,7 +17,7 @@ from .motion import Motion, Placed, Scene
 FORMAT = 1
 _HEADER = ("format", "name", "fps", "n_frames", "body", "gender", "image_size", "focal", "focal_source",
            "world_rotation", "world_offset", "camera_moves", "feet_locked", "person_ids")  # fmt: skip
-_ARRAYS = [field.name for field in fields(Motion) if field.type == "np.ndarray"]
+_ARRAYS = [field.name for field in fields(Motion) if "np.ndarray" in str(field.type)]
 
 
 def save_scene(scene: Scene, path: str | Path, mark: str = "") -> None:
