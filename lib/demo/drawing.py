@@ -126,7 +126,8 @@ class Drawer:
         """A mesh of the overlay, turned about the vertical through the body's origin."""
         verts = self._people[index].overlay[row]
         middle = self._people[index].origins[row]
-        return rotate_about_y(verts - middle, SIDE_VIEW_DEGREES) + middle
+        turned: np.ndarray = rotate_about_y(verts - middle, SIDE_VIEW_DEGREES) + middle
+        return turned
 
     def _from_elsewhere(
         self, image: np.ndarray, present: Sequence[tuple[int, int]], frame_id: int
@@ -137,7 +138,8 @@ class Drawer:
             rotation, offset, project, middle, reach = self._beside(frame_id)
 
         def see(points: np.ndarray) -> np.ndarray:
-            return points @ rotation.T + offset
+            seen: np.ndarray = points @ rotation.T + offset
+            return seen
 
         _draw_floor(image, middle, reach, see, project)
         for figure, path in zip(self._people, self._paths):
@@ -160,7 +162,8 @@ class Drawer:
         middle = (low + high) / 2
 
         def project(points: np.ndarray) -> np.ndarray:
-            return (points[:, :2] - middle) * scale + np.array([width, height]) / 2
+            pixels: np.ndarray = (points[:, :2] - middle) * scale + np.array([width, height]) / 2
+            return pixels
 
         # Everything lies below the eye, at a positive depth.
         down = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])

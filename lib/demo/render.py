@@ -29,7 +29,8 @@ def rotate_about_y(verts: np.ndarray, degrees: float) -> np.ndarray:
     c, s = np.cos(angle), np.sin(angle)
     # Rotation about +y of the graphics axes, written for camera axes (z flipped).
     matrix = np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]], dtype=verts.dtype)
-    return verts @ matrix.T
+    turned: np.ndarray = verts @ matrix.T
+    return turned
 
 
 def project_vertices(verts: np.ndarray, orig_cam: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -124,7 +125,8 @@ class Renderer:
         base = np.asarray(colour, np.float32)
         diffuse = (0.30 + 0.62 * key)[:, None] + fill[:, None] * _FILL_COLOUR
         shaded = base * diffuse + (0.12 * gloss + 0.10 * rim)[:, None]
-        return np.clip(shaded, 0, 1).astype(np.float32)
+        clipped: np.ndarray = np.clip(shaded, 0, 1)
+        return clipped.astype(np.float32)
 
     def _rasterise(
         self, shapes: Sequence[_Shape], width: int, height: int
