@@ -32,7 +32,6 @@ if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported i
 
     leave_on_signals()
 
-from lib.data_utils.preprocess import positive_integer
 from lib.demo.models import OPEN_CHECKPOINT, Models, load_models
 from lib.demo.options import DemoOptions
 from lib.demo.pipeline import run_demo
@@ -57,6 +56,7 @@ from lib.open_data.walks import procedural_walk
 from lib.utils.errors import run_command
 from lib.utils.files import atomic_write
 from lib.utils.geometry import default_focal
+from lib.utils.options import positive_integer
 from lib.video.writer import VideoWriter
 
 LENGTH, SHORTEST = 300, 45  # frames of a film

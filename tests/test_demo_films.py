@@ -18,9 +18,9 @@ import pytest
 from lib.demo import recover
 from lib.demo.options import DemoOptions
 from lib.demo.pipeline import run_demo
-from lib.open_data.assets import DOWNLOADS
 from lib.utils.errors import UserError
 from lib.utils.files import load_joblib, only_process
+from lib.utils.paths import DOWNLOADS
 from lib.video.video_file import VideoFile
 from lib.video.writer import VideoWriter
 from tests.demo_tools import REPOSITORY, H, W, files_in, make_track, no_networks

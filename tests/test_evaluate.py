@@ -18,7 +18,8 @@ import torch
 from lib.commands import evaluate as command
 from lib.core import evaluator
 from lib.core.config import load_config
-from lib.core.evaluator import EvaluationSet, evaluate
+from lib.core.evaluation_set import EvaluationSet
+from lib.core.evaluator import evaluate
 from lib.core.plots import write_plots
 from lib.core.report import report, results
 from lib.dataset.datasets import get_spec

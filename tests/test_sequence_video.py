@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.core.evaluator import Bodies, SequenceErrors
+from lib.core.evaluation import Bodies, SequenceErrors
 from lib.demo.sequence_video import frame_numbers, write_videos
 from lib.models.body import BodyData
 from lib.models.smpl import SMPL

@@ -16,7 +16,7 @@ from lib.demo.track import Track
 from lib.demo.tracking import track_people
 from lib.landmarks.blazepose import Detection, LandmarkNetwork, Landmarks, PersonDetector
 from lib.landmarks.features import LANDMARK_FLIP, landmark_boxes
-from lib.open_data.assets import asset_path
+from lib.utils.pinned import asset_path
 from lib.video.video_file import VideoFile
 
 SHAPE = np.random.default_rng(0).uniform(

@@ -16,8 +16,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from ..data_utils.raw import read_image
 from ..utils.errors import UserError
+from ..utils.images import read_image
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 IMAGE_FPS = Fraction(30)
