@@ -8,6 +8,7 @@ from typing import Literal
 
 import cv2
 import numpy as np
+from jaxtyping import Float, UInt8
 
 from ..models.body import BodyData
 from ..models.smpl import SMPL
@@ -33,10 +34,10 @@ class Figure:
     """A person to be drawn: meshes over the video, and in the world."""
 
     motion: Motion
-    origins: np.ndarray  # (T, 3) of the overlay's bodies
+    origins: Float[np.ndarray, "t 3"]  # of the overlay's bodies
     overlay: Meshes
     world: Meshes
-    pelvis: np.ndarray  # (3,) of the rest pose
+    pelvis: Float[np.ndarray, " 3"]  # of the rest pose
     colour: Colour
 
 
@@ -96,8 +97,8 @@ class Drawer:
             self._followed = people[chosen].motion
             self._target = gaussian(self._paths[chosen], _CALM * scene.fps)
 
-    def __call__(self, frame: np.ndarray, frame_id: int) -> np.ndarray:
-        """The frame (H, W, 3) with everybody drawn in, (H, 2 W, 3) with a view."""
+    def __call__(self, frame: UInt8[np.ndarray, "h w 3"], frame_id: int) -> UInt8[np.ndarray, "h width 3"]:
+        """The frame with everybody drawn in; with a view, twice as wide."""
         present = [
             (index, row)
             for index, figure in enumerate(self._people)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from ..landmarks.blazepose import Landmarks
 from ..landmarks.features import landmark_boxes
@@ -19,17 +20,19 @@ MAX_GAP = 1 / 3
 class Track:
     """One person over consecutive frames.
 
-    ``frame_ids`` (n,) int, 0-based, without gaps; ``bboxes`` (n, 4) float32 cx, cy, side, side px, the tight
-    square about the landmarks (x1.0); ``xy`` (n, 33, 2) px; ``visibility`` (n, 33) in [0, 1], 0 in frames
-    that were interpolated; ``world`` (n, 33, 3) m about the hips, in the camera's axes; all float32.
+    Attributes:
+        frame_ids: from 0, without gaps.
+        bboxes: cx, cy, side, side px, the tight square about the landmarks (x1.0).
+        xy: px. visibility: in [0, 1], 0 in frames that were interpolated.
+        world: metres about the hips, in the camera's axes; all float32.
     """
 
     person_id: int
-    frame_ids: np.ndarray
-    bboxes: np.ndarray
-    xy: np.ndarray
-    visibility: np.ndarray
-    world: np.ndarray
+    frame_ids: Int[np.ndarray, " t"]
+    bboxes: Float[np.ndarray, "t 4"]
+    xy: Float[np.ndarray, "t 33 2"]
+    visibility: Float[np.ndarray, "t 33"]
+    world: Float[np.ndarray, "t 33 3"]
 
 
 def make_track(person_id: int, seen: Sequence[int], landmarks: Sequence[Landmarks]) -> Track:
@@ -56,7 +59,9 @@ def make_track(person_id: int, seen: Sequence[int], landmarks: Sequence[Landmark
     )
 
 
-def _fill(frame_ids: np.ndarray, seen: np.ndarray, values: np.ndarray) -> np.ndarray:
+def _fill(
+    frame_ids: Int[np.ndarray, " t"], seen: Int[np.ndarray, " n"], values: Float[np.ndarray, " n *rest"]
+) -> Float[np.ndarray, " t *rest"]:
     """Linear interpolation along the first axis: values at the frames ``seen`` -> at all ``frame_ids``."""
     columns = [np.interp(frame_ids, seen, column) for column in values.reshape(len(seen), -1).T]
     return np.stack(columns, axis=1).reshape(len(frame_ids), *values.shape[1:]).astype(np.float32)
