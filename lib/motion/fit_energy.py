@@ -132,7 +132,7 @@ class Energy:
         stiff = like.new_tensor(STIFF) * options.pose
         stiff[0] = options.root
         self._stiff = stiff.repeat_interleave(3)
-        self._axes = 10 * like.new_tensor([1.0, 1.0, options.depth])
+        self.axes = 10 * like.new_tensor([1.0, 1.0, options.depth])
         self._across = like.new_tensor([1.0, 1.0, 0.0])  # accelerations along the optical axis are apart
         self._rate = 0.1 * fps**2  # second difference in metres -> 10 m/s^2
 
@@ -176,7 +176,7 @@ class Energy:
             rotmat=rotmat,
             placed=placed,
             pixels=(rays - self.seen.rays) / self.seen.unit,
-            metres=(landmarks - expected) * self._axes,
+            metres=(landmarks - expected) * self.axes,
             moves=self._rate * _second_difference(moving),
             travel=self._rate * _second_difference(transl[..., 2]),
         )
@@ -238,7 +238,7 @@ class Energy:
 
         square = found.metres.square().sum(-1)
         weight_metres = (chosen.metres * self.seen.weights).sqrt() / (1 + square / self._metre_end)
-        metres = (weight_metres[..., None, None] * self._axes[:, None] * slopes[..., :TURNS]).flatten(2, 3)
+        metres = (weight_metres[..., None, None] * self.axes[:, None] * slopes[..., :TURNS]).flatten(2, 3)
         same[..., :TURNS, :TURNS] += metres.mT @ metres
         same.diagonal(0, -2, -1).add_(self._stiffness(found.rotmat))
 
@@ -250,7 +250,7 @@ class Energy:
         unit = 30 / self.fps
         return System(
             same * unit, following * unit, second * unit, pixels * unit**0.5, metres * unit**0.5,
-            weight[..., None] * unit**0.5, weight_metres[..., None] * self._axes * unit**0.5,
+            weight[..., None] * unit**0.5, weight_metres[..., None] * self.axes * unit**0.5,
         )  # fmt: skip
 
     def _slopes(

@@ -83,7 +83,7 @@ def _constant_blocks(
     def weighted(values: Float[Tensor, " 14"]) -> Float[Tensor, "b t 165"]:
         found = energy.errors(x, _unpack(values))
         pixels = (system.pixel_weights * found.pixels).flatten(2)
-        metres = (system.metre_weights * found.metres / energy._axes).flatten(2)
+        metres = (system.metre_weights * found.metres / energy.axes).flatten(2)
         return torch.cat([pixels, metres], -1)
 
     still = weighted(packed)
