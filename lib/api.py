@@ -26,8 +26,9 @@ from .demo.reconstruct import sequence_step
 from .demo.recover import reconstruct_people
 from .demo.recover import recover as recover_film
 from .demo.stages import Progress, Stages
+from .demo.track import Track
 from .demo.track_files import read_boxes
-from .demo.tracking import MIN_SECONDS, Track
+from .demo.tracking import MIN_SECONDS
 from .models.body import BASE_DATA, OPEN_DATA
 from .models.predict import predict_sequence
 from .models.stream import StreamingPredictor

@@ -10,10 +10,10 @@ from ..models.extractors import PosesExtractor
 from ..utils.devices import choose_device
 from ..utils.errors import UserError
 from ..utils.plugins import load_plugins
+from .looking import Detector
 from .models import Models, find_checkpoint, load_models
 from .networks import landmark_network, person_detector
 from .options import DemoOptions
-from .tracking import Detector
 
 log = logging.getLogger(__name__)
 
