@@ -16,7 +16,8 @@ from scipy.spatial.transform import Rotation
 from lib.core.build import load_model
 from lib.core.config import load_config
 from lib.demo.models import load_models
-from lib.demo.pipeline import DemoOptions, run_demo
+from lib.demo.options import DemoOptions
+from lib.demo.pipeline import run_demo
 from lib.demo.pose_files import PoseEstimates, pose_tracks, read_poses
 from lib.models.body import OPEN_DATA, BodyData
 from lib.models.extractors import PosesExtractor, PoseTrack, get_extractor
