@@ -32,7 +32,7 @@ MODULES = {  # and what pytest is given
     "lib/utils/metrics.py": ["tests/test_metrics.py", "tests/test_fast_paths.py::test_metrics"],
     "lib/dataset/windows.py": [
         "tests/test_windows.py",
-        "tests/test_checklists.py::test_original_windows_of_one_video",
+        "tests/test_original_data.py::test_original_windows_of_one_video",
         "tests/test_datasets.py::test_a_run_holds_the_windows_of_consecutive_frames",
     ],
     "lib/core/loss.py": ["tests/test_loss.py"],

@@ -209,3 +209,22 @@ def test_imports_in_the_pages_exist() -> None:
                 for alias in node.names:
                     name = f"{module.__name__}.{alias.name}"
                     assert hasattr(module, alias.name) or find_spec(name), f"{page.name}: {line}"
+
+
+def test_the_table_of_quirks_is_complete_and_names_real_tests() -> None:
+    """Labels D1 ... V6 and #1 ... #47 are all there; cited tests and keys exist."""
+    text = (ROOT / "docs" / "compatibility.md").read_text(encoding="utf-8")
+    labels = [
+        label for line in text.splitlines() if line.startswith("| ") for label in line.split("|")[1].split()
+    ]
+    groups = zip("DPMTERV", (16, 16, 9, 12, 14, 12, 6))
+    expected = [f"{letter}{k}" for letter, last in groups for k in range(1, last + 1)]
+    expected += [f"#{k}" for k in range(1, 48)]
+    found = [label for label in labels if re.fullmatch(r"[DPMTERV]\d+|#\d+", label)]
+    assert sorted(found) == sorted(expected)
+    cited = re.findall(r"`tests/(test_\w+)\.py::(\w+)`", text)
+    assert len(cited) > len(expected)
+    for file, test in cited:
+        assert f"def {test}(" in (ROOT / "tests" / f"{file}.py").read_text(), f"{file}::{test}"
+    for key in re.findall(r"`COMPAT\.(\w+)`", text):
+        assert key in get_cfg_defaults().COMPAT
