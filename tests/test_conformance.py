@@ -159,7 +159,7 @@ def test_prepared_is_the_same(case: Case, precision: Precision) -> None:
     frames = torch.from_numpy(case.features)
     windows = torch.arange(LENGTH - T + 1)[:, None] + torch.arange(T)
     with torch.inference_mode():
-        prepared = PreparedTCMR(case.model, precision, len(windows)).predict_windows(frames, windows)
+        prepared = PreparedTCMR(case.model, precision, rows=len(windows)).predict_windows(frames, windows)
         plain = case.model.predict_windows(frames, windows)
         (forward,), _ = case.model(frames[windows])
     numbers = [{k: v.float().numpy() for k, v in out.items()} for out in (prepared, plain, forward)]
