@@ -17,6 +17,7 @@ import pytest
 
 from lib.commands import VERBS
 from lib.core.config import get_cfg_defaults
+from tests.mutants import FAST, MODULES
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
@@ -228,3 +229,12 @@ def test_the_table_of_quirks_is_complete_and_names_real_tests() -> None:
         assert f"def {test}(" in (ROOT / "tests" / f"{file}.py").read_text(), f"{file}::{test}"
     for key in re.findall(r"`COMPAT\.(\w+)`", text):
         assert key in get_cfg_defaults().COMPAT
+
+
+def test_the_lists_of_tests_name_what_is_there() -> None:
+    fast = (ROOT / "tests/fast.txt").read_text().splitlines()
+    assert set(FAST.values()) <= set(fast)
+    for words in (fast, FAST, MODULES, *MODULES.values()):
+        for file, _, test in (word.partition("::") for word in words if word.endswith(".py") or "::" in word):
+            assert (ROOT / file).is_file(), file
+            assert not test or f"def {test}(" in text_of(ROOT / file), test
