@@ -31,7 +31,6 @@ if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported i
     leave_on_signals()
 
 from lib.core.build import load_model
-from lib.data_utils.preprocess import positive_integer
 from lib.models.body import OPEN_DATA, load_body
 from lib.models.landmark_body import LandmarkBody
 from lib.models.predict import predict_sequence
@@ -42,6 +41,7 @@ from lib.utils import metrics
 from lib.utils.errors import run_command
 from lib.utils.files import atomic_write
 from lib.utils.geometry import rot6d_to_rotmat, rotmat_to_rot6d
+from lib.utils.options import positive_integer
 from lib.utils.pose_features import pose_features
 from lib.utils.smoothing import one_euro, slerp_filter
 

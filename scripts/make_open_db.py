@@ -26,7 +26,6 @@ if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported i
 
     leave_on_signals()
 
-from lib.data_utils.preprocess import positive_integer
 from lib.landmarks.features import landmark_vector
 from lib.landmarks.flips import undo_flips
 from lib.models.body import OPEN_DATA, load_body
@@ -42,6 +41,7 @@ from lib.utils.crops import crop_to_image
 from lib.utils.errors import UserError, run_command
 from lib.utils.files import dump_joblib
 from lib.utils.geometry import rotmat_to_axis_angle
+from lib.utils.options import positive_integer
 from lib.utils.pose_features import POSE_FINGERPRINT
 
 TRAIN_LENGTH, CLIPS_PER_ROUND, TEST_LENGTH = 96, 16, 160

@@ -30,12 +30,10 @@ if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported i
 
     leave_on_signals()
 
-from lib.data_utils.preprocess import positive_integer
 from lib.demo.tracking import Track, track_people
 from lib.landmarks.blazepose import LandmarkNetwork, PersonDetector
 from lib.landmarks.features import LIMB_JOINTS, LIMB_LANDMARKS
 from lib.models.extractors import Extractor, LandmarkExtractor, load_landmark_net
-from lib.open_data.assets import asset_path
 from lib.open_data.multiview import (
     Camera,
     associate,
@@ -47,8 +45,10 @@ from lib.open_data.multiview import (
 )
 from lib.utils.errors import UserError, run_command
 from lib.utils.files import dump_joblib
+from lib.utils.options import positive_integer
+from lib.utils.pinned import asset_path
 from lib.utils.smoothing import gaussian
-from lib.video.video import VideoFile
+from lib.video.video_file import VideoFile
 
 log = logging.getLogger(__name__)
 

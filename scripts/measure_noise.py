@@ -32,21 +32,21 @@ if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported i
 
     leave_on_signals()
 
-from lib.core.benchmark import JUMP, heading
-from lib.data_utils.preprocess import positive_integer
+from lib.core.benchmark.measures import JUMP, heading
 from lib.landmarks.features import LIMB_LANDMARKS
 from lib.landmarks.flips import find_flips
 from lib.models.body import OPEN_DATA, load_body
 from lib.models.predict import window_step
 from lib.open_data import landmark_errors
-from lib.open_data.assets import asset_path
 from lib.open_data.landmark_errors import Clip, error_statistics, errors_of
 from lib.open_data.motions import Motion, MotionSampler, open_motions
 from lib.open_data.multiview import project, to_camera
 from lib.open_data.simulate import NOISES, NoiseModel, Simulator
 from lib.utils.errors import run_command
 from lib.utils.files import atomic_write
-from lib.video.video import VideoFile
+from lib.utils.options import positive_integer
+from lib.utils.pinned import asset_path
+from lib.video.video_file import VideoFile
 from scripts.make_pose2sim_db import find_people, long_runs, owner_of
 
 FPS = 30.0

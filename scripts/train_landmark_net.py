@@ -29,7 +29,6 @@ if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported i
     leave_on_signals()
 
 from lib.core.config import choose_device
-from lib.data_utils.preprocess import positive_integer, positive_number
 from lib.models.body import OPEN_DATA, BodyData, load_body
 from lib.models.landmark_body import LandmarkBody
 from lib.models.landmark_net import LandmarkNet
@@ -40,6 +39,7 @@ from lib.open_data.simulated import Clips, SimulatedClips
 from lib.utils.errors import UserError, run_command
 from lib.utils.files import load_checkpoint, save_checkpoint
 from lib.utils.geometry import project, rot6d_to_rotmat, rotmat_to_rot6d
+from lib.utils.options import positive_integer, positive_number
 
 log = logging.getLogger(__name__)
 

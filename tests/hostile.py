@@ -35,7 +35,7 @@ import scipy.sparse
 import torch
 
 from lib.core.config import from_dict, load_config
-from lib.data_utils.raw import read_image, read_json, read_mat
+from lib.data_utils.raw import read_json, read_mat
 from lib.data_utils.tfrecord import Example, _masked_crc32c, list_records
 from lib.dataset import info
 from lib.dataset.database import open_database
@@ -43,6 +43,7 @@ from lib.demo.pose_files import read_poses
 from lib.open_data.motion_files import read_motion
 from lib.utils.errors import UserError
 from lib.utils.files import load_arrays, load_checkpoint, load_joblib, load_pickle, load_smpl_pickle
+from lib.utils.images import read_image
 
 CPU_SECONDS, GROWTH = 10, 1 << 30  # that a batch of files may take
 _BATCH = 40

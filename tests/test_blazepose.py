@@ -21,9 +21,9 @@ from lib.landmarks.blazepose import (
     weighted_nms,
 )
 from lib.landmarks.features import LANDMARK_FLIP
-from lib.open_data.assets import asset_path
 from lib.utils.errors import UserError
-from lib.video.video import VideoFile
+from lib.utils.pinned import asset_path
+from lib.video.video_file import VideoFile
 
 BODY = np.arange(11, 29)
 NOSE, ANKLES = 0, [27, 28]
@@ -238,7 +238,7 @@ def test_intersection_over_union() -> None:
 
 
 def test_bad_files(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="open_assets"):
+    with pytest.raises(UserError, match=r"lib\.open_data\.assets"):
         LandmarkNetwork(tmp_path / "absent.tflite")
     broken = tmp_path / "broken.tflite"
     broken.write_bytes(b"no network" * 100)

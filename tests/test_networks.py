@@ -36,7 +36,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("auto", 2, True, "heavy", "2 CPU threads"),
         ("torchvision", 8, True, "heavy", "8 CPU threads"),
         ("auto", 1, True, "full", "heavy needs 2 CPU threads"),
-        ("auto", 8, False, "full", "open_assets` fetches it"),
+        ("auto", 8, False, "full", "python -m lib.open_data.assets` fetches it"),
         ("full", 8, True, "full", "--detector full"),
         ("heavy", 1, True, "heavy", "--detector heavy"),
     ],
@@ -57,9 +57,9 @@ def test_choice_of_the_landmark_network(
 def test_missing_networks_name_the_cure(files) -> None:
     for file in (files / "downloads").iterdir():
         file.unlink()
-    with pytest.raises(UserError, match=r"pose_landmark_heavy.*open_assets --heavy`"):
+    with pytest.raises(UserError, match=r"pose_landmark_heavy.*lib\.open_data\.assets --heavy`"):
         landmark_network("heavy", files)
-    with pytest.raises(UserError, match=r"pose_detection.*open_assets`"):
+    with pytest.raises(UserError, match=r"pose_detection.*lib\.open_data\.assets`"):
         person_detector("auto", files, torch.device("cpu"))
 
 
@@ -67,7 +67,7 @@ def test_advice_works_from_any_folder(files, tmp_path, monkeypatch) -> None:
     (files / "downloads" / "pose_detection.tflite").unlink()
     monkeypatch.chdir(tmp_path)
     root = Path(__file__).resolve().parents[1]
-    with pytest.raises(UserError, match=rf"`cd '{root}' && python -m lib\.data_utils\.open_assets`"):
+    with pytest.raises(UserError, match=rf"`cd '{root}' && python -m lib\.open_data\.assets`"):
         person_detector("auto", files, torch.device("cpu"))
 
 

@@ -19,9 +19,11 @@ from typing import ClassVar
 import pytest
 
 from lib.open_data import assets as open_assets
-from lib.open_data.assets import Asset, File, Package, asset_path, check_pinned, fetch, use_local
+from lib.open_data.assets import fetch, use_local
+from lib.utils import pinned
 from lib.utils.errors import UserError
 from lib.utils.files import only_process
+from lib.utils.pinned import Asset, File, Package, asset_path, check_pinned
 
 CONTENT = {"pkg/a.bin": b"alpha" * 1000, "pkg/b.bin": b"beta" * 1000, "pkg/other.bin": b"never taken"}
 WHEEL = Package("pip", "fake", "1.2", "MIT", 1)
@@ -75,7 +77,8 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
         "b": Asset(TARBALL, "b.bin", (File("pkg/b.bin", "b.bin", sha(CONTENT["pkg/b.bin"])),), "--heavy"),
     }
     monkeypatch.setattr(open_assets, "HEAVY", "b")
-    monkeypatch.setattr(open_assets, "ASSETS", assets)
+    for module in (open_assets, pinned):
+        monkeypatch.setattr(module, "ASSETS", assets)
     monkeypatch.setattr(open_assets, "_download", registry.download)
     return registry
 
@@ -176,9 +179,9 @@ def test_an_interruption_leaves_no_part(
 
 
 def test_missing_asset_names_the_command(registry: Registry, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"a\.bin.*`python -m lib\.data_utils\.open_assets`"):
+    with pytest.raises(UserError, match=r"a\.bin.*`python -m lib\.open_data\.assets`"):
         asset_path("a", tmp_path)
-    with pytest.raises(UserError, match=r"open_assets --heavy`"):
+    with pytest.raises(UserError, match=r"assets --heavy`"):
         asset_path("b", tmp_path)
     with pytest.raises(KeyError):
         asset_path("c", tmp_path)
@@ -426,6 +429,8 @@ def test_two_runs_do_not_fetch_to_one_folder(registry: Registry, tmp_path: Path)
 def test_networks_are_those_that_were_pinned(tmp_path: Path) -> None:
     (tmp_path / "pose_detection.tflite").write_bytes(b"\x1c\0\0\0TFL3 of another kind")
     (tmp_path / "my.tflite").touch()
-    with pytest.raises(UserError, match=r"pose_detection\.tflite is damaged .*open_assets` fetches it"):
+    with pytest.raises(
+        UserError, match=r"pose_detection\.tflite is damaged .*lib\.open_data\.assets` fetches it"
+    ):
         check_pinned(tmp_path / "pose_detection.tflite")
     check_pinned(tmp_path / "my.tflite")

@@ -15,9 +15,10 @@ import av
 import pytest
 
 from lib.commands.info import collect, describe, find_assets
-from lib.open_data.assets import DOWNLOADS, asset_path
 from lib.utils import paths
 from lib.utils.errors import UserError
+from lib.utils.paths import DOWNLOADS
+from lib.utils.pinned import asset_path
 
 ROOT = Path(__file__).resolve().parents[1]
 OPEN_FILES = [path for path in (ROOT / "data" / "open").iterdir() if path.is_file()]

@@ -13,14 +13,18 @@ import numpy as np
 import pytest
 import torch
 
-from lib.data_utils import penn_action, raw
-from lib.data_utils.preprocess import Clip, FeatureStep, Job, Video, build_database, image_clip, make_parser
+from lib.data_utils import penn_action
+from lib.data_utils.clips import Clip, Video, image_clip
+from lib.data_utils.command import Job, make_parser
+from lib.data_utils.features import FeatureStep
+from lib.data_utils.preprocess import build_database
 from lib.dataset.database import open_database
 from lib.models.body import load_body
 from lib.models.hmr import HMR
 from lib.utils.crops import crop_image, normalise_crop
 from lib.utils.errors import UserError
 from lib.utils.files import load_joblib, save_checkpoint
+from lib.utils.images import read_image
 from tests.golden_tools import fill_by_recipe
 from tests.raw_tools import (
     FakeExtractor,
@@ -272,12 +276,12 @@ def test_damaged_images(tmp_path, content):
     path = tmp_path / "i.jpg"
     write_images([path], size=(640, 480))
     whole = path.read_bytes()
-    raw.read_image(path)
+    read_image(path)
     path.write_bytes(whole[: len(whole) // 2] if content is None else content)
     with pytest.raises(UserError, match=r"i\.jpg is damaged"):
-        raw.read_image(path)
+        read_image(path)
     with pytest.raises(UserError, match=r"j\.jpg does not exist"):
-        raw.read_image(tmp_path / "j.jpg")
+        read_image(tmp_path / "j.jpg")
 
 
 def test_a_missing_image_is_named_and_the_rest_is_kept(tmp_path):
@@ -335,7 +339,7 @@ def test_features_of_spin(tmp_path, base_data):
     database = read(tmp_path / "pennaction_train_scale13_db.pt")
     assert (database["crop_scale"], database["extractor"], database["box_factor"]) == (1.3, "spin", 1.0)
     crops = [
-        crop_image(raw.read_image(Path(name)), box, 1.3)
+        crop_image(read_image(Path(name)), box, 1.3)
         for name, box in zip(database["img_name"], database["bbox"])
     ]
     with torch.inference_mode():

@@ -23,10 +23,10 @@ from ..models.body import find_smpl
 from ..models.extractors import LANDMARK_CHECKPOINT, SPIN_CHECKPOINT
 from ..models.precision import cpu_has_bf16
 from ..models.shipped import SHIPPED
-from ..open_data.assets import ASSETS, HEAVY, MODULE
 from ..utils import paths
 from ..utils.errors import UserError
 from ..utils.paths import module_command
+from ..utils.pinned import ASSETS, HEAVY, fetch_command
 
 PACKAGES = ("torch", "numpy", "scipy", "opencv-python-headless", "av", "ai-edge-litert", "smplx")
 EXTRAS = {"torchvision": "detectors", "python-osc": "live", "ray": "batch", "bvhio": "bvh"}
@@ -79,10 +79,9 @@ def collect() -> dict[str, Any]:
 
 def find_assets() -> dict[str, dict[str, Any]]:
     """What commands need beside the package, by name: path, whether it is there, how to get it."""
-    fetch = module_command(MODULE)
     form = f"accept its licence at {{}} and put it into {paths.BASE_DATA}".format
     spin, tcmr = form("github.com/nkolot/SPIN"), form("github.com/hongsukchoi/TCMR_RELEASE")
-    threedpw = module_command(f"{MODULE.rpartition('.')[0]}.threedpw") + " --set test"
+    threedpw = module_command(f"{__name__.partition('.')[0]}.data_utils.threedpw") + " --set test"
     smpl = find_smpl(paths.BASE_DATA) or paths.BASE_DATA / "SMPL_NEUTRAL.pkl"
     found: dict[str, tuple[Path, str]] = {
         entry.file: (paths.OPEN_DATA / entry.file, "restore it from the repository or install tcmr again")
@@ -93,7 +92,7 @@ def find_assets() -> dict[str, dict[str, Any]]:
             place = find_asset(name, paths.OPEN_DATA)
         except UserError:
             place = paths.DOWNLOADS / asset.path
-        found[name] = place, f"{fetch} {asset.option}".rstrip()
+        found[name] = place, fetch_command(asset.option)
     found["SMPL"] = smpl, form("smplify.is.tue.mpg.de")
     for file in (*_SPIN_FILES, SPIN_CHECKPOINT):
         found[file] = paths.BASE_DATA / file, spin

@@ -23,7 +23,8 @@ import numpy as np
 from ..open_data.motion_files import NOT_MOTIONS, RATES, SMPL_JOINTS
 from ..utils.errors import UserError, run_command
 from ..utils.files import load_arrays
-from .preprocess import Clip, Job, Video, make_parser
+from .clips import Clip, Video
+from .command import Job, make_parser
 from .raw import warn_missing
 
 DATASETS = {  # names of the folders in releases since 2020: those of 2019, and of the original's list

@@ -32,7 +32,9 @@ from ..utils.errors import UserError, fault, run_command
 from ..utils.geometry import axis_angle_to_rotmat, rotmat_to_axis_angle
 from ..utils.keypoints import JOINT_NAMES, convert_kps
 from .boxes import get_smooth_bbox_params, params_to_bboxes
-from .preprocess import Clip, CropExtractor, Job, Video, image_clip, make_parser
+from .clips import Clip, Video, image_clip
+from .command import Job, make_parser
+from .features import CropExtractor
 from .raw import common_length, find, list_images, read_json, warn_missing
 
 SUBJECTS = {"train": (1, 5, 6, 7, 8), "val": (9, 11), "test": (9, 11)}

@@ -19,10 +19,13 @@ from functools import partial
 
 import numpy as np
 
-from ..utils.crops import CROP_SIZE
 from ..utils.errors import UserError, run_command
-from .preprocess import Clip, CropExtractor, Job, Video, make_parser
-from .raw import decode_image, find
+from ..utils.geometry import CROP_SIZE
+from ..utils.images import decode_image
+from .clips import Clip, Video
+from .command import Job, make_parser
+from .features import CropExtractor
+from .raw import find
 from .tfrecord import Record, list_records
 
 _FACE_POINTS, _TOE_POINTS = 5, 6

@@ -30,25 +30,17 @@ import numpy as np
 
 from ..utils.errors import UserError, run_command
 from ..utils.hdf5 import check_data_set, h5_errors
+from ..utils.images import read_image
 from ..utils.keypoints import JOINT_NAMES, convert_kps
+from ..utils.reading import need_file, need_folder
 from .boxes import get_bbox_from_kp2d
-from .preprocess import (
-    Clip,
-    CropExtractor,
-    Job,
-    Rows,
-    Video,
-    image_clip,
-    make_parser,
-    number_label,
-)
+from .clips import Clip, Rows, Video, image_clip
+from .command import Job, make_parser, number_label
+from .features import CropExtractor
 from .raw import (
     common_length,
     find,
     list_images,
-    need_file,
-    need_folder,
-    read_image,
     read_mat,
     warn_missing,
 )

@@ -16,7 +16,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..utils.errors import UserError
-from .raw import check_image_size, find, interpreting, need_file, read_image
+from ..utils.images import check_image_size, read_image
+from ..utils.reading import need_file
+from .raw import find, interpreting
 
 MIN_PIXELS = 500
 EDGE_ALPHA = 192

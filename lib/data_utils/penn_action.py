@@ -23,15 +23,9 @@ import numpy as np
 from ..utils.errors import UserError, run_command
 from ..utils.keypoints import JOINT_NAMES, convert_kps
 from .boxes import get_bbox_from_kp2d
-from .preprocess import (
-    Clip,
-    CropExtractor,
-    Job,
-    Video,
-    image_clip,
-    make_parser,
-    number_label,
-)
+from .clips import Clip, Video, image_clip
+from .command import Job, make_parser, number_label
+from .features import CropExtractor
 from .raw import common_length, find, list_images, read_mat
 
 

@@ -25,7 +25,9 @@ import numpy as np
 
 from ..utils.errors import UserError, run_command
 from ..utils.keypoints import JOINT_NAMES, convert_kps
-from .preprocess import Clip, CropExtractor, Job, Rows, Video, image_clip, make_parser
+from .clips import Clip, Rows, Video, image_clip
+from .command import Job, make_parser
+from .features import CropExtractor
 from .raw import find, read_json
 
 EXCLUDED = ("021133_mpii_train.json",)

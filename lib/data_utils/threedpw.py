@@ -35,7 +35,9 @@ from ..utils.files import load_pickle
 from ..utils.geometry import axis_angle_to_rotmat, rotmat_to_axis_angle
 from ..utils.keypoints import JOINT_NAMES
 from .boxes import get_smooth_bbox_params, params_to_bboxes
-from .preprocess import Clip, CropExtractor, Job, Rows, Video, image_clip, make_parser
+from .clips import Clip, Rows, Video, image_clip
+from .command import Job, make_parser
+from .features import CropExtractor
 from .raw import find
 
 SETS = {"train": "train", "val": "validation", "test": "test"}

@@ -12,9 +12,8 @@ import torch
 
 from ..landmarks.blazepose import LandmarkNetwork, PersonDetector
 from ..landmarks.keypoint_rcnn import KeypointRCNN
-from ..open_data.assets import HEAVY, MODULE, asset_path
 from ..utils.errors import UserError
-from ..utils.paths import module_command
+from ..utils.pinned import HEAVY, asset_path, fetch_command
 from ..utils.registry import Registry
 from .tracking import Detector
 
@@ -45,7 +44,7 @@ def choose_network(detector: str, open_dir: str | Path) -> str:
             find_asset(HEAVY, open_dir)
             chosen, reason = "heavy", f"it is there, and {threads} CPU threads"
         except UserError:
-            chosen, reason = "full", f"heavy is not there: `{module_command(MODULE)}` fetches it"
+            chosen, reason = "full", f"heavy is not there: `{fetch_command()}` fetches it"
     log.info("landmarks: the %s network (%s)", chosen, reason)
     return chosen
 

@@ -12,16 +12,16 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from ..core.evaluator import Bodies, SequenceErrors
+from ..core.evaluation import Bodies, SequenceErrors
 from ..data_utils.boxes import scale_bboxes
-from ..data_utils.raw import read_image
 from ..models.smpl import SMPL
 from ..motion.meshes import Meshes
 from ..motion.motion import Placed
 from ..utils.crops import CROP_SCALE
 from ..utils.errors import UserError
 from ..utils.geometry import crop_cam_to_image_cam
-from ..video.video import VideoWriter
+from ..utils.images import read_image
+from ..video.writer import VideoWriter
 from .render import Renderer
 
 logger = logging.getLogger(__name__)

@@ -18,10 +18,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ..open_data.assets import MODULE, check_pinned
 from ..utils.errors import UserError, shown
 from ..utils.geometry import default_focal, turn_to_ray
-from ..utils.paths import module_command
+from ..utils.pinned import check_pinned, fetch_command
 
 N_POINTS = 39  # that the network gives: the 33 landmarks, centre and rim of the body's circle, 4 of no use
 N_LANDMARKS = 33
@@ -258,7 +257,7 @@ class _Network:
                 "run `pip install -r requirements.txt`"
             ) from error
         if not Path(path).is_file():
-            raise UserError(f"{path}: no such network; `{module_command(MODULE)}` fetches it")
+            raise UserError(f"{path}: no such network; `{fetch_command()}` fetches it")
         check_pinned(path)
         try:
             with _silent_stderr():

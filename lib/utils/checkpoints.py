@@ -21,7 +21,8 @@ from torch import Tensor
 from .atomic import atomic_write
 from .errors import UserError, shown
 from .reading import existing, readable
-from .unpickle import GLOBALS, Global, Refused, Resolver, Source, StandIn, Unpickler, shape_of
+from .stand_ins import Global, Refused, Resolver, StandIn, shape_of
+from .unpickle import GLOBALS, Source, Unpickler
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of files before PyTorch 1.6
 _EXPANDED = 1 << 20  # numbers that a tensor may have beyond those that are stored

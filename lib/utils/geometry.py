@@ -144,22 +144,6 @@ def quat_multiply(left: Tensor, right: Tensor) -> Tensor:
     return torch.stack(rows, dim=-1)
 
 
-def perspective_projection(
-    points: Tensor, rotation: Tensor, translation: Tensor, focal_length: float, center: Tensor
-) -> Tensor:
-    """Project points (n, K, 3) to pixels (n, K, 2).
-
-    Args:
-        points: metres.
-        rotation: (n, 3, 3), applied before the translation.
-        translation: (n, 3), metres; z points away from the camera.
-        focal_length: pixels.
-        center: principal point (n, 2), pixels.
-    """
-    moved = points @ rotation.transpose(-1, -2) + translation[:, None]
-    return focal_length * moved[..., :2] / moved[..., 2:] + center[:, None]
-
-
 def project(joints: Tensor, cam: Tensor) -> Tensor:
     """Project joints (n, J, 3) in metres by a weak-perspective crop camera (n, 3) = (s, tx, ty).
 

@@ -16,7 +16,8 @@ import numpy as np
 
 from .atomic import atomic_write
 from .reading import existing, readable, unpacked_limit
-from .unpickle import GLOBALS, Global, Refused, Source, StandIn, Unpickler, dtype_of, shape_of
+from .stand_ins import Global, Refused, StandIn, dtype_of, shape_of
+from .unpickle import GLOBALS, Source, Unpickler
 
 _SMALL = 1 << 16  # bytes of an array that is always read
 _LZMA_MEMORY = 256 << 20

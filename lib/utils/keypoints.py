@@ -123,309 +123,35 @@ JOINT_NAMES: dict[str, list[str]] = {
 }
 """Ordered joint names of each convention. ``posetrack_original`` are the raw names in ``posetrack`` order."""
 
-SKELETONS: dict[str, list[tuple[int, int]]] = {
-    "insta": [
-        (0, 1),
-        (1, 2),
-        (2, 3),
-        (3, 4),
-        (4, 5),
-        (6, 7),
-        (7, 8),
-        (8, 9),
-        (9, 10),
-        (2, 8),
-        (3, 9),
-        (10, 11),
-        (8, 12),
-        (9, 12),
-        (12, 13),
-        (12, 14),
-        (14, 15),
-        (14, 16),
-        (15, 17),
-        (16, 18),
-        (0, 20),
-        (20, 22),
-        (5, 19),
-        (19, 21),
-        (5, 23),
-        (0, 24),
-    ],
-    "staf": [
-        (0, 1),
-        (1, 2),
-        (2, 3),
-        (3, 4),
-        (1, 5),
-        (5, 6),
-        (6, 7),
-        (1, 8),
-        (8, 9),
-        (9, 10),
-        (10, 11),
-        (8, 12),
-        (12, 13),
-        (13, 14),
-        (0, 15),
-        (0, 16),
-        (15, 17),
-        (16, 18),
-        (2, 9),
-        (5, 12),
-        (1, 19),
-        (20, 19),
-    ],
-    "spin": [
-        (0, 1),
-        (1, 2),
-        (2, 3),
-        (3, 4),
-        (1, 5),
-        (5, 6),
-        (6, 7),
-        (1, 8),
-        (8, 9),
-        (9, 10),
-        (10, 11),
-        (8, 12),
-        (12, 13),
-        (13, 14),
-        (0, 15),
-        (0, 16),
-        (15, 17),
-        (16, 18),
-        (21, 19),
-        (19, 20),
-        (14, 21),
-        (11, 24),
-        (24, 22),
-        (22, 23),
-        (0, 38),
-    ],
-    "common": [
-        (0, 1),
-        (1, 2),
-        (3, 4),
-        (4, 5),
-        (6, 7),
-        (7, 8),
-        (8, 2),
-        (8, 9),
-        (9, 3),
-        (2, 3),
-        (8, 12),
-        (9, 10),
-        (12, 9),
-        (10, 11),
-        (12, 13),
-    ],
-    "coco": [
-        (15, 13),
-        (13, 11),
-        (16, 14),
-        (14, 12),
-        (11, 12),
-        (5, 11),
-        (6, 12),
-        (5, 6),
-        (5, 7),
-        (6, 8),
-        (7, 9),
-        (8, 10),
-        (1, 2),
-        (0, 1),
-        (0, 2),
-        (1, 3),
-        (2, 4),
-        (3, 5),
-        (4, 6),
-    ],
-    "mpii": [
-        (0, 1),
-        (1, 2),
-        (2, 6),
-        (6, 3),
-        (3, 4),
-        (4, 5),
-        (6, 7),
-        (7, 8),
-        (8, 9),
-        (7, 12),
-        (12, 11),
-        (11, 10),
-        (7, 13),
-        (13, 14),
-        (14, 15),
-    ],
-    "aich": [
-        (0, 1),
-        (1, 2),
-        (3, 4),
-        (4, 5),
-        (6, 7),
-        (7, 8),
-        (9, 10),
-        (10, 11),
-        (12, 13),
-        (13, 0),
-        (13, 3),
-        (0, 6),
-        (3, 9),
-    ],
-    "3dpw": [
-        (0, 1),
-        (1, 2),
-        (2, 3),
-        (3, 4),
-        (1, 5),
-        (5, 6),
-        (6, 7),
-        (2, 8),
-        (5, 11),
-        (8, 11),
-        (8, 9),
-        (9, 10),
-        (11, 12),
-        (12, 13),
-    ],
-    "smplcoco": [
-        (0, 1),
-        (1, 2),
-        (3, 4),
-        (4, 5),
-        (6, 7),
-        (7, 8),
-        (8, 12),
-        (12, 9),
-        (9, 10),
-        (10, 11),
-        (12, 13),
-        (14, 15),
-        (15, 17),
-        (16, 18),
-        (14, 16),
-        (8, 2),
-        (9, 3),
-        (2, 3),
-    ],
-    "smpl": [
-        (0, 1),
-        (0, 2),
-        (0, 3),
-        (1, 4),
-        (2, 5),
-        (3, 6),
-        (4, 7),
-        (5, 8),
-        (6, 9),
-        (7, 10),
-        (8, 11),
-        (9, 12),
-        (9, 13),
-        (9, 14),
-        (12, 15),
-        (13, 16),
-        (14, 17),
-        (16, 18),
-        (17, 19),
-        (18, 20),
-        (19, 21),
-        (20, 22),
-        (21, 23),
-    ],
-}
-"""Edges of each convention that has a skeleton, as indices into its joint list."""
+COCO_SKELETON = [
+    (15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8),
+    (7, 9), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6),
+]  # fmt: skip
+"""Edges of ``coco``, as indices into its joint list."""
 
-H36M_TO_J17 = [6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10, 0, 7, 9]
-"""Order in which the 17 joints of the H36M regressor are evaluated (LSP style)."""
-
-H36M_TO_J14 = H36M_TO_J17[:14]
-"""The first 14 of :data:`H36M_TO_J17`: the ``common`` list."""
-
-SMPL49_NAMES = _names(
-    """
-    OP Nose, OP Neck, OP RShoulder, OP RElbow, OP RWrist, OP LShoulder, OP LElbow, OP LWrist, OP MidHip,
-    OP RHip, OP RKnee, OP RAnkle, OP LHip, OP LKnee, OP LAnkle, OP REye, OP LEye, OP REar, OP LEar,
-    OP LBigToe, OP LSmallToe, OP LHeel, OP RBigToe, OP RSmallToe, OP RHeel, Right Ankle, Right Knee,
-    Right Hip, Left Hip, Left Knee, Left Ankle, Right Wrist, Right Elbow, Right Shoulder, Left Shoulder,
-    Left Elbow, Left Wrist, Neck (LSP), Top of Head (LSP), Pelvis (MPII), Thorax (MPII), Spine (H36M),
-    Jaw (H36M), Head (H36M), Nose, Left Eye, Right Eye, Left Ear, Right Ear
-    """
-)
-"""Names of the 49 joints that the SMPL wrapper returns (same order as ``spin``)."""
+H36M_TO_J14 = [6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10]
+"""The 14 rows of the H36M regressor that evaluation looks at, in the order of ``common``."""
 
 SMPL49_MAP = [
-    24,
-    12,
-    17,
-    19,
-    21,
-    16,
-    18,
-    20,
-    0,
-    2,
-    5,
-    8,
-    1,
-    4,
-    7,
-    25,
-    26,
-    27,
-    28,
-    29,
-    30,
-    31,
-    32,
-    33,
-    34,
-    8,
-    5,
-    45,
-    46,
-    4,
-    7,
-    21,
-    19,
-    17,
-    16,
-    18,
-    20,
-    47,
-    48,
-    49,
-    50,
-    51,
-    52,
-    53,
-    24,
-    26,
-    25,
-    28,
-    27,
-]
-"""Where the 49 joints lie in the pool of 24 SMPL joints, 21 picked vertices and 9 regressed joints."""
+    24, 12, 17, 19, 21, 16, 18, 20, 0, 2, 5, 8, 1, 4, 7, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34,
+    8, 5, 45, 46, 4, 7, 21, 19, 17, 16, 18, 20, 47, 48,
+    49, 50, 51, 52, 53, 24, 26, 25, 28, 27,
+]  # fmt: skip
+"""Where ``spin``'s joints lie in the pool of 24 SMPL joints, 21 picked vertices and 9 regressed joints."""
 
 
 def _flip_permutation(names: Sequence[str]) -> list[int]:
     """For each joint the index of its mirror image; a joint without left and right is its own."""
     mirrored = {}
     for name in names:
-        for left, right in (("OP L", "OP R"), ("left", "right"), ("l", "r")):
-            if name.startswith(left) and name.replace(left, right, 1) in names:
-                twin = name.replace(left, right, 1)
-                mirrored[name], mirrored[twin] = twin, name
-                break
+        twin = name.replace("left", "right", 1)
+        if twin != name and twin in names:
+            mirrored[name], mirrored[twin] = twin, name
     return [names.index(mirrored.get(name, name)) for name in names]
 
 
-SPIN_FLIP = _flip_permutation(JOINT_NAMES["spin"])
-"""``joints[..., SPIN_FLIP, :]`` swaps left and right of the 49 ``spin`` joints."""
-
 SMPL_FLIP = _flip_permutation(JOINT_NAMES["smpl"])
-"""The same for the 24 SMPL joints."""
+"""``joints[..., SMPL_FLIP, :]`` swaps left and right of the 24 SMPL joints."""
 
 
 def convert_kps(joints: np.ndarray, src: str, dst: str) -> np.ndarray:

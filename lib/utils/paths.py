@@ -62,7 +62,5 @@ def located(path: str) -> str:
 
 def module_command(module: str) -> str:
     """The command line that runs a module of the project from the current folder."""
-    if CHECKOUT is None and module.endswith(".open_assets"):
-        return "tcmr assets"
     command = f"python -m {module}"
     return command if CHECKOUT in (None, Path.cwd()) else f"cd '{CHECKOUT}' && {command}"

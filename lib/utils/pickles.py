@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from .reading import existing, readable
-from .unpickle import GLOBALS, Global, Refused, Resolver, Source, StandIn, Unpickler, shape_of
+from .stand_ins import Global, Refused, Resolver, StandIn, shape_of
+from .unpickle import GLOBALS, Source, Unpickler
 
 _ROOM = 64 << 20  # bytes that stand-ins of SMPL's fields may take beyond the file's size
 

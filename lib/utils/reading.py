@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import UserError, shown
+from .errors import UserError, fault, shown
 
 _RATIO, _FLOOR = 100, 64 << 20
 _STARTS = (
@@ -55,6 +55,20 @@ def existing(path: str | Path, what: str) -> Path:
             f"{what} {path} does not exist; give an existing file; data/README.md says where those of the "
             "project come from"
         )
+    return path
+
+
+def need_folder(path: Path, what: str) -> Path:
+    """``path`` if it is a folder, else a UserError that says what was expected there."""
+    if not path.is_dir():
+        raise UserError(f"folder {path} {fault(path)}: expected {what} there (docs/data.md shows the layout)")
+    return path
+
+
+def need_file(path: Path, what: str) -> Path:
+    """``path`` if it is a file, else a UserError that says what was expected there."""
+    if not path.is_file():
+        raise UserError(f"file {path} {fault(path)}: expected {what} there (docs/data.md shows the layout)")
     return path
 
 

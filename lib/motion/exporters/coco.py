@@ -11,7 +11,7 @@ import numpy as np
 from ...models.body import BodyData
 from ...models.smpl import SMPL
 from ...utils.files import atomic_write
-from ...utils.keypoints import JOINT_NAMES, SKELETONS, get_perm_idxs
+from ...utils.keypoints import COCO_SKELETON, JOINT_NAMES, get_perm_idxs
 from ..camera import Camera
 from ..meshes import Meshes
 from ..motion import Motion, Scene
@@ -42,7 +42,7 @@ def export(scene: Scene, body: BodyData, folder: Path) -> list[Path]:
                 "name": "person",
                 "supercategory": "person",
                 "keypoints": KEYPOINTS,
-                "skeleton": [[a + 1, b + 1] for a, b in SKELETONS["coco"]],
+                "skeleton": [[a + 1, b + 1] for a, b in COCO_SKELETON],
             }
         ],
         "images": [
