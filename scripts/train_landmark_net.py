@@ -174,16 +174,17 @@ def train(args: argparse.Namespace) -> None:
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=args.lr)
     checkpoint = args.out / "checkpoint.pth.tar"
-    first = _resume(checkpoint, model, optimizer, args) if args.resume else 0
+    first, before = _resume(checkpoint, model, optimizer, args) if args.resume else (0, 0.0)
 
     def save(step: int) -> None:
         errors = {name: validate(model, clips) for name, clips in validation.items()}
         text = ", ".join(f"{name} {error:.1f}" for name, error in errors.items())
         tqdm.write(f"step {step}: validation MPJPE mm: {text}")
+        seconds = before + time.perf_counter() - started
         state = {"step": step, "network": model.learned(), "optimizer": optimizer.state_dict()}
-        save_checkpoint(state, checkpoint)
+        save_checkpoint({**state, "seconds": seconds}, checkpoint)
         weights = {"model": model.weights(), "body": body.kind, "performance": errors["v1"], "step": step}
-        weights["split"] = args.split
+        weights |= {"split": args.split, "seconds": seconds}
         save_checkpoint(weights, args.out / "landmark_net.pth.tar")
 
     smooth: dict[str, float] = {}
@@ -212,14 +213,14 @@ def train(args: argparse.Namespace) -> None:
 
 def _resume(
     path: Path, model: PerFrameModel, optimizer: torch.optim.Optimizer, args: argparse.Namespace
-) -> int:
-    """Restore network and optimiser; returns the number of steps done."""
+) -> tuple[int, float]:
+    """Restore network and optimiser; returns the number of steps done and the seconds they took."""
     state = load_checkpoint(path)
     try:
         learned = {key: state["network"][key] for key in model.learned()}
         model.load_state_dict(learned, strict=False)
         optimizer.load_state_dict(state["optimizer"])
-        step = int(state["step"])
+        step, seconds = int(state["step"]), float(state.get("seconds", 0.0))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
@@ -228,7 +229,7 @@ def _resume(
         ) from error
     if step >= args.steps:
         raise UserError(f"--resume: {path} has finished {step} steps; raise --steps, which is {args.steps}")
-    return step
+    return step, seconds
 
 
 if __name__ == "__main__":
