@@ -12,7 +12,7 @@ import random
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -153,7 +153,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def _load_archive(file: BinaryIO, size: int) -> Any:
+def _load_archive(file: IO[bytes], size: int) -> Any:
     with zipfile.ZipFile(file) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
         pickles = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
@@ -163,13 +163,13 @@ def _load_archive(file: BinaryIO, size: int) -> Any:
         if f"{folder}constants.pkl" in entries:
             raise Refused("it is a TorchScript program, expected a checkpoint")
 
-        def opened(name: str, expected: int | None = None) -> BinaryIO:
+        def opened(name: str, expected: int | None = None) -> IO[bytes]:
             entry = entries.get(folder + name)
             if entry is None or entry.compress_type != zipfile.ZIP_STORED or entry.file_size > size:
                 raise Refused(f"its entry {shown(name)} is missing or compressed")
             if expected not in (None, entry.file_size):
                 raise Refused(f"its entry {shown(name)} has another size than the tensor in it")
-            return archive.open(entry)  # type: ignore[return-value]
+            return archive.open(entry)
 
         if f"{folder}byteorder" in entries and opened("byteorder").read(8) != b"little":
             raise Refused("it was written on a machine with another byte order")
@@ -185,7 +185,7 @@ def _load_archive(file: BinaryIO, size: int) -> Any:
         return _TensorResolver(size, read)(stand_ins)
 
 
-def _load_old(file: BinaryIO, size: int) -> Any:
+def _load_old(file: IO[bytes], size: int) -> Any:
     source = Source(file, size)
     if Unpickler(source).load() != _MAGIC or Unpickler(source).load() != _PROTOCOL:
         raise Refused("it is no checkpoint of PyTorch")

@@ -10,7 +10,7 @@ import os
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO, ClassVar
+from typing import IO, Any, ClassVar
 
 from .errors import shown
 from .stand_ins import Array, Buffer, Dtype, Global, Refused, Resolver, Scalar, StandIn, name_of
@@ -22,7 +22,7 @@ _CONTAINER_STEPS = 16  # what an instruction that makes a container counts
 class Source:
     """A binary file that gives no more than ``limit`` bytes, however many are asked for."""
 
-    def __init__(self, file: BinaryIO, limit: int) -> None:
+    def __init__(self, file: IO[bytes], limit: int) -> None:
         self._file, self.limit, self.left = file, limit, limit
 
     def read(self, size: int) -> bytes:
