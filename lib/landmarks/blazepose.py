@@ -235,11 +235,13 @@ def intersection_over_union(
     low, high = np.maximum(box[0], boxes[:, 0]), np.minimum(box[1], boxes[:, 1])
     shared = np.prod(np.clip(high - low, 0, None), axis=-1)
     area, areas = np.prod(box[1] - box[0]), np.prod(boxes[:, 1] - boxes[:, 0], axis=-1)
-    return shared / np.maximum(area + areas - shared, 1e-12)
+    overlap: np.ndarray = shared / np.maximum(area + areas - shared, 1e-12)
+    return overlap
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-np.clip(x, -80, 80)))
+    value: np.ndarray = 1 / (1 + np.exp(-np.clip(x, -80, 80)))
+    return value
 
 
 @contextmanager

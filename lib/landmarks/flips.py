@@ -60,7 +60,8 @@ def _readings(world: Tensor) -> Tensor:
 
 def _steps(before: Tensor, after: Tensor) -> Tensor:
     """What limb landmarks (..., 12, 3) move on average, metres."""
-    return torch.linalg.vector_norm(before - after, dim=-1).clamp(max=FAR).mean(-1)
+    moved: Tensor = (before - after).norm(dim=-1)
+    return moved.clamp(max=FAR).mean(-1)
 
 
 class StreamingFlips:

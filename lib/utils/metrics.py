@@ -45,7 +45,8 @@ def similarity_align(
     rotation = (np.swapaxes(vt, 1, 2) * flip) @ np.swapaxes(u, 1, 2)
     size = np.maximum((x**2).sum(axis=(1, 2)), np.finfo(np.float64).tiny)
     scale = np.trace(rotation @ covariance, axis1=1, axis2=2) / size
-    return scale[:, None, None] * (whole @ np.swapaxes(rotation, 1, 2)) + target_mean
+    moved: np.ndarray = scale[:, None, None] * (whole @ np.swapaxes(rotation, 1, 2)) + target_mean
+    return moved
 
 
 def accel(joints: Float[np.ndarray, "n j 3"]) -> Float[np.ndarray, " inner"]:
@@ -72,16 +73,20 @@ def _mean_of_seen(values: np.ndarray) -> np.ndarray:
     """Means (n,) of values (n, J) that are not NaN."""
     seen = ~np.isnan(values)
     if seen.all():
-        return values.mean(axis=1)
-    count = seen.sum(axis=1)
-    return np.where(seen, values, 0).sum(axis=1) / np.where(count, count, np.nan)
+        means: np.ndarray = values.mean(axis=1)
+    else:
+        count = seen.sum(axis=1)
+        means = np.where(seen, values, 0).sum(axis=1) / np.where(count, count, np.nan)
+    return means
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     difference = np.subtract(a, b, dtype=np.float64)
-    return np.sqrt(np.einsum("...c,...c->...", difference, difference))
+    distance: np.ndarray = np.sqrt(np.einsum("...c,...c->...", difference, difference))
+    return distance
 
 
 def _second_difference(joints: np.ndarray) -> np.ndarray:
     joints = np.asarray(joints, np.float64)
-    return joints[:-2] - 2 * joints[1:-1] + joints[2:]
+    change: np.ndarray = joints[:-2] - 2 * joints[1:-1] + joints[2:]
+    return change

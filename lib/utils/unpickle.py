@@ -89,7 +89,7 @@ def _bytes(data: Any = b"", encoding: Any = "latin1") -> bytes:
     return data if type(data) is bytes else _encode(data, encoding)
 
 
-def _ordered(pairs: Any = ()) -> OrderedDict:
+def _ordered(pairs: Any = ()) -> OrderedDict[Any, Any]:
     if not isinstance(pairs, (list, tuple)):
         raise Refused("it makes a dict of something else than pairs")
     return OrderedDict((flat(key), value) for key, value in pairs)
@@ -165,7 +165,7 @@ _CONTAINERS = (
 _COST = {code[0]: _CONTAINER_STEPS for code in _CONTAINERS}
 
 
-class _Counted(dict):
+class _Counted(dict[int, Callable[[Any], None]]):
     """Instructions by code; counts how often one is looked up."""
 
     left = _STEPS
