@@ -6,7 +6,8 @@ VIDEO ?= data/open/downloads/demo.mp4
 
 EXPORTED := output/exported
 
-.PHONY: demo benchmark test test-viewer browser test-blender test-gltf lint fuzz soak mutants assets clean
+.PHONY: demo benchmark test fast shapes coverage test-viewer browser test-blender test-gltf lint fuzz soak mutants \
+        mutants-fast assets clean
 
 demo: $(VENV)/.installed assets
 	$(PY) demo.py --vid_file '$(subst ','\'',$(VIDEO))'
@@ -18,6 +19,18 @@ benchmark: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev assets
 	$(PY) -m pytest -n 2 --dist loadfile
+
+# a minute of tests: one file per line in tests/fast.txt
+fast: $(VENV)/.installed-dev
+	$(PY) -m pytest @tests/fast.txt
+
+# the same with the shapes in the signatures of lib checked at every call
+shapes: $(VENV)/.installed-dev
+	$(PY) -m pytest -p tests.shapes @tests/fast.txt
+
+# how much of the training and evaluation code the tests reach
+coverage: $(VENV)/.installed-dev assets
+	$(PY) -m pytest -n 2 --dist loadfile --cov=lib/core --cov-branch --cov-report=term-missing:skip-covered
 
 # The tests of viewer.html alone, after installing a headless Chromium where there is none; without one,
 # `make test` skips those that need it.
@@ -58,6 +71,10 @@ soak: $(VENV)/.installed-dev
 # small faults in the central modules: which does no test notice?
 mutants: $(VENV)/.installed-dev assets
 	$(PY) -m tests.mutants
+
+# and does `make fast` notice them in metrics, windows, losses, camera, exporters and checkpoints?
+mutants-fast: $(VENV)/.installed-dev assets
+	$(PY) -m tests.mutants --fast --count 10
 
 assets: $(VENV)/.installed
 	$(PY) -m lib.open_data.assets

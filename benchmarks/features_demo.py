@@ -18,9 +18,11 @@ from lib.data_utils.clips import image_clip
 from lib.data_utils.features import CropExtractor, FeatureStep
 from lib.demo.drawing import figures
 from lib.demo.models import Models, find_checkpoint, load_models
-from lib.demo.pipeline import DemoOptions, run_demo, write_videos
+from lib.demo.options import DemoOptions
+from lib.demo.pipeline import run_demo
 from lib.demo.reconstruct import reconstruct
 from lib.demo.render import Renderer
+from lib.demo.results import write_videos
 from lib.demo.tracking import Track, track_people
 from lib.landmarks.blazepose import LandmarkNetwork, PersonDetector
 from lib.models.body import load_body
@@ -35,7 +37,7 @@ from lib.utils.geometry import default_focal
 from lib.utils.images import read_image
 from lib.utils.pinned import asset_path
 from lib.utils.prefetch import prefetch
-from lib.video.video import VideoFile
+from lib.video.video_file import VideoFile
 
 BATCH = 64
 

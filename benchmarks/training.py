@@ -129,7 +129,7 @@ def naive_step(device: torch.device) -> Callable[[], float]:
 
 
 def fast_step(device: torch.device, precision: Precision) -> Callable[[], float]:
-    """What :meth:`lib.core.trainer.Trainer.train_step` does."""
+    """What :meth:`lib.core.learner.Learner.step` does."""
     model, loss, targets = (
         copy.deepcopy(network(device)).train(),
         TCMRLoss(300, 300, 60, 0.06),

@@ -18,20 +18,13 @@ from .core.build import body_of, model_from
 from .core.config import choose_device, get_cfg_defaults
 from .core.own_predictions import evaluate
 from .dataset.database import Database, open_database, read_fields
+from .demo.engine import Engine, load_engine
 from .demo.models import find_checkpoint, official_config
-from .demo.pipeline import (
-    FASTEST,
-    DemoOptions,
-    Engine,
-    check_options,
-    given_rate,
-    load_engine,
-    open_source,
-    reconstruct_people,
-)
-from .demo.pipeline import recover as recover_film
+from .demo.options import FASTEST, DemoOptions, check_options, given_rate, open_source
 from .demo.pose_files import read_poses
 from .demo.reconstruct import sequence_step
+from .demo.recover import reconstruct_people
+from .demo.recover import recover as recover_film
 from .demo.stages import Progress, Stages
 from .demo.track_files import read_boxes
 from .demo.tracking import MIN_SECONDS, Track
@@ -48,7 +41,7 @@ from .motion.world import Up
 from .utils.errors import UserError, shown
 from .utils.files import load_checkpoint
 from .utils.geometry import default_focal
-from .video.video import IMAGE_FPS, FrameList, FrameSource
+from .video.frames import IMAGE_FPS, FrameList, FrameSource
 
 __all__ = [
     "Motion", "Placed", "Predictor", "Scene", "Track", "UserError",

@@ -25,8 +25,10 @@ if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported i
 
     leave_on_signals()
 
-from lib.core.benchmark import TCMR, Methods, choose_widths, compare, markdown, summarise
-from lib.core.benchmark_plots import write_plots
+from lib.core.benchmark.comparison import choose_widths, compare
+from lib.core.benchmark.methods import TCMR, Methods
+from lib.core.benchmark.plots import write_plots
+from lib.core.benchmark.tables import markdown, summarise
 from lib.core.run_folder import find_checkpoint
 from lib.models.body import OPEN_DATA, load_body
 from lib.utils.errors import UserError, run_command

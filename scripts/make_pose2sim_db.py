@@ -48,7 +48,7 @@ from lib.utils.files import dump_joblib
 from lib.utils.options import positive_integer
 from lib.utils.pinned import asset_path
 from lib.utils.smoothing import gaussian
-from lib.video.video import VideoFile
+from lib.video.video_file import VideoFile
 
 log = logging.getLogger(__name__)
 

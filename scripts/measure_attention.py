@@ -25,7 +25,8 @@ if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported i
 
     leave_on_signals()
 
-from lib.core.benchmark import HIPS, read_videos
+from lib.core.benchmark.measures import HIPS
+from lib.core.benchmark.videos import read_videos
 from lib.core.build import load_model
 from lib.landmarks.features import LIMB_JOINTS, landmark_arrays
 from lib.models.body import OPEN_DATA, load_body

@@ -25,18 +25,10 @@ if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported i
 
     leave_on_signals()
 
-from lib.core.benchmark import (
-    FIT,
-    TCMR,
-    Estimate,
-    Methods,
-    Posed,
-    Video,
-    markdown,
-    read_videos,
-    summarise,
-    tally,
-)
+from lib.core.benchmark.comparison import tally
+from lib.core.benchmark.methods import FIT, TCMR, Methods
+from lib.core.benchmark.tables import markdown, summarise
+from lib.core.benchmark.videos import Estimate, Posed, Video, read_videos
 from lib.core.build import load_model
 from lib.demo.models import Models
 from lib.landmarks.blazepose import Landmarks
@@ -45,6 +37,7 @@ from lib.live.capture import Frame
 from lib.live.person import LivePerson
 from lib.models.body import OPEN_DATA, BodyData, load_body
 from lib.models.extractors import LandmarkExtractor
+from lib.models.inference import PreparedTCMR
 from lib.motion.camera import Camera
 from lib.utils.errors import run_command
 from lib.utils.files import atomic_write
@@ -63,7 +56,7 @@ class Live:
         self.offline = Methods(extractor, {TCMR: [checkpoint]}, body)
         model, cfg = load_model(checkpoint, None, body)
         self.models = Models(model, cfg, LandmarkExtractor(self.offline.net), body)
-        self.prepared = model.prepare(rows=1)
+        self.prepared = PreparedTCMR(model, rows=1)
 
     def __call__(self, video: Video) -> dict[str, list[Estimate]]:
         offline = self.offline(video)

@@ -32,7 +32,7 @@ if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported i
 
     leave_on_signals()
 
-from lib.core.benchmark import JUMP, heading
+from lib.core.benchmark.measures import JUMP, heading
 from lib.landmarks.features import LIMB_LANDMARKS
 from lib.landmarks.flips import find_flips
 from lib.models.body import OPEN_DATA, load_body
@@ -46,7 +46,7 @@ from lib.utils.errors import run_command
 from lib.utils.files import atomic_write
 from lib.utils.options import positive_integer
 from lib.utils.pinned import asset_path
-from lib.video.video import VideoFile
+from lib.video.video_file import VideoFile
 from scripts.make_pose2sim_db import find_people, long_runs, owner_of
 
 FPS = 30.0

@@ -33,9 +33,11 @@ if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported i
     leave_on_signals()
 
 from lib.demo.models import OPEN_CHECKPOINT, Models, load_models
-from lib.demo.pipeline import SCENE, DemoOptions, run_demo
+from lib.demo.options import DemoOptions
+from lib.demo.pipeline import run_demo
 from lib.demo.reconstruct import reconstruct
 from lib.demo.render import Renderer
+from lib.demo.result_folder import SCENE
 from lib.demo.tracking import Track
 from lib.landmarks.features import landmark_boxes
 from lib.landmarks.flips import repair_flips
@@ -55,7 +57,7 @@ from lib.utils.errors import run_command
 from lib.utils.files import atomic_write
 from lib.utils.geometry import default_focal
 from lib.utils.options import positive_integer
-from lib.video.video import VideoWriter
+from lib.video.writer import VideoWriter
 
 LENGTH, SHORTEST = 300, 45  # frames of a film
 DRAWN, DRAWN_WALKS = (1280, 720), 3  # size in px, and number, of films that are drawn

@@ -1,7 +1,8 @@
 """One small fault at a time, to see whether a test notices: ``python -m tests.mutants`` (``make mutants``).
 
-Each mutant is planted in a temporary copy of the repository, and the test files of its module run on it until
-one fails. What no test notices is listed; docs/reliability.md argues those that change nothing.
+Each mutant is planted in a temporary copy of the repository, and the tests of its module, with ``--fast``
+those in tests/fast.txt, run on it until one fails. What no test notices is listed; docs/reliability.md argues
+those that change nothing.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -35,9 +37,20 @@ MODULES = {  # and what pytest is given
     ],
     "lib/core/loss.py": ["tests/test_loss.py"],
     "lib/core/evaluator.py": ["tests/test_evaluate.py"],
+    "lib/core/evaluation.py": ["tests/test_evaluate.py"],
+    "lib/core/evaluation_set.py": ["tests/test_evaluate.py"],
     "lib/demo/tracking.py": ["tests/test_tracking.py", "-k", "not sample_video"],
     "lib/open_data/simulate.py": ["tests/test_simulate.py", "tests/test_noise.py"],
 }
+FAST = [  # what tests/fast.txt, a minute of tests, must notice by itself
+    "lib/utils/metrics.py",
+    "lib/dataset/windows.py",
+    "lib/core/loss.py",
+    "lib/motion/camera.py",
+    "lib/motion/exporters/bvh.py",
+    "lib/motion/exporters/gltf.py",
+    "lib/utils/checkpoints.py",
+]
 _EXTERNAL = ("torch", "cv2", "scipy.ndimage", "hypothesis", "tensorboard", "h5py", "smplx", "pytest")
 _SWAPS = {
     "Lt": "LtE Gt", "LtE": "Lt Gt", "Gt": "GtE Lt", "GtE": "Gt Lt", "Eq": "NotEq", "NotEq": "Eq",
@@ -151,7 +164,7 @@ def copy_repository(folder: Path) -> None:
     (folder / "data/open/downloads").symlink_to((ROOT / "data/open/downloads").resolve())
 
 
-def _run_tests(folder: Path, module: str) -> None:
+def _run_tests(folder: Path, tests: list[str]) -> None:
     """In a child: end with the status of pytest."""
     os.setsid()
     os.chdir(folder)
@@ -163,12 +176,12 @@ def _run_tests(folder: Path, module: str) -> None:
     import pytest
 
     options = ["-x", "-q", "-p", "no:cacheprovider", f"--basetemp={folder}/tmp"]
-    os._exit(int(pytest.main([*options, *MODULES[module]])))
+    os._exit(int(pytest.main([*options, *tests])))
 
 
-def passes(folder: Path, module: str, limit: float) -> bool:
-    """Whether the module's tests pass in a copy, in time."""
-    child = multiprocessing.get_context("fork").Process(target=_run_tests, args=(folder, module))
+def passes(folder: Path, tests: list[str], limit: float) -> bool:
+    """Whether tests pass in a copy, in time."""
+    child = multiprocessing.get_context("fork").Process(target=_run_tests, args=(folder, tests))
     child.start()
     child.join(limit)
     with contextlib.suppress(ProcessLookupError):  # and whatever the tests had started
@@ -181,19 +194,20 @@ class Copies:
     """Temporary copies of the repository, each for one mutant at a time."""
 
     def __init__(self, folder: Path, count: int) -> None:
+        self.folders = [folder / str(number) for number in range(count)]
         self._free: SimpleQueue[Path] = SimpleQueue()
-        for number in range(count):
-            copy_repository(folder / str(number))
-            self._free.put(folder / str(number))
+        for copy in self.folders:
+            copy_repository(copy)
+            self._free.put(copy)
 
-    def kills(self, mutant: Mutant, limit: float) -> bool:
-        """Whether a test of its module fails, or all together take longer than ``limit`` seconds."""
+    def kills(self, mutant: Mutant, tests: list[str], limit: float) -> bool:
+        """Whether a test fails, or all together take longer than ``limit`` seconds."""
         folder = self._free.get()
         path = folder / mutant.module
         original = path.read_bytes()
         path.write_text(mutant.source, encoding="utf-8")
         try:
-            return not passes(folder, mutant.module, limit)
+            return not passes(folder, tests, limit)
         finally:
             path.write_bytes(original)
             self._free.put(folder)
@@ -201,7 +215,9 @@ class Copies:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--module", action="append", choices=MODULES, help="only this; may be repeated")
+    modules = list(dict.fromkeys([*MODULES, *FAST]))
+    parser.add_argument("--module", action="append", choices=modules, help="only this; may be repeated")
+    parser.add_argument("--fast", action="store_true", help="the tests of `make fast` for every module")
     parser.add_argument("--count", type=int, default=40, help="mutants of each module (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="decides which (%(default)s)")
     parser.add_argument("--jobs", type=int, default=1, help="at the same time (%(default)s)")
@@ -210,17 +226,19 @@ def main() -> None:
     for name in _EXTERNAL:  # once, for all children
         importlib.import_module(name)
     with tempfile.TemporaryDirectory(prefix="mutants_") as temporary, ThreadPoolExecutor(args.jobs) as pool:
-        copies = Copies(Path(temporary), args.jobs)
-        for module in args.module or MODULES:
-            started = time.monotonic()
-            if copies.kills(Mutant(module, 0, "", "", (ROOT / module).read_text(encoding="utf-8")), 3600):
-                raise SystemExit(f"the tests of {module} fail without a fault")
-            limit = 30 + 4 * (time.monotonic() - started)
+        copies, limits = Copies(Path(temporary), args.jobs), dict[tuple[str, ...], float]()
+        for module in args.module or (FAST if args.fast else MODULES):
+            tests = MODULES[module] if module in MODULES and not args.fast else ["@tests/fast.txt"]
+            if tuple(tests) not in limits:
+                started = time.monotonic()
+                if not passes(copies.folders[0], tests, 3600):
+                    raise SystemExit(f"the tests of {module} fail without a fault")
+                limits[tuple(tests)] = 30 + 4 * (time.monotonic() - started)
+            kills = partial(copies.kills, tests=tests, limit=limits[tuple(tests)])
             everything = mutants(module)
             chosen = random.Random(args.seed).sample(everything, min(args.count, len(everything)))
             killed = 0
-            results = pool.map(lambda mutant, limit=limit: copies.kills(mutant, limit), chosen)
-            for mutant, dead in zip(chosen, results):
+            for mutant, dead in zip(chosen, pool.map(kills, chosen)):
                 killed += dead
                 if not dead:
                     print(f"survived {mutant}", flush=True)

@@ -18,7 +18,8 @@ from pathlib import Path
 import torch
 
 from lib.core.config import load_config
-from lib.core.evaluator import EvaluationSet, evaluate
+from lib.core.evaluation_set import EvaluationSet
+from lib.core.evaluator import evaluate
 from lib.data_utils import penn_action
 from lib.dataset.datasets import get_spec
 from lib.models.body import load_body

@@ -284,8 +284,8 @@ def test_a_checkpoint_without_discriminator_gets_a_fresh_one(
     resume = ["TRAIN.RESUME", str(first.folder / "checkpoint.pth.tar"), *adversarial()]
     cfg = tiny_config(databases, tmp_path / "b", *resume)
     trainer = Trainer(cfg, build_model(cfg, open_body), open_body, CPU)
-    assert trainer.adversary is not None
-    assert (trainer.epoch, trainer.adversary.streams["motions"].position) == (1, 0)
+    assert trainer.learner.adversary is not None
+    assert (trainer.place.epoch, trainer.learner.adversary.streams["motions"].position) == (1, 0)
 
 
 @pytest.mark.parametrize(

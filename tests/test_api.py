@@ -112,7 +112,7 @@ def test_import_loads_no_library() -> None:
 def film() -> np.ndarray:
     """Every fourth of the sample video's first frames, which holds one person."""
     from lib.utils.pinned import asset_path
-    from lib.video.video import VideoFile
+    from lib.video.video_file import VideoFile
 
     frames = [frame for i, frame in zip(range(40), VideoFile(asset_path("demo_video"))) if i % 4 == 0]
     return np.stack(frames)

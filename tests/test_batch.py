@@ -31,12 +31,14 @@ from lib.batch.run import BatchOptions, report, run_batch
 from lib.batch.schedule import work_through
 from lib.batch.worker import Worker
 from lib.commands import batch as command
-from lib.demo.pipeline import DemoOptions, run_demo
+from lib.demo.options import DemoOptions
+from lib.demo.pipeline import run_demo
 from lib.motion.exporters import EXPORTERS
 from lib.utils.errors import UserError
 from lib.utils.files import only_process
 from lib.utils.paths import DOWNLOADS
-from lib.video.video import VideoFile, VideoWriter
+from lib.video.video_file import VideoFile
+from lib.video.writer import VideoWriter
 from tests.batch_tools import Errand, Errands, attempts
 
 REPOSITORY = Path(__file__).resolve().parents[1]

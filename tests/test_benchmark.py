@@ -8,20 +8,15 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from lib.core import benchmark
-from lib.core.benchmark import (
-    BodyMeasures,
-    Estimate,
-    Methods,
-    Posed,
-    Video,
-    best_width,
-    choose_widths,
-    measure,
-    statistic,
-)
+from lib.core.benchmark import comparison
+from lib.core.benchmark.comparison import best_width, choose_widths
+from lib.core.benchmark.measures import BodyMeasures, measure
+from lib.core.benchmark.methods import Methods
+from lib.core.benchmark.tables import statistic
+from lib.core.benchmark.videos import Estimate, Posed, Video, read_videos
 from lib.landmarks.features import LIMB_JOINTS
 from lib.models.body import BodyData
+from lib.models.landmark_body import LandmarkBody
 from lib.models.smpl import SMPL
 from lib.motion.motion import Placed
 from lib.open_data.walks import walking_motions
@@ -177,7 +172,7 @@ def test_widths_are_the_best_of_each_row(monkeypatch: pytest.MonkeyPatch, open_b
             return rows
 
     methods, video = Two(), video_of(joints)
-    monkeypatch.setattr(benchmark, "read_videos", lambda path: [video])
+    monkeypatch.setattr(comparison, "read_videos", lambda path: [video])
     widths, baseline = choose_widths(Path("x"), methods)
     assert widths["per-frame network"] == 0 and baseline == "per-frame network + Gaussian"
     cost = {}
@@ -191,7 +186,7 @@ def test_widths_are_the_best_of_each_row(monkeypatch: pytest.MonkeyPatch, open_b
 
 def test_a_smoothed_body_stays_a_body(open_body: BodyData) -> None:
     methods = Methods.__new__(Methods)
-    methods.bodies = benchmark.LandmarkBody(open_body)
+    methods.bodies = LandmarkBody(open_body)
     rng = np.random.default_rng(0)
     turns = Rotation.from_rotvec(rng.normal(0, 0.4, (40 * 24, 3))).as_matrix().reshape(40, 24, 3, 3)
     posed = Posed(turns.astype(np.float32), rng.normal(0, 1, (40, 10)).astype(np.float32))
@@ -220,7 +215,7 @@ def test_pieces_and_views_are_of_one_motion(tmp_path: Path) -> None:
         "pose": np.zeros((15, 72), np.float32), "fps": np.array(60.0),
     }  # fmt: skip
     dump_joblib(database, tmp_path / "db.pt")
-    videos = benchmark.read_videos(tmp_path / "db.pt")
+    videos = read_videos(tmp_path / "db.pt")
     assert [video.name for video in videos] == names
     motions = [video.motion for video in videos]
     assert motions == ["cmu_94_04", "cmu_94_04", "pose2sim", "pose2sim", "pose2sim_multi"]

@@ -23,7 +23,7 @@ from lib.landmarks.blazepose import (
 from lib.landmarks.features import LANDMARK_FLIP
 from lib.utils.errors import UserError
 from lib.utils.pinned import asset_path
-from lib.video.video import VideoFile
+from lib.video.video_file import VideoFile
 
 BODY = np.arange(11, 29)
 NOSE, ANKLES = 0, [27, 28]

@@ -21,7 +21,8 @@ from yacs.config import CfgNode
 from lib.core import evaluator
 from lib.core.build import build_model
 from lib.core.config import get_cfg_defaults, load_config
-from lib.core.evaluator import EvaluationSet, evaluate
+from lib.core.evaluation_set import EvaluationSet
+from lib.core.evaluator import evaluate
 from lib.core.seeding import seed_everything
 from lib.core.trainer import Trainer
 from lib.dataset.datasets import DATASETS, database_path, get_spec, training_set

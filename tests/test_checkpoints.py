@@ -123,15 +123,16 @@ def test_training_goes_on_from_a_released_checkpoint(
 ) -> None:
     cfg = config("TRAIN.RESUME", str(released_file))
     trainer = Trainer(cfg, build_model(cfg, smpl_body), smpl_body, CPU)
-    assert trainer.epoch == 29  # the epoch after the stored one, not that one again
-    assert trainer.best == pytest.approx(52.7)
-    assert trainer.optimizer.param_groups[0]["lr"] == 5e-6
-    assert len(trainer.optimizer.param_groups[0]["params"]) == 56
-    state = trainer.optimizer.state_dict()["state"]
+    assert trainer.place.epoch == 29  # the epoch after the stored one, not that one again
+    assert trainer.place.best == pytest.approx(52.7)
+    assert trainer.learner.optimizer.param_groups[0]["lr"] == 5e-6
+    assert len(trainer.learner.optimizer.param_groups[0]["params"]) == 56
+    state = trainer.learner.optimizer.state_dict()["state"]
     assert state.keys() == released["gen_optimizer"]["state"].keys()
     assert all(torch.equal(s["exp_avg"], torch.full_like(s["exp_avg"], 0.5)) for s in state.values())
 
 
+@pytest.mark.slow
 def test_missing_and_unexpected_entries_are_named(
     released: dict[str, Any], tmp_path: Path, smpl_body: BodyData
 ) -> None:
@@ -212,6 +213,7 @@ def test_a_checkpoint_cannot_run_code(
 # Ours in the original
 
 
+@pytest.mark.slow
 def test_our_weights_are_exactly_the_originals_entries(smpl_body: BodyData) -> None:
     """The original evaluates with ``strict=True``: every entry there, none more, every shape right."""
     shapes = SHAPES["tcmr_h1024_l2"]
@@ -227,13 +229,14 @@ def test_our_weights_are_exactly_the_originals_entries(smpl_body: BodyData) -> N
             skeleton(wrong).load_state_dict(ours, strict=True)
 
 
+@pytest.mark.slow
 def test_our_file_opens_without_our_code(released_file: Path, smpl_body: BodyData, tmp_path: Path) -> None:
     """Plain PyTorch reads what training writes, also with ``weights_only``, with nothing to import."""
     cfg = config("TRAIN.RESUME", str(released_file), "TRAIN.NUM_ITERS_PER_EPOCH", "1")
     trainer = Trainer(cfg, build_model(cfg, smpl_body), smpl_body, CPU)
     trainer.start_logging(tmp_path)
-    trainer.epoch, trainer.performance = 30, 60.5
-    trainer._save()  # not as the best: one file of 100 MB is enough
+    trainer.place.epoch, trainer.place.performance = 30, 60.5
+    trainer.save()  # not as the best: one file of 100 MB is enough
     assert trainer.writer is not None
     trainer.writer.close()
     code = (

@@ -37,7 +37,7 @@ def three_losses(cfg, body: BodyData, device: torch.device) -> list[float]:
     trainer = Trainer(cfg, build_model(cfg, body), body, device)
     trainer.model.train()
     losses = []
-    for trainer.step in range(3):
+    for trainer.place.step in range(3):
         batches = {kind: next(stream) for kind, stream in trainer.streams.items()}
         losses.append(trainer.train_step(batches)["loss"])
     return losses

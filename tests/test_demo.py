@@ -26,12 +26,14 @@ import torch
 from lib.commands import demo as command
 from lib.core.config import dump_yaml, get_cfg_defaults, to_dict
 from lib.data_utils.boxes import scale_bboxes
+from lib.demo import engine, recover, results
 from lib.demo import models as demo_models
-from lib.demo import pipeline
 from lib.demo.drawing import VIEWS, Drawer, figures
 from lib.demo.models import Models, find_checkpoint, load_models, official_config
-from lib.demo.pipeline import DemoOptions, measured_fps, run_demo
+from lib.demo.options import DemoOptions
+from lib.demo.pipeline import run_demo
 from lib.demo.reconstruct import predict_track, reconstruct, sequence_step
+from lib.demo.recover import measured_fps
 from lib.demo.render import Renderer
 from lib.demo.tracking import Track, landmark_boxes
 from lib.landmarks.features import landmark_arrays
@@ -62,7 +64,8 @@ from lib.utils.errors import UserError
 from lib.utils.files import load_joblib, only_process, save_checkpoint
 from lib.utils.geometry import crop_cam_to_image_cam
 from lib.utils.paths import DOWNLOADS
-from lib.video.video import VideoFile, VideoWriter
+from lib.video.video_file import VideoFile
+from lib.video.writer import VideoWriter
 from tests.golden_tools import GOLDEN, fill_by_recipe, load_golden
 from tests.video_tools import encode
 
@@ -123,9 +126,9 @@ def video(tmp_path_factory) -> Path:
 
 def no_networks(monkeypatch):
     monkeypatch.setattr(
-        pipeline, "landmark_network", lambda *_: SimpleNamespace(with_focal=lambda focal: object())
+        engine, "landmark_network", lambda *_: SimpleNamespace(with_focal=lambda focal: object())
     )
-    monkeypatch.setattr(pipeline, "person_detector", lambda detector, open_dir, device: object())
+    monkeypatch.setattr(engine, "person_detector", lambda detector, open_dir, device: object())
 
 
 @pytest.fixture
@@ -140,7 +143,7 @@ def tracked(monkeypatch):
         return tracks
 
     no_networks(monkeypatch)
-    monkeypatch.setattr(pipeline, "track_people", track_people)
+    monkeypatch.setattr(recover, "track_people", track_people)
     return tracks
 
 
@@ -711,7 +714,7 @@ def test_failure_while_rendering_leaves_nothing(video, open_dir, tmp_path, track
     def fail(*args, **kwargs):
         raise RuntimeError("disk full")
 
-    monkeypatch.setattr(pipeline.Drawer, "__call__", fail)
+    monkeypatch.setattr(results.Drawer, "__call__", fail)
     options = DemoOptions(
         vid_file=str(video), output_folder=str(tmp_path / "out"), open_dir=str(open_dir), export=["obj"]
     )
@@ -723,9 +726,9 @@ def test_failure_while_rendering_leaves_nothing(video, open_dir, tmp_path, track
 def test_drawing_side_by_side_changes_no_frame(video, open_dir, tmp_path, tracked, monkeypatch):
     """What goes to the encoder is what drawing one frame after the other gives, bit by bit."""
     written, scenes = [], []
-    write, take = VideoWriter.write, pipeline.reconstruct
+    write, take = VideoWriter.write, recover.reconstruct
     monkeypatch.setattr(VideoWriter, "write", lambda s, *a: written.append(a) or write(s, *a))
-    monkeypatch.setattr(pipeline, "reconstruct", lambda *a, **k: scenes.append(take(*a, **k)) or scenes[0])
+    monkeypatch.setattr(recover, "reconstruct", lambda *a, **k: scenes.append(take(*a, **k)) or scenes[0])
     threads = threading.active_count()
     run_demo(DemoOptions(vid_file=str(video), output_folder=str(tmp_path), open_dir=str(open_dir)))
     assert threading.active_count() == threads
@@ -751,7 +754,7 @@ def test_damaged_image_in_the_middle(open_dir, tmp_path, monkeypatch):
         cv2.imwrite(str(tmp_path / f"{i:03d}.png"), np.full((H, W, 3), 128, np.uint8))
     (tmp_path / "020.png").write_text("not an image")
     no_networks(monkeypatch)
-    monkeypatch.setattr(pipeline, "track_people", lambda frames, *a, **k: list(frames))
+    monkeypatch.setattr(recover, "track_people", lambda frames, *a, **k: list(frames))
     options = DemoOptions(img_dir=str(tmp_path), output_folder=str(tmp_path / "out"), open_dir=str(open_dir))
     with pytest.raises(UserError, match=r"020\.png is damaged or no image"):
         run_demo(options)
@@ -759,7 +762,7 @@ def test_damaged_image_in_the_middle(open_dir, tmp_path, monkeypatch):
     def before_the_damage(frames, *args, **kwargs):
         return [make_track(n=len(list(itertools.islice(frames, 20))))]
 
-    monkeypatch.setattr(pipeline, "track_people", before_the_damage)
+    monkeypatch.setattr(recover, "track_people", before_the_damage)
     threads = threading.active_count()
     with pytest.raises(UserError, match=r"020\.png is damaged or no image"):
         run_demo(options)
@@ -816,7 +819,7 @@ def test_wrong_inputs_are_user_errors(tmp_path):
 
 def test_unwritable_output_is_told_before_the_work(video, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot write to"):
+    with pytest.raises(UserError, match="--output_folder: cannot write"):
         run_demo(DemoOptions(vid_file=str(video), output_folder=str(tmp_path / "file" / "x")))
 
 
@@ -868,7 +871,7 @@ def briefly(monkeypatch):
         return [make_track(1, n=n), make_track(2, n=n, size=30.0)]
 
     no_networks(monkeypatch)
-    monkeypatch.setattr(pipeline, "track_people", track_people)
+    monkeypatch.setattr(recover, "track_people", track_people)
 
 
 def test_equal_names_do_not_overwrite_each_other(open_dir, tmp_path, briefly):
@@ -942,9 +945,9 @@ def test_one_person_of_several(open_dir, tmp_path, briefly):
 
 def test_told_frame_rate_is_the_films(open_dir, tmp_path, briefly, monkeypatch):
     rates = []
-    take = pipeline.reconstruct
+    take = recover.reconstruct
     monkeypatch.setattr(
-        pipeline, "reconstruct", lambda *a, fps, **k: rates.append(fps) or take(*a, fps=fps, **k)
+        recover, "reconstruct", lambda *a, fps, **k: rates.append(fps) or take(*a, fps=fps, **k)
     )
     film = small_film(tmp_path / "a.mp4")
     written = run_demo(
@@ -972,7 +975,7 @@ def test_damage_is_told_in_the_summary_and_where_nobody_is(open_dir, tmp_path, b
     (warning,) = (r.getMessage() for r in caplog.records if r.levelname == "WARNING")
     assert "1 at 0.10 s" in warning
     assert "the film is damaged, frames lost: 1 at 0.10 s" in caplog.records[-1].getMessage()
-    monkeypatch.setattr(pipeline, "track_people", lambda frames, *_, **__: list(frames)[:0])
+    monkeypatch.setattr(recover, "track_people", lambda frames, *_, **__: list(frames)[:0])
     with pytest.raises(UserError, match=r"nobody was found .* the film is damaged, frames lost"):
         run_demo(options)
 
@@ -994,7 +997,7 @@ def test_nothing_is_announced_that_nobody_asked_for(open_dir, base_data, tmp_pat
 def test_people_too_short_for_official_windows(open_dir, tmp_path, monkeypatch, caplog):
     tracked = [make_track(1, n=16), make_track(2, n=12)]
     no_networks(monkeypatch)
-    monkeypatch.setattr(pipeline, "track_people", lambda frames, *_, **__: list(frames) and tracked)
+    monkeypatch.setattr(recover, "track_people", lambda frames, *_, **__: list(frames) and tracked)
     video = small_film(tmp_path / "a.mp4", 16)
     options = {"vid_file": str(video), "output_folder": str(tmp_path), "open_dir": str(open_dir)}
     run_demo(DemoOptions(**options, opts=["COMPAT.STATIC_BORDERS", "True"], export=["pkl"]))
@@ -1008,9 +1011,7 @@ def test_people_too_short_for_official_windows(open_dir, tmp_path, monkeypatch, 
 
 
 def test_one_image_is_a_result(open_dir, tmp_path, tracked, monkeypatch):
-    monkeypatch.setattr(
-        pipeline, "track_people", lambda frames, *a, **k: [make_track(1, n=len(list(frames)))]
-    )
+    monkeypatch.setattr(recover, "track_people", lambda frames, *a, **k: [make_track(1, n=len(list(frames)))])
     cv2.imwrite(str(tmp_path / "photo.jpg"), np.full((H, W, 3), 128, np.uint8))
     run_demo(
         DemoOptions(vid_file=str(tmp_path / "photo.jpg"), output_folder=str(tmp_path), open_dir=str(open_dir))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from lib.commands.demo import parse_args
-from lib.demo.pipeline import DemoOptions, heights_of, parse_heights, run_demo
+from lib.demo.options import DemoOptions, heights_of, parse_heights
+from lib.demo.pipeline import run_demo
 from lib.utils.errors import UserError
 
 

@@ -1,4 +1,4 @@
-"""Temporal encoders by name: what each sees, and that all go through the same prediction and training."""
+"""Temporal encoders by name: what each sees and claims. What all share: tests/test_conformance.py."""
 
 from __future__ import annotations
 
@@ -13,38 +13,21 @@ from lib.core.build import build_model, check_claims
 from lib.core.config import get_cfg_defaults
 from lib.models.body import BodyData
 from lib.models.encoder import PoseForecast
-from lib.models.predict import predict_sequence
 from lib.models.tcmr import TCMR
-from lib.models.temporal import ENCODERS, TemporalEncoder
+from lib.models.temporal import ENCODERS
 from lib.utils.errors import UserError
 from tests.trainer_tools import logged, make_databases, tiny_config, train
 
 T, F, MIDDLE = 7, 6, 3
-OUTPUTS = {"tcmr": 3, "vibe": 1, "current": 1, "past_future": 3}
+OUTPUTS = {"tcmr": 3, "vibe": 1, "current": 1, "past_future": 3, "per_frame": 1}
 SIGHT = {  # frames that the prediction sees
     "tcmr": range(T),
     "vibe": range(MIDDLE + 1),
     "current": range(T),
     "past_future": [t for t in range(T) if t != MIDDLE],
+    "per_frame": [MIDDLE],
 }
 names = pytest.mark.parametrize("name", OUTPUTS)
-
-
-class Mean(TemporalEncoder):
-    """As a plugin may be: the constructor, and forward; noisy in training mode."""
-
-    def __init__(self, n_layers: int, seq_len: int, hidden_size: int, feature_size: int) -> None:
-        super().__init__(n_layers, seq_len, hidden_size, feature_size)
-        self.net = torch.nn.Sequential(torch.nn.Linear(feature_size, feature_size), torch.nn.Dropout())
-
-    def forward(self, x, is_train=False):
-        feature = self.net(x).mean(dim=1)
-        return (feature[:, None] if is_train else feature), None
-
-
-@pytest.fixture
-def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ENCODERS, "mean", Mean)
 
 
 def make(name: str, body: BodyData, layers: int = 2) -> TCMR:
@@ -70,7 +53,7 @@ def test_what_is_seen(name: str, open_body: BodyData) -> None:
     assert every.shape == (2, OUTPUTS[name], F) and encoder.outputs == OUTPUTS[name]
     torch.testing.assert_close(every[:, -1], feature)
     torch.testing.assert_close(same_scores, scores)
-    if name in ("vibe", "current"):
+    if name in ("vibe", "current", "per_frame"):
         assert scores is None
     else:
         torch.testing.assert_close(scores.sum(dim=1), torch.ones(2, dtype=torch.float64))
@@ -84,36 +67,6 @@ def test_vibe_adds_to_the_middle_frames_feature(open_body: BodyData) -> None:
     torch.testing.assert_close(encoder(x)[0], x[:, MIDDLE] + encoder.linear(state.clamp(min=0)))
 
 
-@pytest.mark.parametrize("name", [*OUTPUTS, "mean"])
-def test_sequences_are_predicted_as_their_windows(name: str, open_body: BodyData, plain: None) -> None:
-    """Whatever mode the model is in, and without a change of it."""
-    model = make(name, open_body)
-    features = np.random.default_rng(0).normal(size=(20, F)).astype(np.float32)
-    windows = [[min(max(t + k - MIDDLE, 0), 19) for k in range(T)] for t in range(20)]
-    with torch.no_grad():
-        expected = model(torch.from_numpy(features[np.array(windows)]).double(), return_verts=False)[0][0]
-    found = predict_sequence(model.train(), features, borders="edge", return_verts=False, batch_size=6)
-    assert model.training and model.encoder.training
-    assert found.keys() == expected.keys() and ("scores" in found) == (name in ("tcmr", "past_future"))
-    for key, value in expected.items():
-        np.testing.assert_allclose(found[key], value.numpy(), rtol=1e-5, atol=1e-5, err_msg=key)
-
-
-@names
-def test_training_reaches_every_weight(name: str, open_body: BodyData) -> None:
-    """Runs of windows are those windows one after the other."""
-    model = make(name, open_body).train()
-    runs = torch.randn(2, T + 2, F, dtype=torch.float64)
-    output = model.forward_runs(runs, 3)
-    windows = torch.stack([run[k : k + T] for run in runs for k in range(3)])
-    (expected,), _ = model(windows, is_train=True, return_verts=False)
-    assert output["theta"].shape == (6, OUTPUTS[name], 85)
-    torch.testing.assert_close(output["kp_3d"], expected["kp_3d"])
-    output["kp_2d"].square().sum().backward()
-    for key, weight in model.named_parameters():
-        assert not weight.requires_grad or weight.grad.any(), key
-
-
 @names
 def test_a_file_that_claims_other_sizes_is_refused(name: str, open_body: BodyData) -> None:
     weights = make(name, open_body).state_dict()
@@ -121,7 +74,10 @@ def test_a_file_that_claims_other_sizes_is_refused(name: str, open_body: BodyDat
     cfg.MODEL.TEMPORAL_TYPE, cfg.MODEL.FEATURE_SIZE, cfg.DATASET.SEQLEN = name, F, T
     cfg.MODEL.TGRU.HIDDEN_SIZE, cfg.MODEL.TGRU.NUM_LAYERS, cfg.MODEL.REGRESSOR.HIDDEN_SIZE = 5, 2, 8
     check_claims(cfg, weights, "x")
-    for key, value in (("TGRU.NUM_LAYERS", 10**6), ("TGRU.HIDDEN_SIZE", 16_000), ("FEATURE_SIZE", 10**6)):
+    claims = {"TGRU.NUM_LAYERS": 10**6, "TGRU.HIDDEN_SIZE": 16_000, "FEATURE_SIZE": 10**6}
+    if name == "per_frame":  # which has no such layers
+        del claims["TGRU.NUM_LAYERS"]
+    for key, value in claims.items():
         wrong = cfg.clone()
         wrong.merge_from_list([f"MODEL.{key}", value])
         with pytest.raises(UserError, match=rf"{re.escape(key)} is {value}, its weights have [256];"):
@@ -131,6 +87,7 @@ def test_a_file_that_claims_other_sizes_is_refused(name: str, open_body: BodyDat
             check_claims(cfg, odd, "x")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vibe", "past_future"])
 def test_training_runs(name: str, open_body: BodyData, tmp_path: Path, one_thread: None) -> None:
     make_databases(tmp_path, open_body)

@@ -18,7 +18,8 @@ import torch
 from lib.commands import evaluate as command
 from lib.core import evaluator
 from lib.core.config import load_config
-from lib.core.evaluator import EvaluationSet, evaluate
+from lib.core.evaluation_set import EvaluationSet
+from lib.core.evaluator import evaluate
 from lib.core.plots import write_plots
 from lib.core.report import report, results
 from lib.dataset.datasets import get_spec
@@ -31,7 +32,7 @@ from lib.utils.errors import UserError
 from lib.utils.files import dump_joblib, load_joblib
 from lib.utils.keypoints import H36M_TO_J14
 from lib.utils.smoothing import slerp_filter
-from lib.video.video import VideoFile
+from lib.video.video_file import VideoFile
 from tests.golden_tools import GOLDEN, fill_by_recipe, load_golden, write_base_data
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -1,4 +1,4 @@
-"""Every format read back by a reader that is not ours: what it shows is where the motion's joints are."""
+"""What is in each format, by readers that are not ours; tests/test_conformance.py compares the joints."""
 
 from __future__ import annotations
 
@@ -148,19 +148,11 @@ def test_amass_by_smplx(scene, open_body, written) -> None:
 # BVH
 
 
-def test_bvh_by_bvhio(scene, open_body, written) -> None:
+def test_bvh_has_a_pose_for_every_frame(scene, written) -> None:
     for motion in scene.people:
-        path = str(written / f"{name_of(motion)}.bvh")
-        file, root = bvhio.readAsBvh(path), bvhio.readAsHierarchy(path)
+        file = bvhio.readAsBvh(str(written / f"{name_of(motion)}.bvh"))
         assert file.FrameCount == len(motion)
         assert file.FrameTime == pytest.approx(1 / FPS, abs=1e-9)
-        joints = {joint.Name: joint for joint, _, _ in root.layout()}
-        assert sorted(joints) == sorted(BONES)
-        found = []
-        for row in range(len(motion)):
-            root.loadPose(row)
-            found.append([list(joints[name].PositionWorld) for name in BONES])
-        np.testing.assert_allclose(np.array(found) / 100, naive_joints(open_body, motion), atol=MM)
 
 
 def test_bvh_rests_as_a_t_pose_with_limbs_that_end_where_the_skin_does(scene, open_body, written) -> None:
@@ -396,18 +388,6 @@ def test_trc_has_the_markers_at_the_joints(scene, open_body, written) -> None:
             column = 2 + 3 * MARKERS.index(marker)
             truth = joints[:, JOINT_NAMES["spin"].index(source)]
             np.testing.assert_allclose(rows[:, column : column + 3], truth, atol=MM)
-
-
-def test_obj_is_the_mesh_in_the_world(scene, open_body, written) -> None:
-    for motion in scene.people[1:]:
-        meshes = world_meshes(motion, open_body)
-        for row in (0, len(motion) - 1):
-            path = written / "meshes" / f"{motion.person_id:04d}" / f"{motion.frames[row]:06d}.obj"
-            lines = [line.split() for line in path.read_text().splitlines()]
-            vertices = np.array([line[1:] for line in lines if line[0] == "v"], float)
-            faces = np.array([line[1:] for line in lines if line[0] == "f"], int)
-            np.testing.assert_allclose(vertices, meshes[row], atol=1e-5)
-            np.testing.assert_array_equal(faces, open_body.faces + 1)
 
 
 def test_pickle_has_the_originals_keys_and_the_new_ones(scene, written) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from lib.commands import evaluate as evaluate_command
-from lib.core.benchmark import Methods
+from lib.core.benchmark.methods import Methods
 from lib.core.build import build_model
 from lib.core.config import dump_yaml
 from lib.core.trainer import Trainer

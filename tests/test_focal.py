@@ -12,7 +12,8 @@ import pytest
 from PIL import ExifTags, Image
 
 from lib.demo.focal import film_camera, tag_focal
-from lib.video.video import ImageFolder, VideoFile
+from lib.video.frames import ImageFolder
+from lib.video.video_file import VideoFile
 
 WIDTH, HEIGHT = 320, 240
 DIAGONAL = float(np.hypot(36, 24))

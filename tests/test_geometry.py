@@ -7,6 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
 from lib.utils import geometry
 from tests.golden_tools import load_golden
@@ -63,6 +66,37 @@ def test_round_trips_and_batch_dimensions() -> None:
     torch.testing.assert_close(geometry.rot6d_to_rotmat(geometry.rotmat_to_rot6d(rotmat)), rotmat)
     torch.testing.assert_close(geometry.quat_to_rotmat(geometry.rotmat_to_quat(rotmat)), rotmat)
     assert geometry.rotmat_to_axis_angle(rotmat[0, 0]).shape == (3,)
+
+
+@given(st.integers(1, 5), st.integers(0, 10_000))
+def test_rotations_are_those_of_scipy(n: int, seed: int) -> None:
+    first, second = (Rotation.random(n, rng=seed + k) for k in range(2))
+
+    def tensor(values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values))
+
+    def quat(rotation: Rotation) -> torch.Tensor:
+        return tensor(rotation.as_quat(scalar_first=True))
+
+    def assert_is(found: torch.Tensor, expected: Rotation) -> None:
+        np.testing.assert_allclose(found.numpy(), expected.as_matrix(), atol=1e-6)
+
+    rotmat = tensor(first.as_matrix())
+    assert_is(geometry.axis_angle_to_rotmat(tensor(first.as_rotvec())), first)
+    assert_is(geometry.quat_to_rotmat(3 * quat(first)), first)
+    assert_is(geometry.quat_to_rotmat(geometry.rotmat_to_quat(rotmat)), first)
+    assert_is(geometry.axis_angle_to_rotmat(geometry.rotmat_to_axis_angle(rotmat)), first)
+    assert_is(geometry.rot6d_to_rotmat(geometry.rotmat_to_rot6d(rotmat)), first)
+    assert_is(geometry.quat_to_rotmat(geometry.quat_multiply(quat(first), quat(second))), first * second)
+    assert geometry.rotmat_to_axis_angle(rotmat).norm(dim=-1).max() <= math.pi + 1e-6
+
+
+@given(st.floats(-3, 3), st.floats(-3, 3), st.floats(0.1, 3))
+def test_the_turn_to_a_ray_is_the_smallest(x: float, y: float, size: float) -> None:
+    turn = geometry.turn_to_ray(size * np.array([x, y, 1.0]))
+    ray = np.array([x, y, 1.0]) / np.linalg.norm([x, y, 1.0])
+    np.testing.assert_allclose(turn @ [0, 0, 1], ray, atol=1e-12)
+    assert Rotation.from_matrix(turn).magnitude() == pytest.approx(np.arccos(ray[2]), abs=1e-6)
 
 
 def test_rot6d_columns_are_interleaved() -> None:

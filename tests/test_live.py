@@ -26,7 +26,7 @@ from pythonosc.osc_bundle import OscBundle
 from scipy.spatial.transform import Rotation
 
 from lib.commands.live import main, parse_args
-from lib.demo import pipeline
+from lib.demo.engine import Engine
 from lib.demo.models import Models, load_models
 from lib.demo.tracking import LiveTracker, make_track
 from lib.landmarks.blazepose import Detection, Landmarks
@@ -603,7 +603,7 @@ def replayed(film: Film, models: Models, monkeypatch: pytest.MonkeyPatch) -> Fil
             film.now = frame_id
             return super().follow(frame_id, frame)
 
-    monkeypatch.setattr(stream, "load_engine", lambda _: pipeline.Engine(models, film, film))  # type: ignore[arg-type]
+    monkeypatch.setattr(stream, "load_engine", lambda _: Engine(models, film, film))  # type: ignore[arg-type]
     monkeypatch.setattr("lib.live.engine.LiveTracker", Counting)
     return film
 

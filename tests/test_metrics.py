@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from lib.utils import metrics
@@ -37,20 +39,76 @@ def test_similarity_align_equals_original(golden: dict[str, np.ndarray]) -> None
     np.testing.assert_allclose(aligned, golden["similarity_numpy_float64"], rtol=1e-7, atol=1e-9)
 
 
-def test_similarity_is_undone_but_a_mirror_is_not(golden: dict[str, np.ndarray]) -> None:
-    gt = golden["gt"].astype(np.float64)
-    turns = Rotation.random(len(gt), rng=np.random.default_rng(0)).as_matrix()
-    moved = 1.7 * gt @ turns.transpose(0, 2, 1) + [1.0, -2.0, 3.0]
-    assert metrics.pa_mpjpe(moved, gt).max() < 1e-12
-    assert metrics.mpjpe(moved, gt).min() > 1
-    assert metrics.pa_mpjpe(gt * [-1, 1, 1], gt).min() > 0.01
+seeds = st.integers(0, 10_000)
+shapes = st.sampled_from(["points", "plane", "line", "point", "mirrored", "same"])
 
 
-def test_degenerate_poses_stay_finite() -> None:
-    point, pose = np.zeros((2, 14, 3)), np.random.default_rng(0).normal(size=(2, 14, 3))
-    assert np.isfinite(metrics.pa_mpjpe(point, pose)).all()
+def poses(shape: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two poses (14, 3), the first of a kind that leaves the alignment less to hold on to."""
+    rng = np.random.default_rng(seed)
+    pred, target = rng.normal(size=(2, 14, 3))
+    if shape == "mirrored":
+        pred = target * [-1, 1, 1] + rng.normal(0, 0.01, (14, 3))
+    elif shape == "same":
+        pred = target.copy()
+    elif shape != "points":
+        pred = pred @ np.diag({"plane": [1, 1, 0], "line": [1, 0, 0], "point": [0, 0, 0]}[shape])
+        pred = pred @ Rotation.random(rng=rng).as_matrix() + rng.normal(size=3)
+    return pred, target
+
+
+def turned(pose: np.ndarray, seed: int, size: float = 1.0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return size * pose @ Rotation.random(rng=rng).as_matrix().T + rng.normal(size=3)
+
+
+def squared(pose: np.ndarray, target: np.ndarray) -> float:
+    return float(((pose - target) ** 2).sum())
+
+
+@given(shapes, seeds)
+def test_alignment_is_kabschs_and_the_best_there_is(shape: str, seed: int) -> None:
+    """The rotation of SciPy's Kabsch and the scale of least squares; no similarity nearby fits better."""
+    pred, target = poses(shape, seed)
+    (aligned,) = metrics.similarity_align(pred[None], target[None])
+    x, y = pred - pred.mean(0), target - target.mean(0)
+    moved = Rotation.align_vectors(y, x)[0].apply(x) if np.abs(x).max() > 1e-9 else x
+    size = (moved * y).sum() / max((moved**2).sum(), 1e-300)
+    assert squared(aligned, target) == pytest.approx(squared(size * moved, y), abs=1e-9)
+    if shape in ("points", "mirrored", "same"):  # else the rotation is not the only best one
+        np.testing.assert_allclose(aligned, size * moved + target.mean(0), atol=1e-7)
+    rng = np.random.default_rng(seed)
+    for vector, scale, offset in zip(*(rng.normal(0, 0.03, (6, k)) for k in (3, 1, 3))):
+        near = Rotation.from_rotvec(vector).apply(aligned - target.mean(0)) * (1 + scale) + target.mean(0)
+        assert squared(near + offset, target) >= squared(aligned, target) - 1e-9
+
+
+@given(shapes, seeds, st.floats(0.1, 10))
+def test_the_error_sees_no_similarity_of_the_prediction(shape: str, seed: int, size: float) -> None:
+    """Nor a rotation or a translation of the truth; its scale is the error's."""
+    pred, target = poses(shape, seed)
+    (error,) = metrics.pa_mpjpe(pred[None], target[None])
+    if shape in ("points", "mirrored", "same"):
+        moved, other = turned(pred, seed + 1, size)[None], turned(target, seed + 2, size)[None]
+        np.testing.assert_allclose(metrics.pa_mpjpe(moved, target[None]), error, atol=1e-7)
+        np.testing.assert_allclose(metrics.pa_mpjpe(pred[None], other), size * error, atol=1e-6)
+    assert np.isfinite(error)
+    exact = turned(target, seed, size)[None]
+    np.testing.assert_allclose(metrics.pa_mpjpe(exact, target[None]), 0, atol=1e-9)
+    assert metrics.pa_mpjpe(target[None] * [-1, 1, 1], target[None])[0] > 0.01  # a mirror is no rotation
+
+
+def test_a_prediction_in_one_point_lies_in_the_middle() -> None:
+    point, pose = np.ones((2, 14, 3)), np.random.default_rng(0).normal(size=(2, 14, 3))
+    middle = np.broadcast_to(pose.mean(1, keepdims=True), pose.shape)
+    np.testing.assert_allclose(metrics.similarity_align(point, pose), middle, atol=1e-12)
+    np.testing.assert_allclose(metrics.similarity_align(pose, point), point, atol=1e-12)
+
+
+def test_too_few_frames_give_no_errors() -> None:
+    pose = np.random.default_rng(0).normal(size=(2, 14, 3))
     assert metrics.accel_error(pose, pose).shape == metrics.accel(pose[:1]).shape == (0,)
-    assert metrics.vertex_error(point[:0], point[:0]).shape == (0,)
+    assert metrics.vertex_error(pose[:0], pose[:0]).shape == (0,)
 
 
 def test_vertex_error_does_not_depend_on_chunks() -> None:

@@ -21,7 +21,7 @@ import torch
 
 from lib.commands import evaluate, train
 from lib.core.config import load_config
-from lib.core.trainer import open_datasets
+from lib.core.training_data import open_datasets
 from lib.dataset import database as database_module
 from lib.dataset.loaders import BatchStream
 from lib.utils.errors import UserError

@@ -16,10 +16,12 @@ from scipy.spatial.transform import Rotation
 from lib.core.build import load_model
 from lib.core.config import load_config
 from lib.demo.models import load_models
-from lib.demo.pipeline import DemoOptions, run_demo
+from lib.demo.options import DemoOptions
+from lib.demo.pipeline import run_demo
 from lib.demo.pose_files import PoseEstimates, pose_tracks, read_poses
 from lib.models.body import OPEN_DATA, BodyData
 from lib.models.extractors import PosesExtractor, PoseTrack, get_extractor
+from lib.models.inference import PreparedTCMR
 from lib.models.landmark_body import LandmarkBody
 from lib.models.predict import predict_sequence
 from lib.models.tcmr import TCMR
@@ -476,7 +478,7 @@ def test_every_path_starts_from_the_feature(open_body) -> None:
         found = {
             "naive": one_by_one[0],
             "shared": model.predict_windows(frames, windows),
-            "prepared": model.prepare("fp32", 4).predict_windows(frames, windows),
+            "prepared": PreparedTCMR(model, "fp32", 4).predict_windows(frames, windows),
             "training": {k: v[:, 2] for k, v in model.forward_runs(frames[None], 4).items() if k != "scores"},
         }
     for name, output in found.items():

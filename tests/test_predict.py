@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter1d
 
 from lib.models.body import BodyData
@@ -94,13 +96,17 @@ def test_regressor_joints_without_vertices(model: TCMR, open_body: BodyData) -> 
     assert expected["kp_3d"].shape == (20, 14, 3)
 
 
-def test_window_indices_of_known_cases() -> None:
-    windows = window_indices(17, 16)
-    assert [list(w) for w in windows[8:10]] == [list(range(16)), list(range(1, 17))]
-    assert all((windows[t] == t).all() for t in (*range(8), *range(10, 17)))
-    odd = window_indices(20, 15)
-    assert (odd[6] == 6).all() and list(odd[7]) == list(range(15))
-    assert list(odd[12]) == list(range(5, 20)) and (odd[13] == 13).all()
+@given(st.integers(1, 40), st.integers(1, 20), st.integers(1, 3))
+def test_window_indices_are_those_written_out(length: int, seqlen: int, step: int) -> None:
+    edge, static = [], []
+    for t in range(length):
+        window = [t + step * (k - seqlen // 2) for k in range(seqlen)]
+        edge.append([min(max(frame, 0), length - 1) for frame in window])
+        whole = all(0 <= frame < length for frame in window)
+        static.append(window if whole else [t] * seqlen)
+    assert window_indices(length, seqlen, "edge", step).tolist() == edge
+    if length >= seqlen and step == 1:
+        assert window_indices(length, seqlen).tolist() == static
 
 
 def test_accepts_tensors_float64_and_read_only_arrays(model: TCMR, tmp_path) -> None:
@@ -108,8 +114,8 @@ def test_accepts_tensors_float64_and_read_only_arrays(model: TCMR, tmp_path) -> 
     expected = predict_sequence(model, features, return_verts=False)
     np.save(tmp_path / "features.npy", features)
     mapped = np.load(tmp_path / "features.npy", mmap_mode="r")
-    for given in (torch.from_numpy(features), features.astype(np.float64), mapped):
-        _assert_same(predict_sequence(model, given, return_verts=False), expected)
+    for same in (torch.from_numpy(features), features.astype(np.float64), mapped):
+        _assert_same(predict_sequence(model, same, return_verts=False), expected)
 
 
 def test_progress_counts_every_frame_and_the_mode_is_restored(model: TCMR) -> None:

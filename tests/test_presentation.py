@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps
 
-from lib.video.video import VideoFile
+from lib.video.video_file import VideoFile
 from tests.video_tools import encode, quarters
 
 SHARP = {"crf": "1", "preset": "ultrafast"}

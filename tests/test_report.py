@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lib.core.evaluator import Evaluation, SequenceErrors
+from lib.core.evaluation import Evaluation, SequenceErrors
 from lib.core.plots import (
     _accelerations,
     _joint_errors,

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from lib.core.evaluator import Bodies, SequenceErrors
+from lib.core.evaluation import Bodies, SequenceErrors
 from lib.demo.sequence_video import frame_numbers, write_videos
 from lib.models.body import BodyData
 from lib.models.smpl import SMPL
 from lib.utils.errors import UserError
-from lib.video.video import VideoFile
+from lib.video.video_file import VideoFile
 
 WIDTH, HEIGHT = 203, 158  # not even, not when halved
 HALF = (100, 78)

@@ -14,7 +14,7 @@ from lib.demo.tracking import Track, same_person, tiles, track_people
 from lib.landmarks.blazepose import Detection, LandmarkNetwork, Landmarks, PersonDetector
 from lib.landmarks.features import LANDMARK_FLIP, landmark_boxes
 from lib.utils.pinned import asset_path
-from lib.video.video import VideoFile
+from lib.video.video_file import VideoFile
 
 SHAPE = np.random.default_rng(0).uniform(
     [-0.3, -1], [0.3, 1], (33, 2)

@@ -22,8 +22,7 @@ from torch.optim import SGD
 
 from lib.commands import evaluate as evaluate_command
 from lib.commands import train as train_command
-from lib.core import distributed, run_folder
-from lib.core import trainer as trainer_module
+from lib.core import distributed, run_folder, training_checkpoint
 from lib.core.build import build_model, load_model
 from lib.core.config import dump_yaml, load_config
 from lib.core.optimizer import build_optimizer
@@ -150,7 +149,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         pass
 
     def stop_in_second_epoch(self: Trainer, batches):
-        if self.step == 9:
+        if self.place.step == 9:
             raise Interrupted
         return step(self, batches)
 
@@ -195,7 +194,7 @@ def test_a_run_that_is_stopped_anywhere_goes_on_exactly(
         for stop, number, ends in ((3, signal.SIGTERM, Stopped), (13, signal.SIGINT, KeyboardInterrupt)):
 
             def interrupted_step(self: Trainer, batches, stop=stop, number=number):
-                if self.step == stop - 1:
+                if self.place.step == stop - 1:
                     signal.raise_signal(number)  # arrives before the step's work
                 return step(self, batches)
 
@@ -266,7 +265,7 @@ def test_checkpoints_are_written_inside_epochs(
     iterations: list[int],
 ) -> None:
     saved = []
-    monkeypatch.setattr(trainer_module, "save_checkpoint", lambda c, path: saved.append((path.name, c)))
+    monkeypatch.setattr(training_checkpoint, "save_checkpoint", lambda c, path: saved.append((path.name, c)))
     cfg = tiny_config(databases, tmp_path, "TRAIN.END_EPOCH", "1", "TRAIN.SAVE_EVERY", every)
     train(cfg, open_body)
     assert [c["iteration"] for name, c in saved if name == "checkpoint.pth.tar"] == iterations
@@ -287,7 +286,7 @@ def test_auto_finds_the_newest_run_of_the_experiment(tmp_path: Path) -> None:
 
 
 def weights(trainer: Trainer) -> torch.Tensor:
-    return nn.utils.parameters_to_vector(trainer.parameters).detach().clone()
+    return nn.utils.parameters_to_vector(trainer.learner.parameters).detach().clone()
 
 
 @pytest.mark.parametrize("clip", [0.0, 1e-3])
@@ -325,7 +324,7 @@ def test_the_best_so_far_is_kept_by_a_resumed_run(
     (tmp_path / "b" / "best.txt").write_text("0.25\n")
     resume = ["TRAIN.RESUME", str(tmp_path / "b" / "checkpoint.pth.tar"), "TRAIN.END_EPOCH", "2"]
     resumed = train(tiny_config(databases, tmp_path / "c", *resume), open_body)
-    assert resumed.best == 0.25 < resumed.performance < 1000
+    assert resumed.place.best == 0.25 < resumed.place.performance < 1000
     assert (resumed.folder / "model_best.pth.tar").read_bytes() == b"the best"
     assert (resumed.folder / "best.txt").read_text() == "0.25\n"
 
@@ -369,14 +368,14 @@ def test_processes_differ_in_dropout_and_have_the_weights_of_the_first(
     opts = ["MODEL.REGRESSOR.DROPOUT", "0.5", "TRAIN.GEN_LR", "0.0", *adversarial()]
     cfg = tiny_config(databases, tmp_path, *opts)
     trainer = Trainer(cfg, build_model(cfg, open_body), open_body, CPU)
-    assert trainer.adversary is not None
-    assert sent == [trainer.model, trainer.adversary.discriminator]
-    trainer.adversary = None
+    assert trainer.learner.adversary is not None
+    assert sent == [trainer.model, trainer.learner.adversary.discriminator]
+    trainer.learner.adversary = None
     batches = {kind: next(stream) for kind, stream in trainer.streams.items()}
     losses = {}
     for rank, step in [(1, 0), (2, 0), (1, 5), (1, 0), (0, 0), (0, 0)]:
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        trainer.step = step
+        trainer.place.step = step
         losses.setdefault((rank, step), []).append(trainer.train_step(batches)["loss"])
     again, *others = losses.values()
     assert again[0] == again[1]
@@ -417,14 +416,15 @@ def test_settings_that_change_between_runs_are_applied(
     cfg = tiny_config(databases, tmp_path / "b", *opts, "TRAIN.RESUME", str(tmp_path / "c.pth.tar"), *changes)
     resumed = Trainer(cfg, build_model(cfg, open_body), open_body, CPU)
     resumed.train_step({kind: next(stream) for kind, stream in resumed.streams.items()})
-    (group,), (other,) = resumed.optimizer.param_groups, resumed.adversary.optimizer.param_groups
+    learner = resumed.learner
+    (group,), (other,) = learner.optimizer.param_groups, learner.adversary.optimizer.param_groups
     share = {"plateau": 0.1, "cosine": 0.25}[schedule]  # 14 of 21 iterations are done
     assert group["lr"] == pytest.approx(0.004 * share)
     assert other["lr"] == pytest.approx(0.03 * {"plateau": 1.0, "cosine": 0.25}[schedule])
     assert (group["weight_decay"], other["weight_decay"]) == (0.5, 0.25)
     if schedule == "plateau":
-        assert resumed.learning_rate.state_dict()["patience"] == 3
-        assert resumed.learning_rate.state_dict()["best"] == stored["scheduler"]["best"]
+        assert resumed.learner.learning_rate.state_dict()["patience"] == 3
+        assert resumed.learner.learning_rate.state_dict()["best"] == stored["scheduler"]["best"]
 
 
 def test_whether_validation_is_possible_is_known_before_training(
@@ -444,7 +444,7 @@ def test_weights_that_are_no_numbers_are_not_saved(
     before = (trainer.folder / "checkpoint.pth.tar").read_bytes()
     trainer.model.encoder.linear_cur.bias.data[0] = math.inf
     with pytest.raises(UserError, match=r"encoder.linear_cur.bias holds numbers that are not finite"):
-        trainer._save()
+        trainer.save()
     assert (trainer.folder / "checkpoint.pth.tar").read_bytes() == before
 
 
@@ -500,14 +500,14 @@ def test_the_body_model_is_never_trained(databases: Path, open_body: BodyData, t
     )
     fresh = SMPL(open_body).state_dict()
     assert same(dict(trainer.model.regressor.smpl.state_dict()), dict(fresh))
-    ours = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
+    ours = {id(p) for group in trainer.learner.optimizer.param_groups for p in group["params"]}
     assert ours == {id(p) for n, p in trainer.model.named_parameters() if not n.startswith("regressor.smpl.")}
 
 
 def test_a_loss_that_is_no_number_ends_training(databases: Path, open_body: BodyData, tmp_path: Path) -> None:
     cfg = tiny_config(databases, tmp_path)
     trainer = Trainer(cfg, build_model(cfg, open_body), open_body, CPU)
-    trainer.step, trainer.model.encoder.linear_cur.bias.data[0] = 5, math.nan
+    trainer.place.step, trainer.model.encoder.linear_cur.bias.data[0] = 5, math.nan
     weights = {key: value.clone() for key, value in trainer.model.state_dict().items()}
     with pytest.raises(UserError, match=r"loss is nan .* at step 5"):
         trainer.train_step({kind: next(stream) for kind, stream in trainer.streams.items()})
@@ -524,14 +524,16 @@ def test_the_original_optimiser_state_is_understood(
     first = train(tiny_config(databases, tmp_path / "a", "TRAIN.END_EPOCH", "1"), open_body)
     checkpoint = load_checkpoint(first.folder / "checkpoint.pth.tar")
     old = {key: checkpoint[key] for key in ("epoch", "gen_state_dict", "performance", "gen_optimizer")}
-    count = len(first.parameters)
+    count = len(first.learner.parameters)
     old["gen_optimizer"]["param_groups"][0]["params"] += [count, count + 1, count + 2]
     old["performance"] = np.float64(old["performance"])
     torch.save(old, tmp_path / "old.pth.tar")
     cfg = tiny_config(databases, tmp_path / "b", "TRAIN.RESUME", str(tmp_path / "old.pth.tar"))
     resumed = Trainer(cfg, build_model(cfg, open_body), open_body, CPU)
-    assert (resumed.epoch, resumed.step, resumed.best) == (1, 7, old["performance"])
-    assert same(resumed.optimizer.state_dict()["state"], first.optimizer.state_dict()["state"])
+    assert (resumed.place.epoch, resumed.place.step, resumed.place.best) == (1, 7, old["performance"])
+    assert same(
+        resumed.learner.optimizer.state_dict()["state"], first.learner.optimizer.state_dict()["state"]
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from lib.utils.errors import UserError
-from lib.video.video import ImageFolder, VideoFile, VideoWriter
+from lib.video.frames import ImageFolder
+from lib.video.video_file import VideoFile
+from lib.video.writer import VideoWriter
 from tests.video_tools import encode
 
 COLOURS = [(200, 40, 40), (30, 200, 60), (40, 60, 220), (128, 128, 128), (250, 220, 30)]

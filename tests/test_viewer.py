@@ -29,7 +29,7 @@ from lib.motion.viewer import main, write_viewer
 from lib.utils.colours import person_colour
 from lib.utils.errors import UserError
 from lib.utils.files import sha256
-from lib.video.video import VideoFile
+from lib.video.video_file import VideoFile
 from tests.video_tools import encode
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

@@ -19,7 +19,8 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..demo.networks import choose_network
-from ..demo.pipeline import SCENE, DemoOptions, check_options
+from ..demo.options import DemoOptions, check_options
+from ..demo.result_folder import SCENE
 from ..utils.errors import UserError, printable
 from .films import Film, corpus_digest, find_films
 from .manifest import Manifest, Record, open_manifest, read_records

@@ -19,8 +19,11 @@ from typing import Any
 import torch
 
 from .. import __version__
+from ..demo.engine import Engine, load_engine
 from ..demo.models import find_checkpoint
-from ..demo.pipeline import DemoOptions, Engine, load_engine, open_source, recover, write_results
+from ..demo.options import DemoOptions, open_source
+from ..demo.recover import recover
+from ..demo.results import write_results
 from ..demo.stages import Stages
 from ..utils.errors import UserError
 from ..utils.files import only_process, sha256

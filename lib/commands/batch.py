@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from ..batch.run import BatchOptions, report, run_batch
-from ..demo.pipeline import DemoOptions
+from ..demo.options import DemoOptions
 from .demo import add_options, options_of
 
 

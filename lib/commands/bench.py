@@ -11,13 +11,16 @@ from statistics import median
 
 import torch
 
+from ..demo.engine import load_engine
 from ..demo.networks import find_asset
-from ..demo.pipeline import DemoOptions, load_engine, recover
+from ..demo.options import DemoOptions
+from ..demo.recover import recover
 from ..demo.stages import Stages
 from ..models.body import OPEN_DATA
 from ..utils.errors import UserError, fault
 from ..utils.files import atomic_write
-from ..video.video import FrameList, VideoFile
+from ..video.frames import FrameList
+from ..video.video_file import VideoFile
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 from ..demo.drawing import VIEWS
 from ..demo.networks import DETECTORS, HEAVY_THREADS
-from ..demo.pipeline import DemoOptions, run_demo
+from ..demo.options import DemoOptions
+from ..demo.pipeline import run_demo
 from ..motion.exporters import EXPORTERS
 from ..utils.plugins import add_plugin_option
 

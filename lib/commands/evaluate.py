@@ -16,7 +16,8 @@ from yacs.config import CfgNode
 from ..core import own_predictions
 from ..core.build import body_of, fingerprint_of, model_from
 from ..core.config import choose_device, parse_args
-from ..core.evaluator import EvaluationSet, evaluate
+from ..core.evaluation_set import EvaluationSet
+from ..core.evaluator import evaluate
 from ..core.plots import write_plots
 from ..core.report import report, write_json, write_report
 from ..core.run_folder import find_checkpoint, log_to_console

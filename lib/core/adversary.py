@@ -67,7 +67,8 @@ class MotionAdversary:
         source: str | Path,
     ) -> None:
         settings = cfg.TRAIN.MOT_DISCR
-        self.weight, self.sequences = cfg.LOSS.D_MOTION_LOSS_W, settings.SEQUENCES
+        self.weight: float = cfg.LOSS.D_MOTION_LOSS_W
+        self.sequences: int = settings.SEQUENCES
         self.update_steps, self.device = settings.UPDATE_STEPS, device
         _check(cfg)
         self.discriminator = _build_discriminator(settings).to(device)
@@ -113,12 +114,13 @@ class MotionAdversary:
         features = self._next("sequences", "features")
         windows = run_windows(len(features), model.seqlen, model.seqlen, self.device)
         output = model.predict_windows(features.flatten(0, 1), windows, return_verts=False)
-        return output["theta"][:, BODY_POSE].unflatten(0, (len(features), model.seqlen))
+        return torch.unflatten(output["theta"][:, BODY_POSE], 0, (len(features), model.seqlen))
 
     def generator_term(self, motions: Tensor) -> Tensor:
         """What the network's loss gains for predicted motions (n, T, 69); leaves the discriminator alone."""
         self.discriminator.train().requires_grad_(False)
-        return self.weight * lsgan_generator_loss(self.discriminator(motions), self.sequences)
+        loss = lsgan_generator_loss(self.discriminator(motions), self.sequences)
+        return self.weight * loss
 
     def update(self, motions: Tensor, step: int) -> dict[str, Tensor]:
         """Teach the discriminator, in iterations that are its turn, to tell ``motions`` from real ones.
@@ -134,7 +136,7 @@ class MotionAdversary:
         real, fake = self.discriminator(torch.cat((real_motions, motions.detach()))).chunk(2)
         terms = [self.weight * term for term in lsgan_discriminator_loss(real, fake, self.sequences)]
         self.optimizer.zero_grad(set_to_none=True)
-        terms[-1].backward()
+        torch.autograd.backward(terms[-1])
         distributed.sum_gradients(self.parameters)
         self.optimizer.step()
         names = ("d_m_disc_real", "d_m_disc_fake", "d_m_disc_loss")

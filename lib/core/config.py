@@ -136,7 +136,7 @@ def get_cfg_defaults() -> CfgNode:
     cfg.LOSS.D_MOTION_LOSS_W = 1.0  # > 0 trains against a motion discriminator, which needs AMASS
 
     cfg.MODEL = CfgNode()
-    cfg.MODEL.TEMPORAL_TYPE = "gru"  # temporal encoder: "tcmr" ("gru" is the same), "vibe", "current" ...
+    cfg.MODEL.TEMPORAL_TYPE = "gru"  # temporal encoder: "tcmr" ("gru" is the same), "vibe", "per_frame" ...
     cfg.MODEL.EXTRACTOR = "spin"  # static features: "spin", "landmarks", "poses" ...
     cfg.MODEL.FEATURE_SIZE = 2048
     cfg.MODEL.FEATURE_SMOOTH = 0.0  # frames: width of the Gaussian that features get before the windows
@@ -194,7 +194,7 @@ def _paths(cfg: CfgNode) -> list[tuple[CfgNode, str]]:
     ]
 
 
-class _PlainLoader(yaml.SafeLoader):
+class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
     """YAML of plain values without references, which can unfold a small file to any size."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
@@ -314,7 +314,7 @@ def from_dict(config: dict[str, Any]) -> CfgNode:
 
 def dump_yaml(cfg: CfgNode) -> str:
     """The configuration as plain YAML, which :func:`load_config` reads back."""
-    return yaml.safe_dump(to_dict(cfg), sort_keys=False)
+    return str(yaml.safe_dump(to_dict(cfg), sort_keys=False))
 
 
 def parse_args(

@@ -120,7 +120,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     total = torch.cat([gradient.flatten() for gradient in gradients])
     with _together():
         dist.all_reduce(total)
-    for gradient, part in zip(gradients, total.split([gradient.numel() for gradient in gradients])):
+    for gradient, part in zip(gradients, torch.split(total, [gradient.numel() for gradient in gradients])):
         gradient.copy_(part.view_as(gradient))
 
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Literal
 
 import torch
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
@@ -21,17 +22,17 @@ _HIPS = slice(2, 4)
 _INTEGRATED = -1  # of a model's outputs the last predicts
 
 
-def lsgan_generator_loss(fake: Tensor, count: int | None = None) -> Tensor:
-    """Least-squares GAN: how far the discriminator's outputs (N, 1) for predictions are from 1.
+def lsgan_generator_loss(fake: Float[Tensor, "n 1"], count: int | None = None) -> Float[Tensor, ""]:
+    """Least-squares GAN: how far the discriminator's outputs for predictions are from 1.
 
-    ``count`` is the number of outputs to average over, where these N are one process's part of more.
+    ``count`` is the number of outputs to average over, where these are one process's part of more.
     """
     return ((fake - 1) ** 2).sum() / (count or len(fake))
 
 
 def lsgan_discriminator_loss(
-    real: Tensor, fake: Tensor, count: int | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
+    real: Float[Tensor, "n 1"], fake: Float[Tensor, "m 1"], count: int | None = None
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, ""]]:
     """Least-squares GAN: losses of the discriminator on real data, on predictions, and their sum."""
     on_real = ((real - 1) ** 2).sum() / (count or len(real))
     on_fake = (fake**2).sum() / (count or len(fake))
@@ -45,8 +46,10 @@ def expand_targets(batch: Mapping[str, Tensor], outputs: int = 3) -> dict[str, T
     return {key: values[:, None].expand(-1, outputs, *values.shape[1:]) for key, values in targets.items()}
 
 
-def count_rows(target_2d: Mapping[str, Tensor] | None, target_3d: Mapping[str, Tensor] | None) -> Tensor:
-    """What the losses average over: numbers (3,) of all rows, of those with 3D, of those with SMPL."""
+def count_rows(
+    target_2d: Mapping[str, Tensor] | None, target_3d: Mapping[str, Tensor] | None
+) -> Float[Tensor, " 3"]:
+    """What the losses average over: numbers of all rows, of those with 3D, of those with SMPL."""
     present = [target for target in (target_2d, target_3d) if target is not None]
     kp_2d = present[0]["kp_2d"]
     counts = kp_2d.new_zeros(3)
@@ -93,13 +96,15 @@ class Compared:
     def velocities(self) -> dict[str, Tensor]:
         """:func:`velocity_terms`."""
         runs_2d, runs_3d = (
-            target and {k: v[:, 0].unflatten(0, (-1, self.run_length)) for k, v in target.items()}
+            target and {k: torch.unflatten(v[:, 0], 0, (-1, self.run_length)) for k, v in target.items()}
             for target in (self.target_2d, self.target_3d)
         )
         return velocity_terms(self.pred, runs_2d, runs_3d, self.pairs)
 
-    def mean_square(self, error: Tensor, weight: Literal["w_3d", "w_smpl"]) -> Tensor:
-        """Mean of squared errors (N3, M, …) over the rows of the whole batch that have 3D, or SMPL."""
+    def mean_square(
+        self, error: Float[Tensor, "n m *rest"], weight: Literal["w_3d", "w_smpl"]
+    ) -> Float[Tensor, ""]:
+        """Mean of squared errors over the rows of the whole batch that have 3D, or SMPL."""
         assert self.target_3d is not None
         return _mean_square(error, self.target_3d[weight], self.counts[1 if weight == "w_3d" else 2])
 
@@ -187,10 +192,10 @@ class TCMRLoss(nn.Module):
         preds: Mapping[str, Tensor] | Sequence[Mapping[str, Tensor]],
         target_2d: Mapping[str, Tensor] | None,
         target_3d: Mapping[str, Tensor] | None,
-        counts: Tensor | None = None,
+        counts: Float[Tensor, " 3"] | None = None,
         run_length: int = 1,
-        pairs: Tensor | None = None,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+        pairs: Float[Tensor, " 3"] | None = None,
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Compare predictions with their targets.
 
         Args:
@@ -210,8 +215,10 @@ class TCMRLoss(nn.Module):
         return torch.stack(list(terms.values())).sum(), terms
 
 
-def velocity_counts(target_2d: Mapping[str, Tensor] | None, target_3d: Mapping[str, Tensor] | None) -> Tensor:
-    """What :func:`velocity_terms` averages over: numbers (3,) of all pairs of neighbouring frames, of those
+def velocity_counts(
+    target_2d: Mapping[str, Tensor] | None, target_3d: Mapping[str, Tensor] | None
+) -> Float[Tensor, " 3"]:
+    """What :func:`velocity_terms` averages over: numbers of all pairs of neighbouring frames, of those
     with 3D in both, of those with SMPL in both."""
     present = [target for target in (target_2d, target_3d) if target is not None]
     counts = present[0]["kp_2d"].new_zeros(3)
@@ -225,7 +232,7 @@ def velocity_terms(
     pred: Mapping[str, Tensor],
     target_2d: Mapping[str, Tensor] | None,
     target_3d: Mapping[str, Tensor] | None,
-    counts: Tensor | None = None,
+    counts: Float[Tensor, " 3"] | None = None,
 ) -> dict[str, Tensor]:
     """How the last outputs (of TCMR, the integrated ones) of N2 + N3 runs of R windows change from frame to
     frame, compared with their targets: means of squared differences.
@@ -247,7 +254,7 @@ def velocity_terms(
     present = [target for target in (target_2d, target_3d) if target is not None]
     kp_2d = torch.cat([target["kp_2d"] for target in present])
     integrated = {
-        name: pred[name][:, _INTEGRATED].unflatten(0, kp_2d.shape[:2])
+        name: torch.unflatten(pred[name][:, _INTEGRATED], 0, kp_2d.shape[:2])
         for name in ("kp_2d", "kp_3d", "rotmat")
     }
     pairs, pairs_3d, pairs_smpl = velocity_counts(target_2d, target_3d) if counts is None else counts
@@ -263,13 +270,15 @@ def velocity_terms(
     return terms
 
 
-def _in_both(weights: Tensor) -> Tensor:
-    """Whether weights (N, R) are above 0 in a frame and in the next: (N, R - 1)."""
+def _in_both(weights: Float[Tensor, "n t"]) -> Bool[Tensor, "n t-1"]:
+    """Whether weights are above 0 in a frame and in the next."""
     return (weights[:, 1:] > 0) & (weights[:, :-1] > 0)
 
 
-def _mean_square(error: Tensor, weights: Tensor, rows: Tensor) -> Tensor:
-    """Mean of squared errors (N, M, …) over the ``rows`` of the N * M whose weights (N, M) are not 0.
+def _mean_square(
+    error: Float[Tensor, "n m *rest"], weights: Shaped[Tensor, "n m"], rows: Float[Tensor, ""]
+) -> Float[Tensor, ""]:
+    """Mean of squared errors over the ``rows`` of the n * m whose weights are not 0.
 
     Rows are weighted rather than chosen: to choose, a GPU has to tell the CPU how many there are.
     """
@@ -277,31 +286,35 @@ def _mean_square(error: Tensor, weights: Tensor, rows: Tensor) -> Tensor:
     return _row_mean((weights * error**2).flatten(0, 1), rows)
 
 
-def _row_mean(values: Tensor, rows: Tensor) -> Tensor:
-    """Sum of values (n, ...) divided by the size of ``rows`` such rows; 0 without rows."""
+def _row_mean(values: Float[Tensor, " n *rest"], rows: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    """Sum of values divided by the size of ``rows`` such rows; 0 without rows."""
     return values.sum() / (rows.clamp(min=1) * values.shape[1:].numel())
 
 
-def _keypoint_2d_loss(pred: Tensor, target: Tensor, rows: Tensor) -> Tensor:
-    """Confidence-weighted squared error of joints (N, M, 49, 2), of which N * M are the rows.
+def _keypoint_2d_loss(
+    pred: Float[Tensor, "n m 49 2"], target: Float[Tensor, "n m 49 3"], rows: Float[Tensor, ""]
+) -> Float[Tensor, ""]:
+    """Confidence-weighted squared error of joints.
 
     The mean counts unseen joints too, as published weights assume.
     """
     return _row_mean((target[..., 2:] * (pred - target[..., :2]) ** 2).flatten(0, 1), rows)
 
 
-def _keypoint_3d_error(pred: Tensor, target: Tensor) -> Tensor:
-    """Errors (*, 14, 3) of the LSP joints about the middle of the hips; 0 where the target is NaN, unseen."""
+def _keypoint_3d_error(
+    pred: Float[Tensor, "*batch 49 3"], target: Float[Tensor, "*batch 49 3"]
+) -> Float[Tensor, "*batch 14 3"]:
+    """Errors of the LSP joints about the middle of the hips; 0 where the target is NaN, unseen."""
     target = _about_hips(target)
     return (_about_hips(pred) - target).masked_fill(target.isnan(), 0)
 
 
-def _rotmat(theta: Tensor) -> Tensor:
-    """Rotation matrices (*, 24, 3, 3) of theta (*, 85)."""
-    return axis_angle_to_rotmat(theta[..., 3:75].unflatten(-1, (24, 3)))
+def _rotmat(theta: Float[Tensor, "*batch 85"]) -> Float[Tensor, "*batch 24 3 3"]:
+    """Rotation matrices of theta."""
+    return axis_angle_to_rotmat(torch.unflatten(theta[..., 3:75], -1, (24, 3)))
 
 
-def _about_hips(joints: Tensor) -> Tensor:
-    """The LSP joints (*, 14, 3) of the 49 (*, 49, 3), about the middle of the hips."""
+def _about_hips(joints: Float[Tensor, "*batch 49 3"]) -> Float[Tensor, "*batch 14 3"]:
+    """The LSP joints of the 49, about the middle of the hips."""
     joints = joints[..., _LSP, :]
     return joints - joints[..., _HIPS, :].mean(dim=-2, keepdim=True)

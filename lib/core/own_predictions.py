@@ -18,7 +18,8 @@ from ..utils.files import load_arrays
 from ..utils.geometry import axis_angle_to_rotmat
 from ..utils.keypoints import JOINT_NAMES, convert_kps
 from .config import get_cfg_defaults
-from .evaluator import EvalSequence, EvaluationSet, SequenceErrors, compare, mean_errors
+from .evaluation import SequenceErrors, compare, mean_errors
+from .evaluation_set import EvalSequence, EvaluationSet
 from .protocol import ROOT_JOINTS
 from .report import COLUMNS, cell, means, sequence_means, table
 
@@ -197,7 +198,8 @@ def _numbers(what: str, key: str, value: np.ndarray) -> np.ndarray:
 
 
 def _not_finite(values: np.ndarray) -> np.ndarray:
-    return ~np.isfinite(values)
+    finite: np.ndarray = np.isfinite(values)
+    return ~finite
 
 
 class _Poser:
@@ -227,7 +229,7 @@ def _tensors(poses: np.ndarray, betas: np.ndarray) -> Iterator[tuple[torch.Tenso
     """Shapes (k, 10) and rotations (k, 24, 3, 3), some frames at a time."""
     shape = torch.from_numpy(np.broadcast_to(betas, (len(poses), 10)).astype(np.float32))
     turns = torch.from_numpy(poses.astype(np.float32)).reshape(-1, 24, 3)
-    for part, some in zip(shape.split(_CHUNK), turns.split(_CHUNK)):
+    for part, some in zip(torch.split(shape, _CHUNK), torch.split(turns, _CHUNK)):
         yield part, axis_angle_to_rotmat(some.reshape(-1, 3)).reshape(-1, 24, 3, 3)
 
 

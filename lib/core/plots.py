@@ -12,7 +12,7 @@ from matplotlib.figure import Figure  # used without pyplot, it needs no display
 from ..utils import metrics
 from ..utils.files import atomic_write
 from ..utils.keypoints import JOINT_NAMES
-from .evaluator import MM, Evaluation, SequenceErrors
+from .evaluation import MM, Evaluation, SequenceErrors
 
 _BINS = 60
 _PRED, _TRUE = "#d95f02", "#444444"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..utils.files import atomic_write
-from .evaluator import METRICS, MM, Evaluation, SequenceErrors, mean_mm
+from .evaluation import METRICS, MM, Evaluation, SequenceErrors, mean_mm
 from .published import published
 
 COLUMNS = {

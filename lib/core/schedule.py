@@ -46,7 +46,7 @@ class LearningRate:
 
     @property
     def value(self) -> float:
-        return self._optimizer.param_groups[0]["lr"]
+        return float(self._optimizer.param_groups[0]["lr"])
 
     def before_iteration(self, iteration: int) -> None:
         """Set the rate for an iteration, counted from 0 over the whole run."""

@@ -45,7 +45,8 @@ class H5Rows:
         self._path, self._key, self._pid = path, key, -1
         with h5_errors(f"database {path}", key), h5py.File(path, "r") as file:
             check_data_set(file, key, f"database {path}")
-            self.shape, self.dtype = file[key].shape, file[key].dtype
+            self.shape: tuple[int, ...] = file[key].shape
+            self.dtype: np.dtype[Any] = file[key].dtype
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -69,7 +70,8 @@ class H5Rows:
         """Rows from ``start`` on. The file is closed again: processes that are forked afterwards must not
         find it open."""
         with h5_errors(f"database {self._path}", self._key), h5py.File(self._path, "r") as file:
-            return file[self._key][start:stop]
+            rows: np.ndarray = file[self._key][start:stop]
+            return rows
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_data": None, "_pid": -1}

@@ -24,7 +24,7 @@ from .windows import first_of_runs, original_windows, training_windows, window_f
 Batch = dict[str, torch.Tensor]
 
 
-class BatchDataset(Dataset):
+class BatchDataset(Dataset[Batch]):
     """A dataset that gives whole batches."""
 
     def __len__(self) -> int:
@@ -304,7 +304,7 @@ class WindowDataset(BatchDataset):
     def _target(self, values: Any) -> torch.Tensor:
         if self.float16:
             values = values.astype(np.float16)
-        return torch.from_numpy(np.asarray(values, np.float32)).unflatten(0, (-1, self.run_length))
+        return torch.unflatten(torch.from_numpy(np.asarray(values, np.float32)), 0, (-1, self.run_length))
 
 
 class ConcatWindows(BatchDataset):
@@ -320,8 +320,9 @@ class ConcatWindows(BatchDataset):
     def __getitems__(self, indices: Sequence[int] | np.ndarray) -> Batch:
         indices = np.asarray(indices)
         sources = np.searchsorted(self._ends, indices, side="right")
-        present, parts, places = np.unique(sources), [], []
-        for source in present:
+        parts: list[Batch] = []
+        places: list[np.ndarray] = []
+        for source in np.unique(sources):
             place = np.flatnonzero(sources == source)
             dataset = self.datasets[source]
             parts.append(dataset.__getitems__(indices[place] - self._ends[source] + len(dataset)))

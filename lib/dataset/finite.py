@@ -41,9 +41,10 @@ def check_numbers(path: Path, field: str, values: Any, start: int = 0) -> None:
 
 
 def _bad_rows(field: str, values: np.ndarray) -> np.ndarray:
-    finite = np.isfinite(values)
+    finite: np.ndarray = np.isfinite(values)
     if field == "joints2D":
         finite[..., :2] |= values[..., 2:] == 0
     elif field == "joints3D":
         finite |= np.isnan(values).all(axis=-1, keepdims=True)
-    return ~finite.reshape(len(values), -1).all(axis=1)
+    bad: np.ndarray = np.any(~finite.reshape(len(values), -1), axis=1)
+    return bad

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Sampler
 from .datasets import Batch, BatchDataset
 
 
-class EndlessBatches(Sampler):
+class EndlessBatches(Sampler[list[int]]):
     """Index batches drawn without replacement, pass after pass, all of the same size.
 
     The order of pass p depends on ``(seed, p)`` alone; a batch may reach into the next pass. With several
@@ -66,7 +66,7 @@ class BatchStream:
         world: int = 1,
     ) -> None:
         self.position, self.batch_size = start, batch_size
-        loader: DataLoader = DataLoader(
+        loader: DataLoader[Batch] = DataLoader(
             dataset,
             batch_sampler=EndlessBatches(len(dataset), batch_size, seed, start, rank, world),
             collate_fn=_identity,
@@ -80,7 +80,7 @@ class BatchStream:
         self._batches = iter(loader)
 
     def __next__(self) -> Batch:
-        batch = next(self._batches)
+        batch: Batch = next(self._batches)
         self.position += self.batch_size
         return batch
 
@@ -91,5 +91,5 @@ def _leave_signals_to_the_main_process(_: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def _identity(batch: Any) -> Batch:
+def _identity(batch: Any) -> Any:
     return batch

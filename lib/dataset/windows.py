@@ -7,12 +7,14 @@ it may see. Position k of a window of length L shows frame ``clip(target + k - L
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Int, Shaped
 
+Names = Shaped[np.ndarray, " n"]
 VIBE_MULTIPLE = 16  # the original cuts videos to a multiple of this, whatever the window length
 
 
-def video_spans(vid_names: np.ndarray) -> np.ndarray:
-    """Runs of equal names: (n, 2) first and last frame. A name that comes back later starts a new video."""
+def video_spans(vid_names: Names) -> Int[np.ndarray, "videos 2"]:
+    """Runs of equal names: first and last frame. A name that comes back later starts a new video."""
     names = np.asarray(vid_names)
     if len(names) == 0:
         return np.zeros((0, 2), np.int64)
@@ -20,16 +22,20 @@ def video_spans(vid_names: np.ndarray) -> np.ndarray:
     return np.stack([starts, np.r_[starts[1:], len(names)] - 1], axis=1)
 
 
-def first_occurrence_spans(vid_names: np.ndarray) -> np.ndarray:
+def first_occurrence_spans(vid_names: Names) -> Int[np.ndarray, "videos 2"]:
     """The original's videos: each runs to the first occurrence of the next distinct name."""
     starts = np.sort(np.unique(np.asarray(vid_names), return_index=True)[1])
     return np.stack([starts, np.r_[starts[1:], len(vid_names)] - 1], axis=1)
 
 
 def split_into_chunks(
-    vid_names: np.ndarray, seqlen: int, stride: int, is_train: bool = True, match_vibe: bool = True
-) -> np.ndarray:
-    """The original's windows: (n, 2) first and last frame, inclusive; equal for one repeated frame.
+    vid_names: Names,
+    seqlen: int,
+    stride: int,
+    is_train: bool = True,
+    match_vibe: bool = True,
+) -> Int[np.ndarray, "w 2"]:
+    """The original's windows: first and last frame, inclusive; equal for one repeated frame.
 
     Videos shorter than ``seqlen`` give none. With ``stride != seqlen`` the ends are padded: by repeats of the
     first and last window in training, else by single frames. ``match_vibe`` drops the windows after the last
@@ -60,14 +66,14 @@ def split_into_chunks(
     return np.concatenate(chunks) if chunks else np.zeros((0, 2), np.int64)
 
 
-def original_windows(vid_names: np.ndarray, seqlen: int, overlap: bool) -> np.ndarray:
-    """Training windows as the original draws them: (n, 3)."""
+def original_windows(vid_names: Names, seqlen: int, overlap: bool) -> Int[np.ndarray, "w 3"]:
+    """Training windows as the original draws them."""
     chunks = split_into_chunks(vid_names, seqlen, 1 if overlap else seqlen)
     return np.column_stack([chunks[:, 0] + seqlen // 2, chunks])
 
 
-def training_windows(vid_names: np.ndarray, seqlen: int, overlap: bool) -> np.ndarray:
-    """Training windows: (n, 3).
+def training_windows(vid_names: Names, seqlen: int, overlap: bool) -> Int[np.ndarray, "w 3"]:
+    """Training windows.
 
     With ``overlap`` every frame is the target of exactly one window, whose ends repeat the video's border
     frames. Without, windows follow each other; the last one is moved back so that no frame is lost, and a
@@ -89,17 +95,20 @@ def training_windows(vid_names: np.ndarray, seqlen: int, overlap: bool) -> np.nd
     return np.concatenate(windows) if windows else np.zeros((0, 3), np.int64)
 
 
-def first_of_runs(windows: np.ndarray, run_length: int) -> np.ndarray:
-    """Those (m, 3) of training windows (n, 3), one per frame, that begin a run of windows inside a video.
+def first_of_runs(windows: Int[np.ndarray, "n 3"], run_length: int) -> Int[np.ndarray, "m 3"]:
+    """Those of training windows, one per frame, that begin a run of windows inside a video.
 
     A video of fewer than ``run_length`` frames has none.
     """
     last = windows[run_length - 1 :]
     first = windows[: len(last)]
-    return first[(first[:, 1] == last[:, 1]) & (last[:, 0] - first[:, 0] == run_length - 1)]
+    begins: np.ndarray = first[(first[:, 1] == last[:, 1]) & (last[:, 0] - first[:, 0] == run_length - 1)]
+    return begins
 
 
-def window_frames(windows: np.ndarray, seqlen: int, run_length: int = 1) -> np.ndarray:
-    """Frames that windows show, or runs of windows that begin with them: (n, 3) -> (n, seqlen + R - 1)."""
+def window_frames(
+    windows: Int[np.ndarray, "n 3"], seqlen: int, run_length: int = 1
+) -> Int[np.ndarray, "n t"]:
+    """Frames that windows show, or runs of windows that begin with them: ``seqlen + run_length - 1``."""
     frames = windows[:, :1] + np.arange(seqlen + run_length - 1) - seqlen // 2
     return np.clip(frames, windows[:, 1:2], windows[:, 2:3])

@@ -11,7 +11,7 @@ from PIL import ExifTags, Image
 
 from ..motion.camera import Camera
 from ..utils.geometry import default_focal
-from ..video.video import IMAGE_SUFFIXES, FrameSource, ImageFolder
+from ..video.frames import IMAGE_SUFFIXES, FrameSource, ImageFolder
 
 log = logging.getLogger(__name__)
 

@@ -74,7 +74,7 @@ def reconstruct(
     wanted = models.extractor.fits if fit is None else fit
     smpl, body, people = models.tcmr.regressor.smpl, LandmarkBody(models.body), []
     with stages("fit", total) as update:
-        body = body.to(models.tcmr.regressor.init_cam.device)
+        body = body.to(models.tcmr.device)
         for track, static, output in zip(tracks, features, predictions):
             boxes = scale_bboxes(static.bboxes, CROP_SCALE)
             fitted = None

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from ..core.evaluator import Bodies, SequenceErrors
+from ..core.evaluation import Bodies, SequenceErrors
 from ..data_utils.boxes import scale_bboxes
 from ..models.smpl import SMPL
 from ..motion.meshes import Meshes
@@ -21,7 +21,7 @@ from ..utils.crops import CROP_SCALE
 from ..utils.errors import UserError
 from ..utils.geometry import crop_cam_to_image_cam
 from ..utils.images import read_image
-from ..video.video import VideoWriter
+from ..video.writer import VideoWriter
 from .render import Renderer
 
 logger = logging.getLogger(__name__)

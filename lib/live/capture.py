@@ -17,8 +17,9 @@ import cv2
 import numpy as np
 
 from ..utils.errors import UserError, shown
+from ..video.clock import MAX_GAP, Clock
 from ..video.presentation import present, shown_size
-from ..video.video import MAX_GAP, Clock, VideoFile
+from ..video.video_file import VideoFile
 
 PROTOCOLS = ("http", "https", "rtmp", "rtmps", "rtsp", "rtsps", "rtp", "srt", "tcp", "udp")
 _BELOW = ("tcp", "tls", "udp", "rtp", "httpproxy", "crypto")  # what these are carried by

@@ -12,6 +12,7 @@ import torch
 from ..demo.models import Models
 from ..demo.tracking import Detector, LiveTracker
 from ..landmarks.blazepose import LandmarkNetwork
+from ..models.inference import PreparedTCMR
 from ..models.landmark_body import LandmarkBody
 from ..motion.camera import Camera
 from ..motion.feet import Skeleton
@@ -87,7 +88,7 @@ class LiveEngine:
     ) -> None:
         self._tracker = LiveTracker(detector, network, fps, largest=person == "largest")
         self._people: dict[int, LivePerson] = {}
-        prepared = models.tcmr.prepare(models.cfg.MODEL.PRECISION, rows=1)
+        prepared = PreparedTCMR(models.tcmr, models.cfg.MODEL.PRECISION, rows=1)
         self._setting = models, prepared, LandmarkBody(models.body), camera, fps, delay, fit
         self.delay = LivePerson(*self._setting).delay
         self._camera = camera

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from ..demo.pipeline import DemoOptions, load_engine
+from ..demo.engine import load_engine
+from ..demo.options import DemoOptions
 from ..models.body import BASE_DATA, OPEN_DATA
 from ..motion.camera import Camera
 from ..utils.errors import Terminated, UserError

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from .precision import Precision, dtype_of, tf32
@@ -25,7 +26,7 @@ _BRANCHES = ("bef", "cur", "aft")  # past, current, future
 
 
 class _BranchAttention(nn.Module):
-    """Softmax weights (N, B) of the branch features (N, B, F)."""
+    """Softmax weights of the branches' features."""
 
     def __init__(self, feature_size: int, branches: int) -> None:
         super().__init__()
@@ -40,12 +41,13 @@ class _BranchAttention(nn.Module):
             nn.Tanh(),
         )
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Float[Tensor, "n b f"]) -> Float[Tensor, "n b"]:
         return self.weigh(self.fc(features))
 
-    def weigh(self, hidden: Tensor) -> Tensor:
-        """What follows the first layer: (N, B, 256) -> (N, B)."""
-        return self.attention(hidden.flatten(1)).softmax(dim=-1)
+    def weigh(self, hidden: Float[Tensor, "n b 256"]) -> Float[Tensor, "n b"]:
+        """What follows the first layer."""
+        scores: Tensor = self.attention(hidden.flatten(1))
+        return scores.softmax(dim=-1)
 
 
 @ENCODERS.register("tcmr")
@@ -56,9 +58,9 @@ class PoseForecast(TemporalEncoder):
 
     Args:
         n_layers: GRU layers.
-        seq_len: window length T; fixes the middle frame.
+        seq_len: window length; fixes the middle frame.
         hidden_size: GRU hidden size.
-        feature_size: F, numbers per frame in and out.
+        feature_size: numbers per frame in and out.
 
     Attributes:
         branches: those of past, current and future that there are.
@@ -89,12 +91,14 @@ class PoseForecast(TemporalEncoder):
         if len(names) > 1:
             self.attention = _BranchAttention(feature_size, len(names))
 
-    def forward(self, x: Tensor, is_train: bool = False) -> tuple[Tensor, Tensor | None]:
-        """Encode windows (N, T, F).
+    def forward(
+        self, x: Float[Tensor, "n t f"], is_train: bool = False
+    ) -> tuple[Float[Tensor, "n *m f"], Float[Tensor, "n 3"] | None]:
+        """Encode windows.
 
         Returns:
-            the integrated feature (N, F), or with ``is_train`` the features (N, 3, F) of past, future and
-            integrated; and the attention scores (N, 3) of past, current, future.
+            the integrated feature, or with ``is_train`` the features (n, 3, f) of past, future and
+            integrated; and the attention scores of past, current, future.
         """
         frames = x.transpose(0, 1)
         if x.is_cuda:
@@ -108,16 +112,16 @@ class PoseForecast(TemporalEncoder):
         return self._integrate(self._states(self.layers(), parts, len(frames)), is_train)
 
     def encode_windows(
-        self, frames: Tensor, windows: Tensor, is_train: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
+        self, frames: Float[Tensor, "u f"], windows: Int[Tensor, "n t"], is_train: bool = False
+    ) -> tuple[Float[Tensor, "n *m f"], Float[Tensor, "n 3"] | None]:
         """:meth:`forward` of ``frames[windows]``, with the work that overlapping windows share done once.
 
         Results equal up to rounding.
         """
         return self._integrate(self.window_states(frames, windows, self.layers()), is_train)
 
-    def states_by_gru(self, frames: Tensor) -> list[Tensor]:
-        """:meth:`window_states` of whole windows (T, N, F) by ``torch.nn.GRU``.
+    def states_by_gru(self, frames: Float[Tensor, "t n f"]) -> list[Float[Tensor, "n _"]]:
+        """:meth:`window_states` of whole windows by ``torch.nn.GRU``.
 
         On CUDA, cuDNN does all steps of a layer in one call. It stays out of autocast, where it would compute
         in float16 whatever type was asked for, which loses small gradients.
@@ -129,8 +133,10 @@ class PoseForecast(TemporalEncoder):
                 for name in self.branches
             ]
 
-    def window_states(self, frames: Tensor, windows: Tensor, layers: list[Layers]) -> list[Tensor]:
-        """GRU outputs for ``frames[windows]``: past (N, H), current (N, 2 H), future (N, H).
+    def window_states(
+        self, frames: Float[Tensor, "u f"], windows: Int[Tensor, "n t"], layers: list[Layers]
+    ) -> list[Float[Tensor, "n _"]]:
+        """GRU outputs for ``frames[windows]``: past (n, h), current (n, 2 h), future (n, h).
 
         The first layer's input products are computed per frame rather than per window.
         """
@@ -150,7 +156,9 @@ class PoseForecast(TemporalEncoder):
         """The weights of each branch's GRU."""
         return [layers_of(getattr(self, f"gru_{name}")) for name in self.branches]
 
-    def prepare(self, matrix: Tensor, offset: Tensor, precision: Precision, rows: int) -> States:
+    def prepare(
+        self, matrix: Float[Tensor, "s f"], offset: Float[Tensor, " s"], precision: Precision, rows: int
+    ) -> States:
         """See :meth:`TemporalEncoder.prepare`.
 
         * GRU weights lie in the order in which the CPU multiplies, and in the precision asked for. GRU
@@ -176,7 +184,7 @@ class PoseForecast(TemporalEncoder):
             with tf32(precision == "tf32"):
                 branches = self.window_states(frames, windows, layers)
             parts = torch.stack([product(state.relu()) for product, state in zip(products, branches)], dim=1)
-            hidden, followed = parts.split(split, dim=2)
+            hidden, followed = torch.split(parts, split, dim=2)
             if len(self.branches) == 1:
                 return followed[:, 0] + offset, None
             scores = self.attention.weigh(hidden)
@@ -242,10 +250,12 @@ class PastFuture(PoseForecast):
     branches = ("bef", "aft")
 
 
-def run_windows(count: int, seqlen: int, run_length: int, device: torch.device | None = None) -> Tensor:
-    """Rows (count * R, L) that windows of L frames see of ``count`` runs laid end to end.
+def run_windows(
+    count: int, seqlen: int, run_length: int, device: torch.device | None = None
+) -> Int[Tensor, "n t"]:
+    """Rows that windows of ``seqlen`` frames see of ``count`` runs laid end to end.
 
-    A run of R windows, each one frame later than the one before, has L + R - 1 rows.
+    A run of R windows, each one frame later than the one before, has ``seqlen + R - 1`` rows.
     """
     steps = torch.arange(seqlen, device=device)
     starts = torch.arange(run_length, device=device)[:, None]

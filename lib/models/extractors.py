@@ -215,7 +215,8 @@ class SpinExtractor(Extractor):
     def features(self, crops: np.ndarray) -> np.ndarray:
         """(n, 224, 224, 3) uint8 RGB crops -> (n, 2048) float32."""
         with tf32(False):
-            return self._trunk(normalise_crop(crops, self.device)).cpu().numpy()
+            features: torch.Tensor = self._trunk(normalise_crop(crops, self.device))
+        return features.cpu().numpy()
 
 
 def _crop_batches(
@@ -269,7 +270,7 @@ class LandmarkExtractor(Extractor):
             if not isinstance(track, LandmarkTrack):
                 raise TypeError("landmarks features need a track with landmarks")
             vectors, boxes = landmark_arrays(*repair_flips(track.xy, track.visibility, track.world))
-            parts = [self.net(part.to(self.device)).cpu() for part in vectors.split(_LANDMARK_BATCH)]
+            parts = [self.net(part.to(self.device)).cpu() for part in torch.split(vectors, _LANDMARK_BATCH)]
             result.append(StaticFeatures(torch.cat(parts).numpy(), boxes))
             if progress is not None:
                 progress(len(vectors))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from jaxtyping import Float
 from torch import Tensor
 
 from ..utils.files import load_checkpoint
@@ -14,9 +15,7 @@ from .weights import load_weights, per_frame_weights
 
 
 class HMR(Regressor):
-    """Image to feature, and feature to body.
-
-    Images are (n, 3, 224, 224), RGB, in [0, 1] and then normalised by the ImageNet mean and deviation.
+    """Image to feature by :meth:`feature_extractor`, and feature to body by :meth:`Regressor.forward`.
 
     Args:
         body: the body model.
@@ -26,27 +25,9 @@ class HMR(Regressor):
         super().__init__(body, feature_size=2048)
         add_resnet50(self)
 
-    def feature_extractor(self, x: Tensor) -> Tensor:
-        """Static features (n, 2048) of images (n, 3, 224, 224)."""
+    def feature_extractor(self, x: Float[Tensor, "n 3 224 224"]) -> Float[Tensor, "n 2048"]:
+        """Static features of RGB images in [0, 1], then normalised by the ImageNet mean and deviation."""
         return resnet50_features(self, x)
-
-    def forward(  # type: ignore[override]
-        self,
-        x: Tensor,
-        init_pose: Tensor | None = None,
-        init_shape: Tensor | None = None,
-        init_cam: Tensor | None = None,
-        n_iter: int = 3,
-        return_features: bool = False,
-    ) -> list[dict[str, Tensor]] | tuple[Tensor, list[dict[str, Tensor]]]:
-        """Regress bodies from images (n, 3, 224, 224).
-
-        Returns:
-            the list of :meth:`Regressor.forward`; with ``return_features`` features (n, 2048) and the list.
-        """
-        features = self.feature_extractor(x)
-        output = super().forward(features, init_pose, init_shape, init_cam, n_iter)
-        return (features, output) if return_features else output
 
 
 def load_hmr(checkpoint: str | Path, body: BodyData) -> HMR:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from .precision import Precision, check_precision
 from .regressor import STATE, STATE_SIZE
-
-if TYPE_CHECKING:
-    from .tcmr import TCMR
+from .tcmr import TCMR
 
 
 class PreparedTCMR:
@@ -29,25 +26,27 @@ class PreparedTCMR:
     """
 
     def __init__(self, model: TCMR, precision: Precision = "fp32", rows: int = 256) -> None:
-        check_precision(precision, model.regressor.init_cam.device)
+        check_precision(precision, model.device)
         self.model = model
+        self._carry: Tensor | None = None
         with torch.no_grad():
-            regressor = model.regressor
-            matrix, offset = regressor.as_affine()
-            self._carry: Tensor | None = None
-            if model.starts_from_feature:  # rather than from the mean, which the offset holds
-                self._carry = regressor.carry()
-                mean = torch.cat((regressor.init_pose, regressor.init_shape, regressor.init_cam), dim=1)[0]
-                offset = offset - self._carry @ mean
+            if model.starts_from_feature:
+                matrix, self._carry, offset = model.regressor.as_affine_of_start()
+            else:
+                matrix, offset = model.regressor.as_affine()
             self._states = model.encoder.prepare(matrix, offset, precision, rows)
 
     def predict_windows(
-        self, frames: Tensor, windows: Tensor, J_regressor: Tensor | None = None, return_verts: bool = True
+        self,
+        frames: Float[Tensor, "u f"],
+        windows: Int[Tensor, "n t"],
+        J_regressor: Float[Tensor, "17 v"] | None = None,
+        return_verts: bool = True,
     ) -> dict[str, Tensor]:
         """See :meth:`TCMR.predict_windows`."""
         state, scores = self._states(frames, windows)
         if self._carry is not None:
             state = state + self.model.middle(frames, windows)[:, :STATE_SIZE] @ self._carry.T
-        pose, shape, cam = state.split(STATE, dim=1)
+        pose, shape, cam = torch.split(state, STATE, dim=1)
         output = self.model.regressor.body_of(pose, shape, cam, J_regressor, return_verts)
         return output if scores is None else {**output, "scores": scores}

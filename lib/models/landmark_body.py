@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from smplx.vertex_ids import vertex_ids
 from smplx.vertex_joint_selector import VertexJointSelector
 from torch import Tensor, nn
@@ -119,21 +120,25 @@ class LandmarkBody(nn.Module):
         }.items():
             self.register_buffer(name, torch.from_numpy(np.asarray(value, np.float32)))
 
-    def forward(self, rotmat: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, 24, 3, 3) rotations, (n or 1, 10) shapes -> joints (n, 49, 3), landmarks (n, 33, 3), m."""
+    def forward(
+        self, rotmat: Float[Tensor, "n 24 3 3"], betas: Float[Tensor, "#n 10"]
+    ) -> tuple[Float[Tensor, "n 49 3"], Float[Tensor, "n 33 3"]]:
+        """Joints and landmarks of rotations and shapes, or one shape for all; metres."""
         _, joints, turned, offset = self._pose(rotmat, betas)
         points = turned @ self.pair_sum + offset @ self.mass  # (n, 3, Q)
         pool = torch.cat((joints, points[..., : self._split]), 2)
         landmarks = joints @ self.landmark_joints + points[..., self._split :]
         return pool[..., self.joint_map].transpose(1, 2), landmarks.transpose(1, 2)
 
-    def rest_pelvis(self, betas: Tensor) -> Tensor:
-        """(n, 3) metres: joint 0 of the rest pose of shapes (n, 10)."""
+    def rest_pelvis(self, betas: Float[Tensor, "n 10"]) -> Float[Tensor, "n 3"]:
+        """Joint 0 of the rest pose of shapes, metres."""
         return (betas @ self.joint_shapedirs).view(-1, _N_JOINTS, 3)[:, 0] + self.joint_template[0]
 
     @torch.no_grad()
-    def jacobian(self, rotmat: Tensor, betas: Tensor) -> Tensor:
-        """How the landmarks follow small turns of the joints: (n, 33, 3, 24, 3), metres per radian.
+    def jacobian(
+        self, rotmat: Float[Tensor, "n 24 3 3"], betas: Float[Tensor, "#n 10"]
+    ) -> Float[Tensor, "n 33 3 24 3"]:
+        """How the landmarks follow small turns of the joints, metres per radian.
 
         A turn d of joint j takes its rotation R_j to exp(d) R_j. What poses do to the shape of the skin is
         left out: it moves the landmarks on the skin by little.

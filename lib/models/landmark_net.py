@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import nn
 
 from ..landmarks.features import VECTOR_SIZE
@@ -29,9 +30,10 @@ class LandmarkNet(nn.Module):
         self.blocks = nn.ModuleList(nn.Linear(width, width) for _ in range(blocks))
         self.last = nn.Linear(width, feature_size)
 
-    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
-        """(n, 303) landmark vectors -> (n, feature_size) static features."""
+    def forward(self, vectors: Float[torch.Tensor, "*batch v"]) -> Float[torch.Tensor, "*batch f"]:
+        """Static features of landmark vectors."""
         hidden = torch.relu(self.first(((vectors - self.mean) / self.std).clamp(-5, 5)))
         for block in self.blocks:
             hidden = hidden + torch.relu(block(hidden))
-        return self.last(hidden)
+        feature: torch.Tensor = self.last(hidden)
+        return feature

@@ -6,6 +6,7 @@ import itertools
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 
@@ -24,7 +25,8 @@ class _SelfAttention(nn.Module):
         self.attention = nn.Sequential(*steps)
 
     def forward(self, x: Tensor) -> Tensor:
-        return (self.attention(x).softmax(dim=1) * x).sum(dim=1)
+        weights: Tensor = self.attention(x).softmax(dim=1)
+        return (weights * x).sum(dim=1)
 
 
 class MotionDiscriminator(nn.Module):
@@ -35,7 +37,6 @@ class MotionDiscriminator(nn.Module):
         input_size: numbers per frame (69 for axis-angle body pose).
         output_size: numbers per sequence.
         feature_pool: ``attention``, ``concat`` (mean and maximum over time), or ``last``.
-        use_spectral_norm: normalise the output layer.
         attention_size, attention_layers, attention_dropout: only for ``attention``, where the size must be
             ``rnn_size``.
     """
@@ -47,7 +48,6 @@ class MotionDiscriminator(nn.Module):
         num_layers: int,
         output_size: int = 2,
         feature_pool: Literal["attention", "concat", "last"] | str = "concat",
-        use_spectral_norm: bool = False,
         attention_size: int = 1024,
         attention_layers: int = 1,
         attention_dropout: float = 0.5,
@@ -57,11 +57,10 @@ class MotionDiscriminator(nn.Module):
         self.gru = nn.GRU(input_size, rnn_size, num_layers)
         if feature_pool == "attention":
             self.attention = _SelfAttention(attention_size, attention_layers, attention_dropout)
-        fc = nn.Linear(2 * rnn_size if feature_pool == "concat" else rnn_size, output_size)
-        self.fc = nn.utils.spectral_norm(fc) if use_spectral_norm else fc
+        self.fc = nn.Linear(2 * rnn_size if feature_pool == "concat" else rnn_size, output_size)
 
-    def forward(self, sequence: Tensor) -> Tensor:
-        """Score sequences (N, T, input_size): (N, output_size)."""
+    def forward(self, sequence: Float[Tensor, "n t f"]) -> Float[Tensor, "n output_size"]:
+        """Score sequences."""
         states = self.gru(sequence.transpose(0, 1))[0].transpose(0, 1)
         if self.feature_pool == "attention":
             pooled = self.attention(states)
@@ -70,4 +69,5 @@ class MotionDiscriminator(nn.Module):
             pooled = torch.cat((states.mean(dim=1), states.amax(dim=1)), dim=1)
         else:
             pooled = states[:, -1]
-        return self.fc(pooled)
+        scores: Tensor = self.fc(pooled)
+        return scores

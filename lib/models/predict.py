@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from ..utils.errors import UserError
@@ -25,8 +26,10 @@ def window_step(fps: float, borders: Borders = "edge") -> int:
     return 1 if borders == "static" else max(1, round(fps / TRAINING_FPS))
 
 
-def window_indices(n_frames: int, seqlen: int, borders: Borders = "static", step: int = 1) -> np.ndarray:
-    """Frames (n_frames, seqlen) that each frame is predicted from; the frame itself is at ``seqlen // 2``.
+def window_indices(
+    n_frames: int, seqlen: int, borders: Borders = "static", step: int = 1
+) -> Int[np.ndarray, "n t"]:
+    """Frames that each frame is predicted from; the frame itself is at ``seqlen // 2``.
 
     ``static`` is the published protocol: a frame whose window would leave the sequence sees only itself,
     repeated. ``edge`` repeats the first or last frame instead, takes any length, and can look at every
@@ -130,16 +133,17 @@ def iter_predictions(
     check_features(features, network.feature_size)
     features = gaussian(features, smoothing_width(network.feature_smooth, step))
     windows = window_indices(len(features), network.seqlen, borders or network.borders, step)
-    like = network.regressor.init_cam
+    device = network.device
     if J_regressor is not None:
-        J_regressor = torch.as_tensor(J_regressor).to(like)
-    size = batch_size or (256 if like.device.type == "cpu" else 1024)
-    fast = model.prepare(precision, min(size, len(features))) if isinstance(model, TCMR) else model
+        J_regressor = torch.as_tensor(J_regressor).to(device, network.dtype)
+    size = batch_size or (256 if device.type == "cpu" else 1024)
+    rows = min(size, len(features))
+    fast = PreparedTCMR(model, precision, rows) if isinstance(model, TCMR) else model
     for start in range(0, len(features), size):
         chosen = windows[start : start + size]
         used, local = np.unique(chosen, return_inverse=True)
-        frames = torch.from_numpy(features[used]).to(like)
-        indices = torch.from_numpy(local.reshape(chosen.shape)).to(like.device)
+        frames = torch.from_numpy(features[used]).to(device, network.dtype)
+        indices = torch.from_numpy(local.reshape(chosen.shape)).to(device)
         with torch.inference_mode():
             batch = fast.predict_windows(frames, indices, J_regressor, return_verts)
         yield slice(start, start + len(chosen)), batch

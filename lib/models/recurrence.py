@@ -42,14 +42,15 @@ class PreparedProduct:
         self.dtype, self.bias = dtype, product.bias.detach().to(dtype)
         self._weight = product.weight.detach().to(dtype)
         on_cpu = self._weight.device.type == "cpu" and dtype != torch.float64
-        self._packed = rows > 0 and on_cpu and torch.backends.mkldnn.is_available()
+        self._packed = rows > 0 and on_cpu and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         if self._packed:
             self._weight = torch.ops.mkldnn._reorder_linear_weight(self._weight, rows)
 
     def __call__(self, x: Tensor) -> Tensor:
         x = x.to(self.dtype)
         if self._packed:
-            return torch.ops.mkldnn._linear_pointwise(x, self._weight, self.bias, "none", [], "")
+            result: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self.bias, "none", [], "")
+            return result
         return functional.linear(x, self._weight, self.bias)
 
 
@@ -128,12 +129,15 @@ def _layer(
     return outputs
 
 
-@torch.compiler.disable  # packed weights are unknown to the compiler
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # packed weights are unknown to the compiler
 def _run(gates: Steps, product: AnyProduct, backward: bool) -> Tensor:
     """States (T, N, H), in order of time, from the input products (N, 3 H) of T steps."""
     if isinstance(product, Product) and torch.is_grad_enabled():
         stacked = gates if isinstance(gates, Tensor) else torch.stack(list(gates))
-        return _Recurrence.apply(stacked, product.weight, product.bias, backward)
+        states: Tensor = _Recurrence.apply(  # type: ignore[no-untyped-call]
+            stacked, product.weight, product.bias, backward
+        )
+        return states
     return _forward(gates, product, product.bias, backward, None)
 
 

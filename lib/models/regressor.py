@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -12,7 +13,7 @@ from .body import BodyData
 from .smpl import SMPL
 
 POSE_SIZE, SHAPE_SIZE, CAM_SIZE = 144, 10, 3
-STATE = (POSE_SIZE, SHAPE_SIZE, CAM_SIZE)
+STATE = [POSE_SIZE, SHAPE_SIZE, CAM_SIZE]
 STATE_SIZE = sum(STATE)
 N_ITER = 3
 
@@ -52,21 +53,20 @@ class Regressor(nn.Module):
 
     def forward(
         self,
-        x: Tensor,
-        init_pose: Tensor | None = None,
-        init_shape: Tensor | None = None,
-        init_cam: Tensor | None = None,
+        x: Float[Tensor, "n f"],
+        init_pose: Float[Tensor, "n 144"] | None = None,
+        init_shape: Float[Tensor, "n 10"] | None = None,
+        init_cam: Float[Tensor, "n 3"] | None = None,
         n_iter: int = N_ITER,
-        J_regressor: Tensor | None = None,
+        J_regressor: Float[Tensor, "17 v"] | None = None,
         return_verts: bool = True,
     ) -> list[dict[str, Tensor]]:
-        """Regress bodies from features (n, F).
+        """Regress bodies from features.
 
         Args:
-            x: features (n, F).
-            init_pose, init_shape, init_cam: initial state (n, 144), (n, 10), (n, 3) instead of the mean.
+            init_pose, init_shape, init_cam: initial state instead of the mean.
             n_iter: number of refinements.
-            J_regressor: (17, 6890), to replace the 49 joints by the 14 evaluation joints.
+            J_regressor: to replace the 49 joints by the 14 evaluation joints.
             return_verts: False leaves out ``verts`` and saves most of the body model's time.
 
         Returns:
@@ -78,7 +78,7 @@ class Regressor(nn.Module):
         pose = self.init_pose.expand(n, -1) if init_pose is None else init_pose
         shape = self.init_shape.expand(n, -1) if init_shape is None else init_shape
         cam = self.init_cam.expand(n, -1) if init_cam is None else init_cam
-        from_feature, from_state = self.fc1.weight.split((self.feature_size, STATE_SIZE), dim=1)
+        from_feature, from_state = torch.split(self.fc1.weight, [self.feature_size, STATE_SIZE], dim=1)
         feature = functional.linear(x, from_feature, self.fc1.bias)  # the same in every refinement
         for _ in range(n_iter):
             state = torch.cat((pose, shape, cam), dim=1)
@@ -92,13 +92,13 @@ class Regressor(nn.Module):
 
     def body_of(
         self,
-        pose: Tensor,
-        shape: Tensor,
-        cam: Tensor,
-        J_regressor: Tensor | None = None,
+        pose: Float[Tensor, "n 144"],
+        shape: Float[Tensor, "n 10"],
+        cam: Float[Tensor, "n 3"],
+        J_regressor: Float[Tensor, "17 v"] | None = None,
         return_verts: bool = True,
     ) -> dict[str, Tensor]:
-        """The output of :meth:`forward` for a final state (n, 144), (n, 10), (n, 3)."""
+        """The output of :meth:`forward` for a final state."""
         with torch.autocast(pose.device.type, enabled=False):  # reduced precision would cost millimetres
             pose, shape, cam = (value.to(self.init_cam.dtype) for value in (pose, shape, cam))
             rotmat = rot6d_to_rotmat(pose.reshape(-1, 24, 6))
@@ -118,26 +118,37 @@ class Regressor(nn.Module):
             output["rotmat"] = rotmat
         return output
 
-    def as_affine(self) -> tuple[Tensor, Tensor]:
-        """The final state, pose then shape then camera, is ``x @ matrix.T + offset`` of a feature x.
+    def as_affine(self) -> tuple[Float[Tensor, "157 f"], Float[Tensor, " 157"]]:
+        """``matrix`` and ``offset``: the final state, pose then shape then camera, is
+        ``x @ matrix.T + offset`` of a feature x.
 
         There is no activation in the network, so without dropout the three refinements from the mean state
-        are one affine map: ``matrix`` (157, F), ``offset`` (157,).
+        are one affine map.
         """
         decoders = self.decpose, self.decshape, self.deccam
         decode = torch.cat([decoder.weight for decoder in decoders]) @ self.fc2.weight
         offset = torch.cat([decoder(self.fc2(self.fc1.bias)) for decoder in decoders])
-        from_feature, from_state = (decode @ self.fc1.weight).split((self.feature_size, STATE_SIZE), dim=1)
+        from_feature, from_state = torch.split(
+            decode @ self.fc1.weight, [self.feature_size, STATE_SIZE], dim=1
+        )
         matrix = torch.zeros_like(from_feature)
-        state = torch.cat((self.init_pose, self.init_shape, self.init_cam), dim=1)[0]
+        state = self._mean()
         for _ in range(N_ITER):
             matrix = matrix + from_feature + from_state @ matrix
             state = state + from_state @ state + offset
         return matrix, state
 
-    def carry(self) -> Tensor:
-        """(157, 157): the final state moves by ``carry @ d`` where the initial one moves by d."""
+    def as_affine_of_start(
+        self,
+    ) -> tuple[Float[Tensor, "157 f"], Float[Tensor, "157 157"], Float[Tensor, " 157"]]:
+        """``matrix``, ``carry`` and ``offset``: the same from another initial state s than the mean,
+        ``x @ matrix.T + s @ carry.T + offset``."""
+        matrix, state = self.as_affine()
         decode = torch.cat([decoder.weight for decoder in (self.decpose, self.decshape, self.deccam)])
         from_state = decode @ self.fc2.weight @ self.fc1.weight[:, self.feature_size :]
         once = torch.eye(STATE_SIZE).to(from_state) + from_state
-        return torch.linalg.matrix_power(once, N_ITER)
+        carry = torch.linalg.matrix_power(once, N_ITER)
+        return matrix, carry, state - carry @ self._mean()
+
+    def _mean(self) -> Tensor:
+        return torch.cat((self.init_pose, self.init_shape, self.init_cam), dim=1)[0]

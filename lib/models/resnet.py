@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 _EXPANSION = 4
@@ -35,7 +36,8 @@ class Bottleneck(nn.Module):
         shortcut = x if self.downsample is None else self.downsample(x)
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
-        return self.relu(self.bn3(self.conv3(x)) + shortcut)
+        result: Tensor = self.relu(self.bn3(self.conv3(x)) + shortcut)
+        return result
 
 
 def _stage(in_channels: int, planes: int, blocks: int, stride: int) -> nn.Sequential:
@@ -60,8 +62,8 @@ def add_resnet50(module: nn.Module) -> None:
             nn.init.normal_(layer.weight, 0, math.sqrt(2 / size))
 
 
-def resnet50_features(module: Any, images: Tensor) -> Tensor:
-    """Features (n, 2048) of images (n, 3, H, W) by the layers that :func:`add_resnet50` gave ``module``."""
-    x = module.maxpool(module.relu(module.bn1(module.conv1(images))))
+def resnet50_features(module: Any, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n 2048"]:
+    """Features of images by the layers that :func:`add_resnet50` gave ``module``."""
+    x: Tensor = module.maxpool(module.relu(module.bn1(module.conv1(images))))
     x = module.layer4(module.layer3(module.layer2(module.layer1(x))))
     return x.mean(dim=(2, 3))

@@ -50,11 +50,12 @@ class InferenceResNet50(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         x = images.to(self.device, self.dtype)
-        parts = x.split(_CPU_IMAGES) if self.device.type == "cpu" else (x,)
+        parts = torch.split(x, _CPU_IMAGES) if self.device.type == "cpu" else (x,)
         return torch.cat([self._features(part) for part in parts])
 
     def _features(self, x: Tensor) -> Tensor:
-        return self.blocks(self.maxpool(self.conv1(x))).mean(dim=(2, 3), dtype=torch.float32)
+        features: Tensor = self.blocks(self.maxpool(self.conv1(x)))
+        return features.mean(dim=(2, 3), dtype=torch.float32)
 
 
 class _Block(nn.Module):
@@ -70,7 +71,8 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.shortcut is None else self.shortcut(x)
-        return self.conv3(self.conv2(self.conv1(x)), shortcut)
+        result: Tensor = self.conv3(self.conv2(self.conv1(x)), shortcut)
+        return result
 
 
 class _Convolution(nn.Module):
@@ -97,8 +99,10 @@ class _Convolution(nn.Module):
             self._packed = ops._reorder_convolution_weight(layer.weight, *layout, x.shape)
         arguments = (x, self._packed, layer.bias, *layout)
         if shortcut is None:
-            return ops._convolution_pointwise(*arguments, "relu" if self.relu else "none", [], "")
-        return ops._convolution_pointwise_.binary(shortcut, *arguments, "add", 1.0, "relu", [], "")
+            y: Tensor = ops._convolution_pointwise(*arguments, "relu" if self.relu else "none", [], "")
+            return y
+        ops._convolution_pointwise_.binary(shortcut, *arguments, "add", 1.0, "relu", [], "")
+        return shortcut
 
 
 def _has_onednn(dtype: torch.dtype) -> bool:

@@ -49,9 +49,9 @@ class StreamingPredictor:
         precision: Precision = "fp32",
         return_verts: bool = True,
     ) -> None:
-        self._model = model.prepare(precision, 1) if isinstance(model, TCMR) else model
+        self._model = PreparedTCMR(model, precision, 1) if isinstance(model, TCMR) else model
         network = self._model.model
-        self._like, self._size = network.regressor.init_cam, network.feature_size
+        self._device, self._dtype, self._size = network.device, network.dtype, network.feature_size
         self._verts = return_verts
         self._sigma = smoothing_width(network.feature_smooth, step)
         radius = len(gaussian_kernel(self._sigma)) // 2
@@ -103,8 +103,8 @@ class StreamingPredictor:
         if self._borders == "static" and (window[0] < 0 or window[-1] >= self._came):
             window = np.full_like(window, self._given)
         used, local = np.unique(window.clip(0, self._came - 1), return_inverse=True)
-        frames = torch.from_numpy(features[used - start]).to(self._like)
-        indices = torch.from_numpy(local.reshape(1, -1)).to(self._like.device)
+        frames = torch.from_numpy(features[used - start]).to(self._device, self._dtype)
+        indices = torch.from_numpy(local.reshape(1, -1)).to(self._device)
         with torch.inference_mode():
             batch = self._model.predict_windows(frames, indices, None, self._verts)
         self._given += 1

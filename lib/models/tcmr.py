@@ -3,19 +3,20 @@ models with another temporal encoder."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..utils.errors import UserError
 from ..utils.files import load_checkpoint
-from . import vibe as vibe  # registers its encoder
+from . import per_frame as per_frame  # registers its encoder
+from . import vibe as vibe  # the same
 from .body import BodyData, load_body
 from .encoder import run_windows
-from .inference import PreparedTCMR
-from .precision import Precision
 from .regressor import STATE, STATE_SIZE, Regressor
 from .temporal import ENCODERS
 from .weights import load_weights, per_frame_weights
@@ -80,15 +81,29 @@ class TCMR(nn.Module):
         if pretrained:
             self._load_pretrained_regressor(pretrained)
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.regressor.init_cam.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its weights."""
+        return self.regressor.init_cam.dtype
+
     def forward(
-        self, x: Tensor, is_train: bool = False, J_regressor: Tensor | None = None, return_verts: bool = True
-    ) -> tuple[list[dict[str, Tensor]], Tensor | None]:
+        self,
+        x: Float[Tensor, "n t f"],
+        is_train: bool = False,
+        J_regressor: Float[Tensor, "17 v"] | None = None,
+        return_verts: bool = True,
+    ) -> tuple[list[dict[str, Tensor]], Float[Tensor, "n 3"] | None]:
         """Predict the body of the middle frame of each window.
 
         Args:
-            x: windows of static features (N, T, F).
+            x: windows of static features.
             is_train: all of the encoder's M outputs; of PoseForecast also from the past and the future alone.
-            J_regressor: (17, 6890) for the 14 evaluation joints; ignored with ``is_train``.
+            J_regressor: for the 14 evaluation joints; ignored with ``is_train``.
             return_verts: False leaves out ``verts``.
 
         Returns:
@@ -104,7 +119,7 @@ class TCMR(nn.Module):
             output = self._regress(features, middle, J_regressor, return_verts)
         return [_with_scores(output, scores)], scores
 
-    def forward_runs(self, features: Tensor, run_length: int = 1) -> dict[str, Tensor]:
+    def forward_runs(self, features: Float[Tensor, "n t f"], run_length: int = 1) -> dict[str, Tensor]:
         """What :meth:`forward` predicts in training, without ``verts``, for runs of consecutive windows.
 
         Args:
@@ -124,41 +139,46 @@ class TCMR(nn.Module):
                 output = self._regress_branches(encoded, self.middle(frames, indices), return_verts=False)
                 return _with_scores(output, scores)
             windows = features.flatten(0, 1)[indices]
-        return self(windows, is_train=True, return_verts=False)[0][0]
+        (whole,), _ = self.forward(windows, is_train=True, return_verts=False)
+        return whole
 
-    def middle(self, frames: Tensor, windows: Tensor) -> Tensor:
-        """The features (N, F) of the middle frames of windows (N, T) of frames (U, F)."""
+    def middle(self, frames: Float[Tensor, "u f"], windows: Int[Tensor, "n t"]) -> Float[Tensor, "n f"]:
+        """The features of the middle frames of windows, which hold indices of frames."""
         return frames[windows[:, self.seqlen // 2]]
 
     def _regress(
         self, features: Tensor, middle: Tensor, J_regressor: Tensor | None, return_verts: bool
     ) -> dict[str, Tensor]:
         """Bodies from encoded features (N, F); ``middle`` (N, F) are the middle frames' own."""
-        start = middle[:, :STATE_SIZE].split(STATE, dim=1) if self.starts_from_feature else (None, None, None)
-        return self.regressor(features, *start, J_regressor=J_regressor, return_verts=return_verts)[0]
+        start: Sequence[Tensor | None] = (None, None, None)
+        if self.starts_from_feature:
+            start = torch.split(middle[:, :STATE_SIZE], STATE, dim=1)
+        output: dict[str, Tensor]
+        (output,) = self.regressor(features, *start, J_regressor=J_regressor, return_verts=return_verts)
+        return output
 
     def _regress_branches(self, features: Tensor, middle: Tensor, return_verts: bool) -> dict[str, Tensor]:
         middle = middle.repeat_interleave(features.shape[1], 0)
         output = self._regress(features.flatten(0, 1), middle, None, return_verts)
-        return {name: value.unflatten(0, features.shape[:2]) for name, value in output.items()}
+        return {name: torch.unflatten(value, 0, features.shape[:2]) for name, value in output.items()}
 
     def predict_windows(
-        self, frames: Tensor, windows: Tensor, J_regressor: Tensor | None = None, return_verts: bool = True
+        self,
+        frames: Float[Tensor, "u f"],
+        windows: Int[Tensor, "n t"],
+        J_regressor: Float[Tensor, "17 v"] | None = None,
+        return_verts: bool = True,
     ) -> dict[str, Tensor]:
         """The dict of ``forward(frames[windows])``, faster where windows share frames.
 
         Args:
-            frames: static features (U, F).
-            windows: (N, T) indices of frames.
+            frames: static features.
+            windows: indices of frames.
             J_regressor, return_verts: see :meth:`forward`.
         """
         features, scores = self.encoder.encode_windows(frames, windows)
         output = self._regress(features, self.middle(frames, windows), J_regressor, return_verts)
         return _with_scores(output, scores)
-
-    def prepare(self, precision: Precision = "fp32", rows: int = 256) -> PreparedTCMR:
-        """This model for many predictions without gradient, see :class:`PreparedTCMR`."""
-        return PreparedTCMR(self, precision, rows)
 
     def load_weights(
         self,

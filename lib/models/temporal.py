@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..utils.registry import Registry
@@ -21,8 +22,8 @@ class TemporalEncoder(nn.Module):
 
     Args:
         n_layers, hidden_size: MODEL.TGRU, whatever that means for the encoder.
-        seq_len: window length T; the middle frame is ``seq_len // 2``, counted from 0.
-        feature_size: F, numbers per frame in and out.
+        seq_len: window length; the middle frame is ``seq_len // 2``, counted from 0.
+        feature_size: numbers per frame in and out.
 
     Attributes:
         outputs: M, features per window in training; each learns to give the middle frame, and the last is
@@ -34,35 +35,35 @@ class TemporalEncoder(nn.Module):
     def __init__(self, n_layers: int, seq_len: int, hidden_size: int, feature_size: int) -> None:
         super().__init__()
 
-    def forward(self, x: Tensor, is_train: bool = False) -> tuple[Tensor, Tensor | None]:
-        """Encode windows (N, T, F).
+    def forward(
+        self, x: Float[Tensor, "n t f"], is_train: bool = False
+    ) -> tuple[Float[Tensor, "n *m f"], Float[Tensor, "n 3"] | None]:
+        """Encode windows.
 
         Returns:
-            features (N, F), with ``is_train`` (N, M, F); and the weights (N, 3) that past, current and future
-            got in them, or None.
+            features (n, f), with ``is_train`` (n, M, f); and the weights that past, current and future got in
+            them, or None.
         """
         raise NotImplementedError
 
     def encode_windows(
-        self, frames: Tensor, windows: Tensor, is_train: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
-        """:meth:`forward` of ``frames[windows]``; an encoder may do work that windows share once.
+        self, frames: Float[Tensor, "u f"], windows: Int[Tensor, "n t"], is_train: bool = False
+    ) -> tuple[Float[Tensor, "n *m f"], Float[Tensor, "n 3"] | None]:
+        """:meth:`forward` of ``frames[windows]``; an encoder may do work that windows share once."""
+        encoded: tuple[Tensor, Tensor | None] = self(frames[windows], is_train)
+        return encoded
 
-        Args:
-            frames: (U, F).
-            windows: (N, T) indices of frames.
-        """
-        return self(frames[windows], is_train)
-
-    def prepare(self, matrix: Tensor, offset: Tensor, precision: Precision, rows: int) -> States:
+    def prepare(
+        self, matrix: Float[Tensor, "s f"], offset: Float[Tensor, " s"], precision: Precision, rows: int
+    ) -> States:
         """Copies of the weights for many predictions without gradient, and what follows them.
 
         Args:
-            matrix, offset: (S, F) and (S,): a feature x is followed by ``x @ matrix.T + offset``.
+            matrix, offset: a feature x is followed by ``x @ matrix.T + offset``.
             precision: of products in the encoder. rows: windows predicted at once, about.
 
         Returns:
-            a function of frames (U, F) and windows (N, T): (N, S), and the weights of :meth:`forward`.
+            a function of frames (u, f) and windows (n, t): (n, s), and the weights of :meth:`forward`.
         """
         encoder = deepcopy(self).eval()
         dtype = dtype_of(precision, offset.dtype)

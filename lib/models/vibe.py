@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from .temporal import ENCODERS, TemporalEncoder, gru_sizes
@@ -26,7 +27,9 @@ class VIBEEncoder(TemporalEncoder):
         self.gru = nn.GRU(feature_size, hidden_size, n_layers)
         self.linear = nn.Linear(hidden_size, feature_size)
 
-    def forward(self, x: Tensor, is_train: bool = False) -> tuple[Tensor, None]:
+    def forward(
+        self, x: Float[Tensor, "n t f"], is_train: bool = False
+    ) -> tuple[Float[Tensor, "n *m f"], None]:
         with torch.autocast(x.device.type, enabled=False):  # cuDNN would compute in float16
             seen = x[:, : self.seen].transpose(0, 1).to(self.linear.weight.dtype)
             state = self.gru(seen)[0][-1]

@@ -85,10 +85,11 @@ def per_frame_weights(checkpoint: Mapping[str, Any], source: str | Path) -> Mapp
     Raises:
         UserError: there is no such entry, or it holds no weights.
     """
-    if not isinstance(checkpoint.get("model"), Mapping):
+    weights = checkpoint.get("model")
+    if not isinstance(weights, Mapping):
         found = _first(list(map(str, checkpoint)))
         raise UserError(
             f"{source} has no weights in an entry 'model' (found {found}); expected the checkpoint of SPIN"
             " or of this project's landmark network"
         )
-    return checkpoint["model"]
+    return weights

@@ -26,7 +26,8 @@ from ..models.body import BASE_DATA, OPEN_DATA, BodyData
 from ..utils.colours import person_colour
 from ..utils.errors import UserError, run_command
 from ..utils.files import atomic_write, check_writable
-from ..video.video import FrameSource, ImageFolder, VideoFile
+from ..video.frames import FrameSource, ImageFolder
+from ..video.video_file import VideoFile
 from .export import scene_body
 from .exporters import gltf
 from .feet import SOLE_JOINTS, Skeleton

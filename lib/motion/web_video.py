@@ -12,15 +12,14 @@ from av.video.reformatter import ColorRange, Colorspace
 
 from ..utils.errors import UserError
 from ..utils.prefetch import prefetch
-from ..video.video import FrameSource
+from ..video.frames import FRAMES_AHEAD, FrameSource
+from ..video.writer import BT709
 
 _LONGEST_SIDE = 960  # px
 _BIT_RATE, _MOST_BYTES = 1_500_000, 60_000_000
 _KEY_FRAMES = 15
 """Frames from one key frame to the next: a player that looks for a frame decodes no more than these."""
 _SPEED = {"deadline": "realtime", "cpu-used": "6", "row-mt": "1", "crf": "33", "lag-in-frames": "0"}
-_BT709 = 1  # H.273
-_FRAMES_AHEAD = 4
 
 
 def encode_webm(
@@ -35,7 +34,7 @@ def encode_webm(
     rate = Fraction(fps).limit_denominator(60000)
     width, height = _even_size(source.info.width, source.info.height)
     count = 0
-    with av.open(file, "w", format="webm") as container, prefetch(source, _FRAMES_AHEAD) as images:
+    with av.open(file, "w", format="webm") as container, prefetch(source, FRAMES_AHEAD) as images:
         stream = container.add_stream("libvpx-vp9", rate=rate, options=_SPEED)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.time_base = 1 / rate
@@ -43,7 +42,7 @@ def encode_webm(
         context.time_base = 1 / rate
         context.gop_size = _KEY_FRAMES
         context.bit_rate = round(min(_BIT_RATE, 8 * _MOST_BYTES * fps / n_frames))
-        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        context.colorspace = context.color_primaries = context.color_trc = BT709
         context.color_range = ColorRange.MPEG.value
         for count, image in enumerate(images, start=1):
             if count > n_frames:

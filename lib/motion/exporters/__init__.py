@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ...models.body import BodyData
+from ...utils.errors import UserError
 from ...utils.registry import Registry
 from ..exporters import amass, bvh, coco, gltf, obj, original, trc
 from ..motion import Scene
@@ -33,5 +34,10 @@ def export_scene(scene: Scene, body: BodyData, folder: Path, formats: Iterable[s
 
     Returns:
         the files and folders written.
+
+    Raises:
+        UserError: there is no such format, or nobody is in the scene.
     """
+    if not scene.people:
+        raise UserError("nobody is in the scene to export: take one in which somebody was found")
     return [path for name in dict.fromkeys(formats) for path in EXPORTERS[name](scene, body, folder)]

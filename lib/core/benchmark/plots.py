@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ..landmarks.features import LIMB_JOINTS
-from ..models.predict import TRAINING_FPS
-from ..utils import metrics
-from ..utils.keypoints import JOINT_NAMES
-from .benchmark import FIT, GAUSSIAN, PER_FRAME, RAW, TCMR, Comparison
-from .plots import new_figure, save_figure
+from ...landmarks.features import LIMB_JOINTS
+from ...models.predict import TRAINING_FPS
+from ...utils import metrics
+from ...utils.keypoints import JOINT_NAMES
+from ..plots import new_figure, save_figure
+from .comparison import Comparison
+from .methods import FIT, GAUSSIAN, PER_FRAME, RAW, TCMR
 
 _TRUE = "#222222"
 _COLOURS = {
