@@ -180,7 +180,7 @@ class _Counted(dict[int, Callable[[Any], None]]):
         raise Refused(f"it holds the byte {code:#04x} as an instruction, which no data file needs")
 
 
-class Unpickler(_PythonUnpickler):
+class Unpickler(_PythonUnpickler):  # type: ignore[misc] # typeshed leaves out what is overridden here
     """Reads one pickle from ``source``.
 
     Args:
