@@ -53,8 +53,9 @@ def network(device: torch.device) -> HMR:
     hmr = HMR(load_body()).eval()
     for layer in hmr.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
-            layer.running_mean.normal_(0, 0.1)  # type: ignore[union-attr]
-            layer.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
+            assert layer.running_mean is not None and layer.running_var is not None
+            layer.running_mean.normal_(0, 0.1)
+            layer.running_var.uniform_(0.5, 1.5)
     return hmr.to(device)
 
 

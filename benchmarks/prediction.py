@@ -46,8 +46,9 @@ def cases(device: torch.device, quick: bool) -> list[Case]:
 
     def fast(precision: Precision, meshes: bool) -> Callable[[], object]:
         prepared = PreparedTCMR(model, precision)
-        options = {"J_regressor": regressor, "return_verts": meshes}
-        return partial(predict_sequence, prepared, sequence(frames), **options)  # type: ignore[arg-type]
+        return partial(
+            predict_sequence, prepared, sequence(frames), J_regressor=regressor, return_verts=meshes
+        )
 
     precisions: list[Precision] = ["fp32"]
     if device.type == "cuda":
@@ -82,8 +83,8 @@ def scaling(device: torch.device, quick: bool) -> Scaling:
     model, prepared = network(device), PreparedTCMR(network(device))
     lengths = [16, 64, 256] if quick else [16, 64, 256, 1024, 4096]
 
-    def predict(frames: int, **options: int) -> None:
-        predict_sequence(prepared, sequence(4096)[:frames], return_verts=False, **options)  # type: ignore[arg-type]
+    def predict(frames: int, batch_size: int | None = None) -> None:
+        predict_sequence(prepared, sequence(4096)[:frames], return_verts=False, batch_size=batch_size)
 
     def predict_people(people: int) -> None:
         for _ in range(people):

@@ -55,7 +55,7 @@ def _one_euro(rotmat: np.ndarray, setting: tuple[float, float]) -> np.ndarray:
     return rot6d_to_rotmat(rotmat_to_rot6d(mean)).view(mean.shape).numpy()
 
 
-FILTERS: dict[str, tuple[Callable[[np.ndarray, Any], np.ndarray], tuple]] = {
+FILTERS: dict[str, tuple[Callable[[np.ndarray, Any], np.ndarray], tuple[Any, ...]]] = {
     "Gaussian": (smooth_rotations, (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0)),  # frames
     "1€ filter": (
         _one_euro,

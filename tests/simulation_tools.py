@@ -14,7 +14,7 @@ _ZERO = {f.name: (0.0,) * 3 if isinstance(f.default, tuple) else 0.0 for f in fi
 SILENT = NoiseModel(
     **_ZERO
     | {"slow_frames": 8.0, "slope_mean": 1.0, "clean": 1.0, "flip_off": 1.0}
-    | {"quality": 0.45, "tails": 0.4}
+    | {"quality": 0.45, "tails": 0.4, "cut_alike": False}
 )
 """No error of any kind."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float, Shaped
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import medfilt
 
@@ -13,15 +14,17 @@ REFERENCE_SIZE = 150.0
 _MIN_SIZE = 0.5
 
 
-def get_bbox_from_kp2d(kp_2d: np.ndarray, factor: float = 1.1) -> np.ndarray:
+def get_bbox_from_kp2d(
+    kp_2d: Shaped[np.ndarray, "*batch j d"], factor: float = 1.1
+) -> Float[np.ndarray, "*batch 4"]:
     """Tight square box around keypoints.
 
     Args:
-        kp_2d: (*, J, 2+) x, y in pixels; columns after the second are ignored.
+        kp_2d: x, y in pixels; columns after the second are ignored.
         factor: the side is ``factor`` times the larger of width and height.
 
     Returns:
-        (*, 4) float64 ``cx, cy, side, side`` in pixels.
+        float64 ``cx, cy, side, side`` in pixels.
     """
     xy = np.asarray(kp_2d, np.float64)[..., :2]
     low, high = xy.min(axis=-2), xy.max(axis=-2)
@@ -29,15 +32,17 @@ def get_bbox_from_kp2d(kp_2d: np.ndarray, factor: float = 1.1) -> np.ndarray:
     return np.concatenate([(low + high) / 2, side, side], axis=-1)
 
 
-def get_bbox_params(kp: np.ndarray | None, vis_thresh: float = 0.3) -> np.ndarray | None:
+def get_bbox_params(
+    kp: Shaped[np.ndarray, "j 3"] | None, vis_thresh: float = 0.3
+) -> Float[np.ndarray, " 3"] | None:
     """Centre and zoom of one person in one frame.
 
     Args:
-        kp: (J, 3) x, y in pixels and confidence, or None where nobody was found.
+        kp: x, y in pixels and confidence, or None where nobody was found.
         vis_thresh: joints with a confidence above it count.
 
     Returns:
-        (3,) ``cx, cy, q`` with q = 150 / diagonal of the joints' rectangle, or None where it is undefined
+        ``cx, cy, q`` with q = 150 / diagonal of the joints' rectangle, or None where it is undefined
         (no joint, or a diagonal under half a pixel).
     """
     if kp is None:
@@ -76,16 +81,17 @@ def get_all_bbox_params(
     return np.stack([np.interp(frames, times, column) for column in known.T], axis=1), start, end
 
 
-def smooth_bbox_params(params: np.ndarray, kernel_size: int = 11, sigma: float = 8.0) -> np.ndarray:
+def smooth_bbox_params(
+    params: Shaped[np.ndarray, "t 3"], kernel_size: int = 11, sigma: float = 8.0
+) -> Float[np.ndarray, "t 3"]:
     """Median filter (zero padded), then Gaussian filter (reflected ends), along time.
 
     Args:
-        params: (T, 3) ``cx, cy, q``.
+        params: ``cx, cy, q``.
         kernel_size: of the median filter, frames, odd; at most 2T - 1 are used.
         sigma: of the Gaussian, frames.
 
-    Returns:
-        (T, 3) float64.
+    The result is float64.
     """
     if not len(params):
         return np.zeros((0, 3))
@@ -95,7 +101,8 @@ def smooth_bbox_params(params: np.ndarray, kernel_size: int = 11, sigma: float =
     half = kernel_size // 2
     padded = np.pad(np.asarray(params, np.float64), ((half, half), (0, 0)))
     median = np.stack([medfilt(column, kernel_size) for column in padded.T], axis=1)[half : -half or None]
-    return gaussian_filter1d(median, sigma, axis=0)
+    smooth: np.ndarray = gaussian_filter1d(median, sigma, axis=0)
+    return smooth
 
 
 def get_smooth_bbox_params(
@@ -114,13 +121,15 @@ def get_smooth_bbox_params(
     return smooth_bbox_params(params, kernel_size, sigma), start, end
 
 
-def params_to_bboxes(params: np.ndarray, factor: float = 1.0) -> np.ndarray:
-    """(T, 3) centre and zoom -> (T, 4) ``cx, cy, side, side`` with side = factor * 150 / q, pixels."""
+def params_to_bboxes(params: Shaped[np.ndarray, "t 3"], factor: float = 1.0) -> Float[np.ndarray, "t 4"]:
+    """Centre and zoom -> ``cx, cy, side, side`` with side = factor * 150 / q, pixels."""
     params = np.asarray(params, np.float64)
     side = factor * REFERENCE_SIZE / params[:, 2:3]
     return np.concatenate([params[:, :2], side, side], axis=1)
 
 
-def scale_bboxes(bboxes: np.ndarray, scale: float) -> np.ndarray:
-    """Copy of boxes (*, 4) with width and height multiplied by ``scale``, centres kept; float64."""
-    return np.asarray(bboxes, np.float64) * np.array([1.0, 1.0, scale, scale])
+def scale_bboxes(bboxes: Shaped[np.ndarray, "*batch 4"], scale: float) -> Float[np.ndarray, "*batch 4"]:
+    """Copy of boxes with width and height multiplied by ``scale``, centres kept; float64."""
+    scaled = np.array(bboxes, np.float64)
+    scaled[..., 2:] *= scale
+    return scaled

@@ -111,7 +111,8 @@ class Job:
                 parts.append(label + number_label(value))
         if getattr(self.args, "occlude", None):
             parts.append("occ")
-        return self.args.out / f"{'_'.join(part for part in parts if part)}_db{suffix}"
+        folder: Path = self.args.out
+        return folder / f"{'_'.join(part for part in parts if part)}_db{suffix}"
 
     def build(self, path: Path, videos: Sequence[Video], **settings: Any) -> None:
         """:func:`build_database` with the options that all datasets share, and the dataset's own ones."""

@@ -162,7 +162,8 @@ def _joints(annotations: Path, subject: int) -> dict[str, Any]:
             raise ValueError(f"joints have shape {array.shape[1:]}, expected (17, 3)")
         return array
 
-    return read_json(path, frames_to_array)
+    actions: dict[str, Any] = read_json(path, frames_to_array)
+    return actions
 
 
 def _smpl(
@@ -202,7 +203,8 @@ def _smpl_table(path: Path) -> dict[str, Any]:
             raise ValueError(f"pose and shape have {len(array)} numbers, expected 72 + 10")
         return array
 
-    return read_json(path, parameters_to_array)
+    actions: dict[str, Any] = read_json(path, parameters_to_array)
+    return actions
 
 
 if __name__ == "__main__":

@@ -212,7 +212,8 @@ def _clip(
 def _segments(kept: np.ndarray) -> np.ndarray:
     """Number of the run that each kept frame lies in: (n,) bool -> (kept.sum(),) int."""
     starts = kept & ~np.concatenate([[False], kept[:-1]])
-    return np.cumsum(starts)[kept] - 1
+    runs: np.ndarray = np.cumsum(starts)[kept] - 1
+    return runs
 
 
 if __name__ == "__main__":

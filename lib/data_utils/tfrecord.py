@@ -39,7 +39,7 @@ _MESSAGES: dict[str, list[tuple[str, int, str]]] = {  # name: (field, number, ty
 
 
 def _masked_crc32c(data: bytes) -> int:
-    crc = google_crc32c.value(data)
+    crc: int = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 

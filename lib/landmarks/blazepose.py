@@ -1,6 +1,6 @@
 """BlazePose without mediapipe: person detector and 33-landmark network on the LiteRT interpreter.
 
-Both take RGB uint8 images (H, W, 3) and answer in pixels of that image. The networks come from
+Both take RGB images and answer in pixels of that image. The networks come from
 ``lib.open_data.assets``. Conventions (boxes, turned square region of interest, world landmarks) are
 those of mediapipe's pose graphs.
 """
@@ -17,6 +17,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from jaxtyping import Float, Shaped, UInt8
 
 from ..utils.errors import UserError, shown
 from ..utils.geometry import default_focal, turn_to_ray
@@ -33,34 +34,33 @@ ROI_SCALE = 1.25  # side of the region of interest over the diameter of the circ
 
 @dataclass(frozen=True)
 class Detection:
-    """A person: ``score`` in [0, 1], ``box`` (4,) x0, y0, x1, y1 px about head and shoulders, and the circle
-    about the body: ``centre`` (2,) between the hips, ``scale_point`` (2,) on its rim, beyond the head."""
+    """A person: ``score`` in [0, 1], ``box`` x0, y0, x1, y1 px about head and shoulders, and the circle about
+    the body: ``centre`` between the hips, ``scale_point`` on its rim, beyond the head."""
 
     score: float
-    box: np.ndarray
-    centre: np.ndarray
-    scale_point: np.ndarray
+    box: Float[np.ndarray, " 4"]
+    centre: Float[np.ndarray, " 2"]
+    scale_point: Float[np.ndarray, " 2"]
 
 
 @dataclass(frozen=True)
 class Landmarks:
     """The 33 landmarks of one person.
 
-    ``xy`` (33, 2) px; ``z`` (33,) depth about the hips in px; ``visibility`` (33,) and ``score`` (presence of
-    a person) in [0, 1]; ``world`` (33, 3) metres about the middle of the hips: x right, y down, z away along
-    the ray through the middle of the crop, which is all that the network sees. ``axes`` (3, 3) turns it to
-    the camera's axes. ``next_centre``, ``next_scale_point`` (2,) px: the circle to look in for this person in
-    the next frame.
+    ``xy`` px; ``z`` depth about the hips in px; ``visibility`` and ``score`` (presence of a person) in
+    [0, 1]; ``world`` metres about the middle of the hips: x right, y down, z away along the ray through the
+    middle of the crop, which is all that the network sees. ``axes`` turns it to the camera's axes.
+    ``next_centre``, ``next_scale_point`` px: the circle to look in for this person in the next frame.
     """
 
-    xy: np.ndarray
-    z: np.ndarray
-    visibility: np.ndarray
+    xy: Float[np.ndarray, "33 2"]
+    z: Float[np.ndarray, " 33"]
+    visibility: Float[np.ndarray, " 33"]
     score: float
-    world: np.ndarray
-    next_centre: np.ndarray
-    next_scale_point: np.ndarray
-    axes: np.ndarray = field(default_factory=lambda: np.eye(3))
+    world: Float[np.ndarray, "33 3"]
+    next_centre: Float[np.ndarray, " 2"]
+    next_scale_point: Float[np.ndarray, " 2"]
+    axes: Float[np.ndarray, "3 3"] = field(default_factory=lambda: np.eye(3))
 
 
 class PersonDetector:
@@ -76,8 +76,8 @@ class PersonDetector:
         self._min_score = min_score
         self._max_overlap = max_overlap
 
-    def detect(self, rgb: np.ndarray) -> list[Detection]:
-        """Persons in ``rgb`` (H, W, 3) uint8, surest first."""
+    def detect(self, rgb: UInt8[np.ndarray, "height width 3"]) -> list[Detection]:
+        """Persons in ``rgb``, surest first."""
         height, width = rgb.shape[:2]
         side = max(height, width)
         size = [max(1, round(length * DETECTOR_SIZE / side)) for length in (width, height)]
@@ -119,9 +119,14 @@ class LandmarkNetwork:
         network._focal = focal
         return network
 
-    def __call__(self, rgb: np.ndarray, centre: np.ndarray, scale_point: np.ndarray) -> Landmarks:
-        """Landmarks in ``rgb`` (H, W, 3) uint8 of the person in the circle about ``centre`` (2,) through
-        ``scale_point`` (2,), px: a detection's, or those that the frame before gave."""
+    def __call__(
+        self,
+        rgb: UInt8[np.ndarray, "height width 3"],
+        centre: Float[np.ndarray, " 2"],
+        scale_point: Float[np.ndarray, " 2"],
+    ) -> Landmarks:
+        """Landmarks of the person in the circle about ``centre`` through ``scale_point``, px: of a detection
+        or of what the frame before gave."""
         to_crop, rotation, side = region_of_interest(centre, scale_point)
         crop = cv2.warpAffine(rgb, to_crop, (LANDMARK_SIZE, LANDMARK_SIZE), flags=cv2.INTER_LINEAR)
         outputs = self._network(crop.astype(np.float32) / 255)
@@ -147,11 +152,14 @@ class LandmarkNetwork:
 
 
 def refine_from_heatmaps(
-    xy: np.ndarray, logits: np.ndarray, radius: int = 3, min_confidence: float = 0.5
-) -> np.ndarray:
+    xy: Float[np.ndarray, "n 2"],
+    logits: Float[np.ndarray, "height width n"],
+    radius: int = 3,
+    min_confidence: float = 0.5,
+) -> Float[np.ndarray, "n 2"]:
     """Move points to the centre of mass of their heatmap round about them, where it is sure of itself.
 
-    xy: (n, 2) in [0, 1] of the crop; logits: (H, W, n). The mean is over (2·radius + 1)² cells. It makes the
+    xy: in [0, 1] of the crop. The mean is over (2·radius + 1)² cells. It makes the
     error that slowly comes and goes about a third smaller (measured by triangulation) than that of the
     regressed points alone.
     """
@@ -171,10 +179,12 @@ def refine_from_heatmaps(
     return np.where(sure[:, None], np.stack([x, y], axis=1), xy)
 
 
-def region_of_interest(centre: np.ndarray, scale_point: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+def region_of_interest(
+    centre: Shaped[np.ndarray, " 2"], scale_point: Shaped[np.ndarray, " 2"]
+) -> tuple[Float[np.ndarray, "2 3"], Float[np.ndarray, "2 2"], float]:
     """Square about a body circle, turned so that the direction centre → scale_point points up.
 
-    Returns the affine map (2, 3) from image to crop pixels, the rotation (2, 2) from the crop's axes to the
+    Returns the affine map from image to crop pixels, the rotation from the crop's axes to the
     image's, and the square's side in image pixels.
     """
     x, y = (float(v) for v in np.subtract(scale_point, centre))
@@ -186,8 +196,8 @@ def region_of_interest(centre: np.ndarray, scale_point: np.ndarray) -> tuple[np.
     return np.concatenate([linear, shift[:, None]], axis=1), rotation, side
 
 
-def anchor_centres() -> np.ndarray:
-    """Centres (2254, 2) of the detector's anchors in [0, 1], x and y: grids of stride 8, 16 and 32 px with
+def anchor_centres() -> Float[np.ndarray, "2254 2"]:
+    """Centres of the detector's anchors in [0, 1], x and y: grids of stride 8, 16 and 32 px with
     2, 2 and 6 anchors per cell."""
     grids = []
     for stride, per_cell in ((8, 2), (16, 2), (32, 6)):
@@ -197,10 +207,12 @@ def anchor_centres() -> np.ndarray:
     return np.concatenate(grids).astype(np.float32)
 
 
-def weighted_nms(rows: np.ndarray, scores: np.ndarray, max_overlap: float) -> list[tuple[float, np.ndarray]]:
+def weighted_nms(
+    rows: Float[np.ndarray, "n k 2"], scores: Float[np.ndarray, " n"], max_overlap: float
+) -> list[tuple[float, Float[np.ndarray, "k 2"]]]:
     """Merge detections whose boxes overlap; of each group its best score and its score-weighted mean.
 
-    rows: (n, k, 2) points of which the first two are the box's corners; scores: (n,). Two boxes overlap when
+    rows: points of which the first two are the box's corners. Two boxes overlap when
     intersection over union exceeds ``max_overlap``.
     """
     merged = []
@@ -216,16 +228,20 @@ def weighted_nms(rows: np.ndarray, scores: np.ndarray, max_overlap: float) -> li
     return merged
 
 
-def intersection_over_union(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """IoU of one box with n boxes. box: (2, 2) corners (x0, y0), (x1, y1); boxes: (n, 2, 2) -> (n,)."""
+def intersection_over_union(
+    box: Float[np.ndarray, "2 2"], boxes: Float[np.ndarray, "n 2 2"]
+) -> Float[np.ndarray, " n"]:
+    """IoU of one box with n boxes, all as corners (x0, y0), (x1, y1)."""
     low, high = np.maximum(box[0], boxes[:, 0]), np.minimum(box[1], boxes[:, 1])
     shared = np.prod(np.clip(high - low, 0, None), axis=-1)
     area, areas = np.prod(box[1] - box[0]), np.prod(boxes[:, 1] - boxes[:, 0], axis=-1)
-    return shared / np.maximum(area + areas - shared, 1e-12)
+    overlap: np.ndarray = shared / np.maximum(area + areas - shared, 1e-12)
+    return overlap
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-np.clip(x, -80, 80)))
+    value: np.ndarray = 1 / (1 + np.exp(-np.clip(x, -80, 80)))
+    return value
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
@@ -21,25 +22,25 @@ LIMB_LANDMARKS = [28, 26, 24, 23, 25, 27, 16, 14, 12, 11, 13, 15]
 LIMB_JOINTS = list(range(25, 37))
 
 
-def landmark_boxes(xy: np.ndarray) -> np.ndarray:
-    """Tight square boxes of landmarks: (..., 33, 2) pixels -> (..., 4) cx, cy, side, side in pixels."""
+def landmark_boxes(xy: Float[np.ndarray, "*batch j 2"]) -> Float[np.ndarray, "*batch 4"]:
+    """Tight square boxes of landmarks in pixels: cx, cy, side, side."""
     return box_tensor(torch.from_numpy(np.ascontiguousarray(xy))).numpy().astype(np.float32)
 
 
-def box_tensor(xy: Tensor) -> Tensor:
+def box_tensor(xy: Float[Tensor, "*batch j 2"]) -> Float[Tensor, "*batch 4"]:
     """:func:`landmark_boxes` of tensors."""
     low, high = xy.amin(-2), xy.amax(-2)
     side = (high - low).amax(-1, keepdim=True).clamp(min=1.0)
     return torch.cat([(low + high) / 2, side, side], -1)
 
 
-def to_crop(xy: Tensor, boxes: Tensor) -> Tensor:
-    """Pixels (..., J, 2) -> [-1, 1] of the crop, x1.2, of boxes (..., 4) cx, cy, w, h."""
+def to_crop(xy: Float[Tensor, "*batch j 2"], boxes: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch j 2"]:
+    """Pixels -> [-1, 1] of the crop, x1.2, of boxes cx, cy, w, h."""
     return (xy - boxes[..., None, :2]) / (boxes[..., None, 2:] * (CROP_SCALE / 2))
 
 
-def torso_frame(world: Tensor) -> Tensor:
-    """Rotation of the torso, columns = left, up, front axes: (..., 33, 3) -> (..., 3, 3)."""
+def torso_frame(world: Float[Tensor, "*batch 33 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """Rotation of the torso, columns = left, up, front axes."""
     hips = world[..., LEFT_HIP, :] - world[..., RIGHT_HIP, :]
     shoulders = world[..., LEFT_SHOULDER, :] - world[..., RIGHT_SHOULDER, :]
     middle_hip = (world[..., LEFT_HIP, :] + world[..., RIGHT_HIP, :]) / 2
@@ -50,18 +51,22 @@ def torso_frame(world: Tensor) -> Tensor:
     return torch.stack([left, up, torch.linalg.cross(left, up)], -1)
 
 
-def landmark_vector(xy: Tensor, visibility: Tensor, world: Tensor) -> tuple[Tensor, Tensor]:
+def landmark_vector(
+    xy: Float[Tensor, "*batch 33 2"],
+    visibility: Float[Tensor, "*batch 33"],
+    world: Float[Tensor, "*batch 33 3"],
+) -> tuple[Float[Tensor, "*batch 303"], Float[Tensor, "*batch 4"]]:
     """Landmarks -> network input and boxes.
 
     Args:
-        xy: (..., 33, 2) pixels.
-        visibility: (..., 33) in [0, 1].
-        world: (..., 33, 3) metres, camera axes; any origin (the middle of the hips is subtracted).
+        xy: pixels.
+        visibility: in [0, 1].
+        world: metres, camera axes; any origin (the middle of the hips is subtracted).
 
     Returns:
-        vectors (..., 303) float32: 2D in the 1.2x box (66), visibility (33), world landmarks (99), torso
+        float32 vectors: 2D in the 1.2x box (66), visibility (33), world landmarks (99), torso
         rotation as the first two matrix columns (6), world landmarks in the torso's frame (99); and the
-        unscaled boxes (..., 4) cx, cy, side, side in pixels.
+        unscaled boxes cx, cy, side, side in pixels.
     """
     boxes = box_tensor(xy)
     centred = world - (world[..., LEFT_HIP : LEFT_HIP + 1, :] + world[..., RIGHT_HIP : RIGHT_HIP + 1, :]) / 2
@@ -77,7 +82,11 @@ def landmark_vector(xy: Tensor, visibility: Tensor, world: Tensor) -> tuple[Tens
     return torch.cat(parts, -1).float(), boxes.float()
 
 
-def landmark_arrays(xy: np.ndarray, visibility: np.ndarray, world: np.ndarray) -> tuple[Tensor, np.ndarray]:
+def landmark_arrays(
+    xy: Float[np.ndarray, "*batch 33 2"],
+    visibility: Float[np.ndarray, "*batch 33"],
+    world: Float[np.ndarray, "*batch 33 3"],
+) -> tuple[Float[Tensor, "*batch 303"], Float[np.ndarray, "*batch 4"]]:
     """:func:`landmark_vector` of NumPy landmarks: vectors as a tensor, boxes as an array."""
     seen = (torch.from_numpy(np.ascontiguousarray(part)) for part in (xy, visibility, world))
     vectors, boxes = landmark_vector(*seen)

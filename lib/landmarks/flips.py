@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from .features import LANDMARK_FLIP, LIMB_LANDMARKS
@@ -17,8 +18,12 @@ FLIP_COST = 0.004  # metres per frame read as flipped: of two consistent reading
 FAR = 0.5  # metres: a landmark that moves farther counts as this far
 
 
-def flip_back(xy: Tensor, visibility: Tensor, world: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The other reading of landmarks (..., 33, 2), (..., 33), (..., 33, 3)."""
+def flip_back(
+    xy: Float[Tensor, "*batch 33 2"],
+    visibility: Float[Tensor, "*batch 33"],
+    world: Float[Tensor, "*batch 33 3"],
+) -> tuple[Float[Tensor, "*batch 33 2"], Float[Tensor, "*batch 33"], Float[Tensor, "*batch 33 3"]]:
+    """The other reading of landmarks."""
     return (
         xy[..., LANDMARK_FLIP, :],
         visibility[..., LANDMARK_FLIP],
@@ -26,8 +31,8 @@ def flip_back(xy: Tensor, visibility: Tensor, world: Tensor) -> tuple[Tensor, Te
     )
 
 
-def find_flips(world: Tensor) -> Tensor:
-    """(..., T, 33, 3) metric landmarks of consecutive frames -> (..., T) bool, better read as flipped."""
+def find_flips(world: Float[Tensor, "*batch t 33 3"]) -> Bool[Tensor, "*batch t"]:
+    """Which of the metric landmarks of consecutive frames are better read as flipped."""
     *clips, length, _, _ = world.shape
     readings = _readings(world.reshape(-1, *world.shape[-3:]))  # (2, N, T, 12, 3)
     step = _steps(readings[:, None, :, :-1], readings[None, :, :, 1:])
@@ -55,7 +60,8 @@ def _readings(world: Tensor) -> Tensor:
 
 def _steps(before: Tensor, after: Tensor) -> Tensor:
     """What limb landmarks (..., 12, 3) move on average, metres."""
-    return (before - after).norm(dim=-1).clamp(max=FAR).mean(-1)
+    moved: Tensor = (before - after).norm(dim=-1)
+    return moved.clamp(max=FAR).mean(-1)
 
 
 class StreamingFlips:
@@ -69,8 +75,8 @@ class StreamingFlips:
         self._before: Tensor | None = None
         self._cost = torch.zeros(2)
 
-    def __call__(self, world: np.ndarray) -> bool:
-        """Whether the metric landmarks (33, 3) of the next frame are better read as flipped."""
+    def __call__(self, world: Float[np.ndarray, "33 3"]) -> bool:
+        """Whether the metric landmarks of the next frame are better read as flipped."""
         readings = _readings(torch.from_numpy(np.ascontiguousarray(world, np.float32)))
         if self._before is not None:
             step = _steps(self._before[:, None], readings[None])
@@ -81,8 +87,12 @@ class StreamingFlips:
         return bool(self._cost.argmin())
 
 
-def undo_flips(xy: Tensor, visibility: Tensor, world: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Landmarks (..., T, 33, 2), (..., T, 33), (..., T, 33, 3) of consecutive frames, flips undone."""
+def undo_flips(
+    xy: Float[Tensor, "*batch t 33 2"],
+    visibility: Float[Tensor, "*batch t 33"],
+    world: Float[Tensor, "*batch t 33 3"],
+) -> tuple[Float[Tensor, "*batch t 33 2"], Float[Tensor, "*batch t 33"], Float[Tensor, "*batch t 33 3"]]:
+    """Landmarks of consecutive frames, flips undone."""
     flipped = find_flips(world)[..., None]
     xy2, visibility2, world2 = flip_back(xy, visibility, world)
     return (
@@ -93,9 +103,9 @@ def undo_flips(xy: Tensor, visibility: Tensor, world: Tensor) -> tuple[Tensor, T
 
 
 def repair_flips(
-    xy: np.ndarray, visibility: np.ndarray, world: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """:func:`undo_flips` of one person's NumPy landmarks (T, 33, 2), (T, 33), (T, 33, 3)."""
+    xy: Float[np.ndarray, "t 33 2"], visibility: Float[np.ndarray, "t 33"], world: Float[np.ndarray, "t 33 3"]
+) -> tuple[Float[np.ndarray, "t 33 2"], Float[np.ndarray, "t 33"], Float[np.ndarray, "t 33 3"]]:
+    """:func:`undo_flips` of one person's NumPy landmarks."""
     seen = [torch.from_numpy(np.ascontiguousarray(part)) for part in (xy, visibility, world)]
     repaired = [part.numpy() for part in undo_flips(*seen)]
     return repaired[0], repaired[1], repaired[2]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
 
 from ..utils.errors import UserError
 from .blazepose import Detection
@@ -33,8 +34,8 @@ class KeypointRCNN:
         self._network = (network or _trained()).to(self._device).eval()
 
     @torch.inference_mode()
-    def detect(self, rgb: np.ndarray) -> list[Detection]:
-        """Persons in ``rgb`` (H, W, 3) uint8, surest first."""
+    def detect(self, rgb: UInt8[np.ndarray, "height width 3"]) -> list[Detection]:
+        """Persons in ``rgb``, surest first."""
         image = torch.from_numpy(np.ascontiguousarray(rgb)).to(self._device).permute(2, 0, 1) / 255
         (output,) = self._network([image])
         people = (output["labels"] == _PERSON) & (output["scores"] > self._min_score)
@@ -47,8 +48,10 @@ class KeypointRCNN:
         ]
 
 
-def body_circle(keypoints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """COCO keypoints (17, 2) -> centre (2,) between the hips and a point (2,) on the rim, beyond the head."""
+def body_circle(
+    keypoints: Float[np.ndarray, "17 2"],
+) -> tuple[Float[np.ndarray, " 2"], Float[np.ndarray, " 2"]]:
+    """Centre between the hips, and a point on the rim, beyond the head."""
     centre = keypoints[[_LEFT_HIP, _RIGHT_HIP]].mean(axis=0)
     up = keypoints[[_LEFT_SHOULDER, _RIGHT_SHOULDER]].mean(axis=0) - centre
     length = float(np.linalg.norm(up))

@@ -42,7 +42,7 @@ class PreparedProduct:
         self.dtype, self.bias = dtype, product.bias.detach().to(dtype)
         self._weight = product.weight.detach().to(dtype)
         on_cpu = self._weight.device.type == "cpu" and dtype != torch.float64
-        self._packed = rows > 0 and on_cpu and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        self._packed = rows > 0 and on_cpu and torch.backends.mkldnn.is_available()
         if self._packed:
             self._weight = torch.ops.mkldnn._reorder_linear_weight(self._weight, rows)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
 from ..models.body import OPEN_DATA, load_body
@@ -56,12 +57,12 @@ class _Skeleton:
         return way[::-1]
 
 
-def read_bvh(path: str | Path) -> tuple[np.ndarray, np.ndarray, float]:
+def read_bvh(path: str | Path) -> tuple[Float[np.ndarray, "t 24 3 3"], Float[np.ndarray, "t 3"], float]:
     """The motion of a BVH file.
 
     Returns:
-        rotmat (T, 24, 3, 3) local rotations of SMPL's joints, trans (T, 3) metres with y up as SMPL's
-        translation (of a body of mean shape), and frames per second.
+        local rotations of SMPL's joints, trans in metres with y up as SMPL's translation (of a body of mean
+        shape), and frames per second.
 
     Raises:
         UserError: no BVH file, cut off, numbers that are not finite, joints that are not found, or a rest
@@ -234,7 +235,8 @@ def _shortest_turn(source: np.ndarray, target: np.ndarray) -> np.ndarray:
         return np.full(3, np.nan)
     cross = np.cross(source, target)
     sine = np.linalg.norm(cross)
-    return np.arctan2(sine, source @ target) * cross / max(sine, 1e-12)
+    turn: np.ndarray = np.arctan2(sine, source @ target) * cross / max(sine, 1e-12)
+    return turn
 
 
 def _starts_at_rest(turns: np.ndarray) -> bool:

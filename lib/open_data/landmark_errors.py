@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from ..landmarks.features import LIMB_LANDMARKS, landmark_boxes
 from ..landmarks.flips import repair_flips
@@ -54,36 +55,36 @@ MISS_3D = (0.0, 50.0, 100.0, 200.0, 400.0, np.inf)  # … of aligned 3D error in
 class Clip:
     """Landmarks of one person, as seen, and where the twelve limb joints truly are.
 
-    ``xy`` (T, 33, 2) px; ``visibility`` (T, 33); ``world`` (T, 33, 3) m; ``true_xy`` (T, 12, 2) px;
-    ``true_world`` (T, 12, 3) m in camera axes, any origin. ``step`` frames are 1/30 s.
+    ``xy``, ``true_xy`` px; ``world`` m; ``true_world`` m in camera axes, any origin. ``step`` frames are
+    1/30 s.
     """
 
-    xy: np.ndarray
-    visibility: np.ndarray
-    world: np.ndarray
-    true_xy: np.ndarray
-    true_world: np.ndarray
+    xy: Float[np.ndarray, "t 33 2"]
+    visibility: Float[np.ndarray, "t 33"]
+    world: Float[np.ndarray, "t 33 3"]
+    true_xy: Float[np.ndarray, "t 12 2"]
+    true_world: Float[np.ndarray, "t 12 3"]
     step: int = 1
 
 
 @dataclass(frozen=True)
 class Errors:
-    """Errors of the limb joints of one clip at 30 fps; arrays are (T, 12, ...).
+    """Errors of the limb joints of one clip at 30 fps.
 
-    ``image`` (…, 2) in box sides; ``raw`` and ``aligned`` (…, 3) m about the middle of the hips, and about
-    the centroid after the best rotation and scale; ``turn`` (T, 3) yaw, pitch, roll of the best rotation from
-    truth to landmarks in degrees; ``scale`` (T,) of the landmarks over the truth; ``bones``, ``true_bones``
-    (T, 12, 3) aligned bone vectors in lengths of the true bone.
+    ``image`` in box sides; ``raw`` and ``aligned`` m about the middle of the hips, and about the centroid
+    after the best rotation and scale; ``turn`` yaw, pitch, roll of the best rotation from truth to landmarks
+    in degrees; ``scale`` of the landmarks over the truth; ``bones``, ``true_bones`` aligned bone vectors in
+    lengths of the true bone.
     """
 
-    image: np.ndarray
-    raw: np.ndarray
-    aligned: np.ndarray
-    turn: np.ndarray
-    scale: np.ndarray
-    bones: np.ndarray
-    true_bones: np.ndarray
-    visibility: np.ndarray
+    image: Float[np.ndarray, "t 12 2"]
+    raw: Float[np.ndarray, "t 12 3"]
+    aligned: Float[np.ndarray, "t 12 3"]
+    turn: Float[np.ndarray, "t 3"]
+    scale: Float[np.ndarray, " t"]
+    bones: Float[np.ndarray, "t 12 3"]
+    true_bones: Float[np.ndarray, "t 12 3"]
+    visibility: Float[np.ndarray, "t 12"]
 
 
 def errors_of(clip: Clip) -> Iterator[Errors]:
@@ -108,8 +109,10 @@ def errors_of(clip: Clip) -> Iterator[Errors]:
         )
 
 
-def similarity(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rotations (n, 3, 3) and scales (n,) that take the poses ``source`` (n, J, 3) best to ``target``."""
+def similarity(
+    source: Float[np.ndarray, "n j 3"], target: Float[np.ndarray, "n j 3"]
+) -> tuple[Float[np.ndarray, "n 3 3"], Float[np.ndarray, " n"]]:
+    """Rotations and scales that take the poses ``source`` best to ``target``."""
     x, y = source - source.mean(1, keepdims=True), target - target.mean(1, keepdims=True)
     moved = metrics.similarity_align(x, y)
     scale = np.sqrt((moved**2).sum((1, 2)) / (x**2).sum((1, 2)))
@@ -118,30 +121,33 @@ def similarity(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.n
     return rotation, scale
 
 
-def turn_angles(rotation: np.ndarray) -> np.ndarray:
-    """Yaw, pitch, roll (n, 3) in degrees with rotation = Ry(yaw)·Rx(pitch)·Rz(roll), camera axes."""
+def turn_angles(rotation: Float[np.ndarray, "n 3 3"]) -> Float[np.ndarray, "n 3"]:
+    """Yaw, pitch, roll in degrees with rotation = Ry(yaw)·Rx(pitch)·Rz(roll), camera axes."""
     yaw = np.arctan2(rotation[:, 0, 2], rotation[:, 2, 2])
     pitch = np.arcsin(np.clip(-rotation[:, 1, 2], -1, 1))
     roll = np.arctan2(rotation[:, 1, 0], rotation[:, 1, 1])
-    return np.degrees(np.stack([yaw, pitch, roll], 1))
+    angles: np.ndarray = np.degrees(np.stack([yaw, pitch, roll], 1))
+    return angles
 
 
 def _about_hips(joints: np.ndarray) -> np.ndarray:
-    return joints - joints[:, HIPS].mean(1, keepdims=True)
+    moved: np.ndarray = joints - joints[:, HIPS].mean(1, keepdims=True)
+    return moved
 
 
 def _bones(joints: np.ndarray) -> np.ndarray:
-    return joints[:, ENDS[:, 1]] - joints[:, ENDS[:, 0]]
+    vectors: np.ndarray = joints[:, ENDS[:, 1]] - joints[:, ENDS[:, 0]]
+    return vectors
 
 
-def white_rms(errors: Sequence[np.ndarray]) -> float:
+def white_rms(errors: Sequence[Float[np.ndarray, "_ ..."]]) -> float:
     """Standard deviation of noise that is new in each frame: of second differences, over √6."""
     seconds = np.concatenate([(e[:-2] - 2 * e[1:-1] + e[2:]).ravel() for e in errors])
     return float(np.sqrt((seconds**2).mean() / 6))
 
 
-def parts(errors: Sequence[np.ndarray]) -> dict[str, float]:
-    """rms of bias, slow and white part, and autocorrelation about each clip's mean, of (T, …) errors."""
+def parts(errors: Sequence[Float[np.ndarray, "_ ..."]]) -> dict[str, float]:
+    """rms of bias, slow and white part, and autocorrelation about each clip's mean."""
     centred = [e - e.mean(0, keepdims=True) for e in errors]
     bias = np.concatenate([e.mean(0).ravel() for e in errors])
     white = white_rms(errors)
@@ -154,8 +160,8 @@ def parts(errors: Sequence[np.ndarray]) -> dict[str, float]:
     return out | spectrum(centred)
 
 
-def spectrum(centred: Sequence[np.ndarray]) -> dict[str, float]:
-    """Shares of the power of (T, …) errors about their means in each of :data:`BANDS`."""
+def spectrum(centred: Sequence[Float[np.ndarray, "_ ..."]]) -> dict[str, float]:
+    """Shares of the power of errors about their means in each of :data:`BANDS`."""
     power = np.zeros(len(BANDS) - 1)
     for error in centred:
         each = (np.abs(np.fft.rfft(error, axis=0)) ** 2).reshape(len(error) // 2 + 1, -1).sum(1) / len(error)

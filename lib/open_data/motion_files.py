@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from ..models.body import OPEN_DATA, load_body
 from ..motion.motion import rest_joints
@@ -37,10 +39,10 @@ _RECOGNISED = {"dmgnn_train_jumping_2": "49", "dmgnn_test_jumping_1": "49"}
 
 
 class Recording(NamedTuple):
-    """rotmat (T, 24, 3, 3), trans (T, 3) metres with y up, frames per second."""
+    """Poses, trans in metres with y up, frames per second."""
 
-    rotmat: torch.Tensor
-    trans: torch.Tensor
+    rotmat: Float[Tensor, "t 24 3 3"]
+    trans: Float[Tensor, "t 3"]
     fps: float
 
 
@@ -84,8 +86,8 @@ def read_motion(path: Path) -> Recording:
     return Recording(rotmat, trans, fps)
 
 
-def _axis_angles(data: dict[str, np.ndarray]) -> torch.Tensor:
-    """(T, 24, 3) of any layout; ValueError, KeyError or TypeError where it is none."""
+def _axis_angles(data: dict[str, np.ndarray]) -> Float[Tensor, "t 24 3"]:
+    """Poses of any layout; ValueError, KeyError or TypeError where it is none."""
     if "poses" in data:
         poses = data["poses"].astype(np.float32)
         joints = SMPL_JOINTS.get(poses.shape[-1] // 3) if poses.ndim == 2 else None

@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from tqdm import tqdm
 
 from ..utils.errors import UserError, shown
@@ -48,13 +51,13 @@ TRIM_T_POSE = 20
 
 @dataclass(frozen=True)
 class Motion:
-    """One clip at 30 fps: rotmat (T, 24, 3, 3), trans (T, 3) metres with y up; what is done, if it is known;
-    the split that an index assigns it to, or ""."""
+    """One clip at 30 fps: poses, trans in metres with y up; what is done, if it is known; the split that an
+    index assigns it to, or ""."""
 
     name: str
     performer: str
-    rotmat: torch.Tensor
-    trans: torch.Tensor
+    rotmat: Float[Tensor, "t 24 3 3"]
+    trans: Float[Tensor, "t 3"]
     description: str = ""
     assigned: str = ""
 
@@ -89,9 +92,9 @@ def _load_motion(path: Path, told: Entry, folder: Path) -> Motion:
 
 
 def resample(
-    rotmat: torch.Tensor, trans: torch.Tensor, times: np.ndarray
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Values at fractional frame ``times`` (K,): neighbours joined by the shortest turn (slerp), a line."""
+    rotmat: Float[Tensor, "t 24 3 3"], trans: Float[Tensor, "t 3"], times: Float[np.ndarray, " k"]
+) -> tuple[Float[Tensor, "k 24 3 3"], Float[Tensor, "k 3"]]:
+    """Values at fractional frame ``times``: neighbours joined by the shortest turn (slerp), a line."""
     left = np.clip(times.astype(int), 0, len(rotmat) - 2)
     weight = torch.as_tensor(times - left, dtype=torch.float32)
     turn = rotmat_to_axis_angle(rotmat[left].mT @ rotmat[left + 1])
@@ -178,6 +181,7 @@ class Augmentation:
     wide_shape: float = 2.0
 
 
+USUAL = Augmentation()
 UNCHANGED = Augmentation(mixed=0, limbs=0, offset=0, wide=0, seated=0, tilted=0, shape=0.8, wide_shape=0.8)
 """Clips as they were recorded, only warped in time, reversed and mirrored."""
 
@@ -197,7 +201,7 @@ class MotionSampler(Draws):
         self,
         motions: list[Motion],
         generator: torch.Generator,
-        augmentation: Augmentation = Augmentation(),
+        augmentation: Augmentation = USUAL,
     ) -> None:
         if not motions:
             raise UserError("no motions to sample from: this split is empty; change the held-out performers")
@@ -216,20 +220,20 @@ class MotionSampler(Draws):
         self._mirrored = torch.tensor(SMPL_FLIP, device=device)
         self._limit_axes = flexion_axes(self._trans)
 
-    def sample(self, clips: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """``clips`` clips of ``length`` frames: rotmat (B, T, 24, 3, 3), trans (B, T, 3)."""
+    def sample(self, clips: int, length: int) -> tuple[Float[Tensor, "n t 24 3 3"], Float[Tensor, "n t 3"]]:
+        """``clips`` clips of ``length`` frames: rotmat, trans."""
         quat, trans = self._clips(clips, length)
         quat = self._bend(self._recombine(quat))
         quat, trans = self._tilt(quat, trans)
         return quat_to_rotmat(quat), trans
 
-    def shapes(self, clips: int) -> torch.Tensor:
-        """Shapes (B, 10) to go with clips."""
+    def shapes(self, clips: int) -> Float[Tensor, "n 10"]:
+        """Shapes to go with clips."""
         chosen = self.augmentation
         spread = torch.where(self._chance(0.2, clips), chosen.wide_shape, chosen.shape)
         return (self._normal(clips, 10) * spread[:, None]).clamp(-4, 4)
 
-    def _clips(self, clips: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _clips(self, clips: int, length: int) -> tuple[Float[Tensor, "n t 24 4"], Float[Tensor, "n t 3"]]:
         chosen = torch.multinomial(self._weight, clips, replacement=True, generator=self.generator)
         last = (self._lengths[chosen] - 1).float()
         speed = torch.exp(self._uniform(float(np.log(0.4)), float(np.log(1.6)), clips))
@@ -251,7 +255,7 @@ class MotionSampler(Draws):
             torch.where(swap, trans * trans.new_tensor([-1.0, 1.0, 1.0]), trans),
         )
 
-    def _recombine(self, quat: torch.Tensor) -> torch.Tensor:
+    def _recombine(self, quat: Float[Tensor, "n t 24 4"]) -> Float[Tensor, "n t 24 4"]:
         """Upper bodies, or single limbs, from other clips of the batch."""
         clips = len(quat)
         result = quat.clone()
@@ -269,7 +273,7 @@ class MotionSampler(Draws):
             result[rows[:, None], :, index] = quat[other[rows][:, None], :, index]
         return result
 
-    def _bend(self, quat: torch.Tensor) -> torch.Tensor:
+    def _bend(self, quat: Float[Tensor, "n t 24 4"]) -> Float[Tensor, "n t 24 4"]:
         """Constant turns of the joints of a clip, then knees and elbows back within their limits."""
         clips, chosen = len(quat), self.augmentation
         spread = chosen.offset * self._uniform(0, 1, clips, 1, 1)
@@ -288,7 +292,9 @@ class MotionSampler(Draws):
         turned[:, :, HINGES] = axis_angle_to_quat(axis_angle)
         return turned
 
-    def _tilt(self, quat: torch.Tensor, trans: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _tilt(
+        self, quat: Float[Tensor, "n t 24 4"], trans: Float[Tensor, "n t 3"]
+    ) -> tuple[Float[Tensor, "n t 24 4"], Float[Tensor, "n t 3"]]:
         """Some bodies lie, hang or stand on their heads."""
         clips = len(quat)
         axis = self._normal(clips, 3)
@@ -300,8 +306,8 @@ class MotionSampler(Draws):
         return quat, (quat_to_rotmat(turn) @ trans[..., None])[..., 0]
 
 
-def _continuous(quat: torch.Tensor) -> torch.Tensor:
-    """Quaternions (T, J, 4) of one motion with the signs that make neighbours alike."""
+def _continuous(quat: Float[Tensor, "t j 4"]) -> Float[Tensor, "t j 4"]:
+    """Quaternions of one motion with the signs that make neighbours alike."""
     turned = (quat[1:] * quat[:-1]).sum(-1, keepdim=True).sign()
     turned = torch.where(turned == 0, torch.ones_like(turned), turned)
     return torch.cat((quat[:1], quat[1:] * turned.cumprod(0)))
@@ -316,14 +322,16 @@ def procedural_motions(count: int, seed: int, length: int = 240) -> list[Motion]
     return [_procedural_motion(f"procedural_{seed}_{i:03d}", rng, length) for i in range(count)]
 
 
-def _smooth_noise(rng: np.random.Generator, length: int, size: int, period: float) -> np.ndarray:
-    """(length, size) sums of a few slow sinusoids, unit variance."""
+def _smooth_noise(
+    rng: np.random.Generator, length: int, size: int, period: float
+) -> Float[np.ndarray, "{length} {size}"]:
+    """Sums of a few slow sinusoids, unit variance."""
     time = np.arange(length)[:, None]
     total = np.zeros((length, size))
     for _ in range(4):
         phase, rate = rng.uniform(0, 2 * np.pi, size), rng.uniform(0.4, 1.6, size) / period
         total += np.sin(2 * np.pi * rate * time + phase)
-    return total / np.sqrt(2)
+    return total / math.sqrt(2)
 
 
 def _procedural_motion(name: str, rng: np.random.Generator, length: int) -> Motion:

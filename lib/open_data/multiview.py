@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import cv2
 import numpy as np
+from jaxtyping import Float, Shaped
 
 from ..utils.errors import UserError
 
@@ -18,15 +19,15 @@ from ..utils.errors import UserError
 class Camera:
     """A pinhole camera with lens distortion.
 
-    ``K`` (3, 3) px; ``distortion`` (5,) in OpenCV's order; ``R`` (3, 3), ``t`` (3,) m: a world point X is at
-    R·X + t in the camera's axes (x right, y down, z forward). ``width``, ``height``: the image in px.
+    ``K`` px; ``distortion`` in OpenCV's order; ``t`` m: a world point X is at R·X + t in the camera's axes
+    (x right, y down, z forward). ``width``, ``height``: the image in px.
     """
 
     name: str
-    K: np.ndarray
-    distortion: np.ndarray
-    R: np.ndarray
-    t: np.ndarray
+    K: Float[np.ndarray, "3 3"]
+    distortion: Float[np.ndarray, " 5"]
+    R: Float[np.ndarray, "3 3"]
+    t: Float[np.ndarray, " 3"]
     width: int
     height: int
 
@@ -39,7 +40,7 @@ def read_qualisys(path: str | Path) -> list[Camera]:
     try:
         nodes = ElementTree.parse(path).getroot().findall("cameras/camera")
         cameras = [_qualisys_camera(node) for node in nodes]
-    except (ElementTree.ParseError, AttributeError, KeyError, ValueError) as error:
+    except (ElementTree.ParseError, KeyError, ValueError) as error:
         raise UserError(f"{path} is not a Qualisys calibration ({error!r})") from error
     if not cameras:
         raise UserError(f"{path} holds no cameras")
@@ -48,8 +49,10 @@ def read_qualisys(path: str | Path) -> list[Camera]:
 
 def _qualisys_camera(node: ElementTree.Element) -> Camera:
     def numbers(tag: str, *keys: str) -> np.ndarray:
-        attributes = getattr(node.find(tag), "attrib")  # noqa: B009 - AttributeError when the tag is absent
-        return np.array([float(attributes[key]) for key in keys])
+        found = node.find(tag)
+        if found is None:
+            raise KeyError(tag)
+        return np.array([float(found.attrib[key]) for key in keys])
 
     # Qualisys counts in 1/64 px and mm, gives the camera's position, and has y up and z backwards.
     rotation = numbers("transform", *(f"r{i}{j}" for i in "123" for j in "123")).reshape(3, 3)
@@ -70,38 +73,39 @@ def _qualisys_camera(node: ElementTree.Element) -> Camera:
     )
 
 
-def to_camera(points: np.ndarray, camera: Camera) -> np.ndarray:
-    """World points (..., 3) m -> the camera's axes (..., 3) m."""
-    return points @ camera.R.T + camera.t
+def to_camera(points: Float[np.ndarray, "*batch 3"], camera: Camera) -> Float[np.ndarray, "*batch 3"]:
+    """World points -> the camera's axes, both in m."""
+    moved: np.ndarray = points @ camera.R.T + camera.t
+    return moved
 
 
-def project(points: np.ndarray, camera: Camera) -> np.ndarray:
-    """World points (..., 3) m -> distorted pixels (..., 2)."""
+def project(points: Float[np.ndarray, "*batch 3"], camera: Camera) -> Float[np.ndarray, "*batch 2"]:
+    """World points in m -> distorted pixels."""
     flat = np.ascontiguousarray(points, dtype=np.float64).reshape(-1, 1, 3)
     pixels, _ = cv2.projectPoints(flat, cv2.Rodrigues(camera.R)[0], camera.t, camera.K, camera.distortion)
     return pixels.reshape(*points.shape[:-1], 2)
 
 
-def undistort(pixels: np.ndarray, camera: Camera) -> np.ndarray:
-    """Pixels (..., 2) -> coordinates on the plane z = 1 of an ideal camera (..., 2)."""
+def undistort(pixels: Float[np.ndarray, "*batch 2"], camera: Camera) -> Float[np.ndarray, "*batch 2"]:
+    """Pixels -> coordinates on the plane z = 1 of an ideal camera."""
     flat = np.ascontiguousarray(pixels, dtype=np.float64).reshape(-1, 1, 2)
     return cv2.undistortPoints(flat, camera.K, camera.distortion).reshape(pixels.shape)
 
 
 def triangulate(
-    pixels: np.ndarray,
-    weights: np.ndarray,
+    pixels: Float[np.ndarray, "c *batch 2"],
+    weights: Shaped[np.ndarray, " c *batch"],
     cameras: Sequence[Camera],
     *,
     tolerance: float = 0.015,
     iterations: int = 10,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Float[np.ndarray, "*batch 3"], Float[np.ndarray, " c *batch"]]:
     """World points from their images, little disturbed by views that are wrong.
 
-    pixels: (C, ..., 2); weights: (C, ...) >= 0, trust in each image point (0 = not seen). Starts from the
-    pair of cameras that the others agree with best and minimises the Cauchy loss of the reprojection
-    error with scale ``tolerance`` (on the plane z = 1, so in radians). Returns points (..., 3) m and the
-    reprojection errors (C, ...) on that plane. Points with fewer than two weights > 0 are NaN.
+    weights: >= 0, trust in each image point of the c cameras (0 = not seen). Starts from the pair of cameras
+    that the others agree with best and minimises the Cauchy loss of the reprojection error with scale
+    ``tolerance`` (on the plane z = 1, so in radians). Returns points in m and the reprojection errors on that
+    plane. Points with fewer than two weights > 0 are NaN.
     """
     shape = pixels.shape[1:-1]
     n_views = len(cameras)
@@ -142,17 +146,24 @@ def _least_squares(seen: np.ndarray, weights: np.ndarray, R: np.ndarray, t: np.n
 
 
 def _in_cameras(points: np.ndarray, R: np.ndarray, t: np.ndarray) -> np.ndarray:
-    return np.einsum("cij,nj->cni", R, points) + t[:, None]
+    moved: np.ndarray = np.einsum("cij,nj->cni", R, points) + t[:, None]
+    return moved
 
 
 def _errors(points: np.ndarray, seen: np.ndarray, R: np.ndarray, t: np.ndarray) -> np.ndarray:
     """Reprojection errors (C, n) on the plane z = 1."""
     local = _in_cameras(points, R, t)
-    return np.linalg.norm(local[..., :2] / np.maximum(local[..., 2:], 1e-3) - seen, axis=-1)
+    off = local[..., :2] / np.maximum(local[..., 2:], 1e-3) - seen
+    errors: np.ndarray = np.linalg.norm(off, axis=-1)
+    return errors
 
 
 def centre_cameras(
-    pixels: np.ndarray, weights: np.ndarray, cameras: Sequence[Camera], *, iterations: int = 5
+    pixels: Float[np.ndarray, "c *batch 2"],
+    weights: Shaped[np.ndarray, " c *batch"],
+    cameras: Sequence[Camera],
+    *,
+    iterations: int = 5,
 ) -> list[Camera]:
     """Correct the principal points of a calibration with points that the cameras see.
 
@@ -172,8 +183,8 @@ def centre_cameras(
 
 
 def associate(
-    pixels: np.ndarray,
-    weights: np.ndarray,
+    pixels: Float[np.ndarray, "k t j 2"],
+    weights: Shaped[np.ndarray, "k t j"],
     views: Sequence[int],
     cameras: Sequence[Camera],
     *,
@@ -186,8 +197,8 @@ def associate(
     Two views alone can't tell people apart whom they see at the same heights; with three they can.
 
     Args:
-        pixels: (K, T, J, 2) points of K tracks over all frames of the videos.
-        weights: (K, T, J) >= 0, 0 where a track does not see a point.
+        pixels: points of k tracks over all frames of the videos.
+        weights: >= 0, 0 where a track does not see a point.
         views: index of the camera of each track.
 
     Returns:

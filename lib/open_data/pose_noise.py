@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..utils.geometry import axis_angle_to_rotmat, rot6d_to_rotmat, rotmat_to_rot6d
@@ -61,7 +63,7 @@ class PoseNoise:
     clean: float = 0.2
 
 
-_NONE: dict = dict.fromkeys(("white_body", "slow_body", "bias_body", "tail"), 0.0)
+_NONE: dict[str, Any] = dict.fromkeys(("white_body", "slow_body", "bias_body", "tail"), 0.0)
 _NONE |= dict.fromkeys(("white_turn", "slow_turn", "bias_turn"), (0.0, 0.0, 0.0))
 _NONE |= dict.fromkeys(
     ("wrong", "swapped", "turned", "hidden", "lost", "vary", "shape", "scale", "shift"), 0.0
@@ -88,12 +90,12 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Estimates:
-    """Per-frame estimates of B clips of T frames."""
+    """Per-frame estimates of n clips of t frames."""
 
-    rotmat: Tensor  # (B, T, 24, 3, 3), root in the camera's frame
-    betas: Tensor  # (B, T, 10)
-    cam: Tensor  # (B, T, 3) crop camera
-    true_cam: Tensor  # (B, T, 3)
+    rotmat: Float[Tensor, "n t 24 3 3"]  # root in the camera's frame
+    betas: Float[Tensor, "n t 10"]
+    cam: Float[Tensor, "n t 3"]  # crop camera
+    true_cam: Float[Tensor, "n t 3"]
 
 
 class PoseEstimator(Draws):
@@ -107,8 +109,8 @@ class PoseEstimator(Draws):
         self._mirror = torch.tensor([-1.0, 1.0, 1.0], device=self.device).diag()
 
     @torch.no_grad()
-    def __call__(self, rotmat: Tensor, betas: Tensor) -> Estimates:
-        """Estimates of the poses rotmat (B, T, 24, 3, 3) of people of shape betas (B, 10)."""
+    def __call__(self, rotmat: Float[Tensor, "n t 24 3 3"], betas: Float[Tensor, "n 10"]) -> Estimates:
+        """Estimates of the poses ``rotmat`` of people of shape ``betas``."""
         noise, (clips, length) = self.noise, rotmat.shape[:2]
         level = 1 / self._uniform(1.0, 1 / noise.clean, clips, 1, 1, 1)  # errors squared weigh alike
 
@@ -138,22 +140,24 @@ class PoseEstimator(Draws):
         pose, shape, cam = (bridge(values, ~lost) for values in (rotmat_to_rot6d(seen), shape, cam))
         return Estimates(rot6d_to_rotmat(pose).view(seen.shape), shape, _camera(cam), _camera(true_cam))
 
-    def _some(self, wrong: Tensor) -> Tensor:
-        """What happens (B, T, ...) in a share of the clips only."""
+    def _some(self, wrong: Bool[Tensor, "n t ..."]) -> Bool[Tensor, "n t ..."]:
+        """What happens in a share of the clips only."""
         return wrong & self._chance(self.noise.share, len(wrong), *[1] * (wrong.dim() - 1))
 
-    def _drift(self, clips: int, length: int, *shape: int) -> Tensor:
+    def _drift(self, clips: int, length: int, *shape: int) -> Float[Tensor, "{clips} {length} ..."]:
         """Slow noise of unit variance; each clip has one of the time constants."""
         kinds = torch.stack([self._slow(frames, clips, length, *shape) for frames in self.noise.slow_frames])
         chosen = torch.randint(len(kinds), (clips,), generator=self.generator, device=self.device)
         return kinds[chosen, torch.arange(clips, device=self.device)]
 
-    def _tailed(self, clips: int, length: int, joints: int, axes: int) -> Tensor:
-        """White noise (B, T, J, axes) with heavy tails."""
+    def _tailed(
+        self, clips: int, length: int, joints: int, axes: int
+    ) -> Float[Tensor, "{clips} {length} {joints} {axes}"]:
+        """White noise with heavy tails."""
         heavy = 1 + 3.0 * self._chance(self.noise.tail, clips, length, joints, 1)
         return heavy * self._normal(clips, length, joints, axes)
 
-    def _hide(self, seen: Tensor) -> Tensor:
+    def _hide(self, seen: Float[Tensor, "n t 24 3 3"]) -> Float[Tensor, "n t 24 3 3"]:
         """Limbs that are occluded for a while: turned by a constant angle, or frozen."""
         clips, length = seen.shape[:2]
         for limb in LIMBS:
@@ -166,7 +170,7 @@ class PoseEstimator(Draws):
             seen[:, :, limb] = torch.where(hidden[..., None, None, None], guess, seen[:, :, limb])
         return seen
 
-    def _confuse(self, seen: Tensor) -> Tensor:
+    def _confuse(self, seen: Float[Tensor, "n t 24 3 3"]) -> Float[Tensor, "n t 24 3 3"]:
         """Arms or legs of the other side; front taken for back, which leaves the silhouette as it is."""
         clips, length = seen.shape[:2]
         mirrored = self._mirror @ seen[:, :, self._flip] @ self._mirror
@@ -180,9 +184,9 @@ class PoseEstimator(Draws):
 
 def pieces(
     motions: list[Motion], generator: torch.Generator, longest: int = 160, shortest: int = 24
-) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Held-out motions as they are, cut into pieces, each seen by a camera of its own: name, rotmat (1, T,
-    24, 3, 3) with the root in the camera's frame, betas (1, 10)."""
+) -> Iterator[tuple[str, Float[Tensor, "1 t 24 3 3"], Float[Tensor, "1 10"]]]:
+    """Held-out motions as they are, cut into pieces, each seen by a camera of its own: name, rotmat with the
+    root in the camera's frame, betas."""
     draws = Draws(generator)
     for motion in motions:
         for start in range(0, len(motion.rotmat) - shortest + 1, longest):
@@ -193,6 +197,6 @@ def pieces(
                 yield f"{motion.name}_{start:05d}", rotmat, betas
 
 
-def _camera(errors: Tensor) -> Tensor:
+def _camera(errors: Float[Tensor, "n t 3"]) -> Float[Tensor, "n t 3"]:
     """Crop cameras of errors of the logarithm of scale, and of offset."""
     return torch.cat([PEAK * errors[..., :1].exp(), errors[..., 1:]], -1)

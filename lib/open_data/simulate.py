@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ..landmarks.features import LANDMARK_FLIP
@@ -142,16 +143,16 @@ NOISES = {"v1": NOISE_V1, "v2": NOISE_V2, "v3": NOISE_V3}
 
 @dataclass(frozen=True)
 class Simulation:
-    """Clips of B x T frames. Camera axes are x right, y down, z away; units metres and pixels."""
+    """n clips of t frames. Camera axes are x right, y down, z away; units metres and pixels."""
 
-    rotmat: Tensor  # (B, T, 24, 3, 3) with the global rotation in the camera frame
-    betas: Tensor  # (B, T, 10)
-    joints3d: Tensor  # (B, T, 49, 3) without translation, as the body model gives them
-    joints2d: Tensor  # (B, T, 49, 2) pixels
-    xy: Tensor  # (B, T, 33, 2) observed landmarks, pixels
-    visibility: Tensor  # (B, T, 33)
-    world: Tensor  # (B, T, 33, 3) observed metric landmarks
-    true_world: Tensor  # (B, T, 33, 3) the same without noise
+    rotmat: Float[Tensor, "n t 24 3 3"]  # with the global rotation in the camera frame
+    betas: Float[Tensor, "n t 10"]
+    joints3d: Float[Tensor, "n t 49 3"]  # without translation, as the body model gives them
+    joints2d: Float[Tensor, "n t 49 2"]  # pixels
+    xy: Float[Tensor, "n t 33 2"]  # observed landmarks, pixels
+    visibility: Float[Tensor, "n t 33"]
+    world: Float[Tensor, "n t 33 3"]  # observed metric landmarks
+    true_world: Float[Tensor, "n t 33 3"]  # the same without noise
 
 
 class Simulator(Draws):
@@ -167,14 +168,18 @@ class Simulator(Draws):
 
     @torch.no_grad()
     def __call__(
-        self, rotmat: Tensor, trans: Tensor, betas: Tensor, view: tuple[Tensor, Tensor] | None = None
+        self,
+        rotmat: Float[Tensor, "n t 24 3 3"],
+        trans: Float[Tensor, "n t 3"],
+        betas: Float[Tensor, "n 10"],
+        view: tuple[Float[Tensor, "n 3 3"], Float[Tensor, "n 3"]] | None = None,
     ) -> Simulation:
         """What a camera sees of bodies.
 
         Args:
-            rotmat: (B, T, 24, 3, 3). trans: (B, T, 3) y-up world metres. betas: (B, 10).
-            view: the camera's rotation (B, 3, 3), from the world's axes to its own, and its place (B, 3),
-                metres; by default it is drawn, near the body.
+            trans: y-up world metres.
+            view: the camera's rotation, from the world's axes to its own, and its place, metres; by default
+                it is drawn, near the body.
         """
         clips, length = rotmat.shape[:2]
         camera = self._camera(clips) if view is None else view[0]
@@ -202,14 +207,15 @@ class Simulator(Draws):
 
         def to_pixels(points: Tensor) -> Tensor:
             placed = points - root + position[:, :, None]
-            return IMAGE_SIZE / 2 + FOCAL * placed[..., :2] / placed[..., 2:].clamp(min=0.4)
+            pixels: Tensor = IMAGE_SIZE / 2 + FOCAL * placed[..., :2] / placed[..., 2:].clamp(min=0.4)
+            return pixels
 
         true_world = landmarks - landmarks[:, :, 23:25].mean(2, keepdim=True)
         xy, visibility, world = self._observe(to_pixels(landmarks), true_world)
         return Simulation(seen, shape, joints, to_pixels(joints), xy, visibility, world, true_world)
 
-    def _definition(self, landmarks: Tensor) -> Tensor:
-        """Offsets (B, T, 33, 3), constant on the body: a landmark is not where the body model has its joint,
+    def _definition(self, landmarks: Float[Tensor, "n t 33 3"]) -> Float[Tensor, "n t 33 3"]:
+        """Offsets, constant on the body: a landmark is not where the body model has its joint,
         and nobody has the model's proportions exactly."""
         clips = len(landmarks)
         torso = landmarks[:, :, [11, 12]].mean(2) - landmarks[:, :, [23, 24]].mean(2)
@@ -229,7 +235,9 @@ class Simulator(Draws):
                 offset[:, :, side] = offset[:, :, LIMB_PARENT[side]]
         return offset
 
-    def _observe(self, xy: Tensor, world: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _observe(
+        self, xy: Float[Tensor, "n t 33 2"], world: Float[Tensor, "n t 33 3"]
+    ) -> tuple[Float[Tensor, "n t 33 2"], Float[Tensor, "n t 33"], Float[Tensor, "n t 33 3"]]:
         noise, (clips, length) = self.noise, xy.shape[:2]
         side = (xy.amax(2) - xy.amin(2)).amax(-1)
         visibility, level = self._visibility(xy, world)
@@ -258,7 +266,7 @@ class Simulator(Draws):
         xy, world = self._confuse(xy, world)
         return xy, visibility, world - world[:, :, 23:25].mean(2, keepdim=True)
 
-    def _deepen(self, world: Tensor) -> Tensor:
+    def _deepen(self, world: Float[Tensor, "n t 33 3"]) -> Float[Tensor, "n t 33 3"]:
         """Bones of arms and legs come out too flat or too deep; now and then a limb's depth is reversed."""
         noise, (clips, length) = self.noise, world.shape[:2]
         wrongs = (noise.slope_bias, noise.slope_slow, noise.deep, noise.shin_bias)
@@ -281,8 +289,10 @@ class Simulator(Draws):
             result[:, :, landmark, 2] = result[:, :, parent, 2] + own
         return result
 
-    def _visibility(self, xy: Tensor, world: Tensor) -> tuple[Tensor, Tensor]:
-        """Visibility (B, T, 33) and the factor by which each landmark's errors grow."""
+    def _visibility(
+        self, xy: Float[Tensor, "n t 33 2"], world: Float[Tensor, "n t 33 3"]
+    ) -> tuple[Float[Tensor, "n t 33"], Float[Tensor, "n t 33"]]:
+        """Visibility and the factor by which each landmark's errors grow."""
         noise, (clips, length) = self.noise, world.shape[:2]
         visibility = self._uniform(0.97, 1.0, clips, length, 33)
         level = torch.ones(clips, length, 33, device=self.device)
@@ -356,8 +366,8 @@ class Simulator(Draws):
         held = self._held(~self._chance(noise.freeze, clips, length))
         return xy[rows, held], world[rows, held]
 
-    def _flips(self, clips: int, length: int) -> Tensor:
-        """(clips, length) how far each frame is flipped: mostly 0 or 1, sometimes caught half-way."""
+    def _flips(self, clips: int, length: int) -> Float[Tensor, "{clips} {length}"]:
+        """How far each frame is flipped: mostly 0 or 1, sometimes caught half-way."""
         noise = self.noise
         stretch = self._intervals(clips, length, noise.flip_stretch, 40)
         # The chain of two states, as a state that is drawn anew with this probability and else kept.
@@ -368,8 +378,8 @@ class Simulator(Draws):
         return torch.where(state & stretch, strength, 0.0)
 
 
-def _chain() -> Tensor:
-    """(33, 33): how the lasting error of each landmark adds up along its limb."""
+def _chain() -> Float[Tensor, "33 33"]:
+    """How the lasting error of each landmark adds up along its limb."""
     mix = torch.eye(33)
     for landmark, parent in LIMB_PARENT.items():  # parents come before their children
         own = 1.0 if landmark in (13, 14, 15, 16, 25, 26, 27, 28) else 0.6

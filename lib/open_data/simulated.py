@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
@@ -19,7 +20,7 @@ from ..utils.geometry import project, rotmat_to_axis_angle
 from ..utils.pose_features import POSE_FEATURE_SIZE, pose_features
 from ..utils.smoothing import gaussian_kernel
 from .draws import Draws
-from .motions import Augmentation, Motion, MotionSampler, open_motions, trained_split
+from .motions import USUAL, Augmentation, Motion, MotionSampler, open_motions, trained_split
 from .pose_noise import MIXED, PoseEstimator, PoseNoise
 from .simulate import NOISE_V1, NOISE_V2, NoiseModel, Simulator
 
@@ -31,13 +32,13 @@ _FAR_OUTSIDE = 3.0  # of the crop, in half sides: 2D joints beyond teach nothing
 
 @dataclass(frozen=True)
 class Clips:
-    """Simulated clips of B x T frames, as networks read them, and the truth."""
+    """n simulated clips of t frames, as networks read them, and the truth."""
 
-    vectors: Tensor  # (B, T, 303) landmark vectors, or (B, T, 301) pose features
-    rotmat: Tensor  # (B, T, 24, 3, 3), global rotation in the camera frame
-    betas: Tensor  # (B, T, 10)
-    joints3d: Tensor  # (B, T, 49, 3) metres
-    kp_2d: Tensor  # (B, T, 49, 2), [-1, 1] of the crop
+    vectors: Float[Tensor, "n t f"]  # f: 303 of landmark vectors, 301 of pose features
+    rotmat: Float[Tensor, "n t 24 3 3"]  # global rotation in the camera frame
+    betas: Float[Tensor, "n t 10"]
+    joints3d: Float[Tensor, "n t 49 3"]  # metres
+    kp_2d: Float[Tensor, "n t 49 2"]  # [-1, 1] of the crop
 
 
 class SimulatedClips:
@@ -57,7 +58,7 @@ class SimulatedClips:
         device: torch.device,
         *,
         seed: int,
-        augmentation: Augmentation = Augmentation(),  # noqa: B008 - frozen
+        augmentation: Augmentation = USUAL,
         repair: bool = False,
     ) -> None:
         self.seed, self.repair = seed, repair
@@ -110,7 +111,7 @@ class SimulatedEstimates(Draws):
         device: torch.device,
         *,
         seed: int,
-        augmentation: Augmentation = Augmentation(),  # noqa: B008 - frozen
+        augmentation: Augmentation = USUAL,
     ) -> None:
         super().__init__(torch.Generator(device))
         self.seed = seed
@@ -129,10 +130,14 @@ class SimulatedEstimates(Draws):
 
 
 def estimated_clips(
-    estimator: PoseEstimator, body: LandmarkBody, rotmat: Tensor, betas: Tensor, margin: int = 0
+    estimator: PoseEstimator,
+    body: LandmarkBody,
+    rotmat: Float[Tensor, "n t 24 3 3"],
+    betas: Float[Tensor, "n 10"],
+    margin: int = 0,
 ) -> Clips:
-    """What a per-frame network says of poses rotmat (B, T, 24, 3, 3), root in the camera's frame, of people
-    of shape betas (B, 10): clips without ``margin`` frames at either end."""
+    """What a per-frame network says of poses ``rotmat``, root in the camera's frame: clips without ``margin``
+    frames at either end."""
     seen = estimator(rotmat, betas)
     inner = slice(margin, rotmat.shape[1] - margin)
     truth = rotmat[:, inner]
@@ -154,8 +159,8 @@ class SimulatedStream:
 
     Args:
         cfg: DATASET.MOTIONS, DATASET.SEQLEN, TRAIN.RUN_LENGTH, MODEL.FEATURE_SMOOTH and MODEL.EXTRACTOR:
-        landmarks
-            go through the landmark network in TRAIN.PRETRAINED_REGRESSOR, ``poses`` are features as they are.
+            landmarks go through the landmark network in TRAIN.PRETRAINED_REGRESSOR, ``poses`` are features as
+            they are.
         batch_size: runs of all processes together.
 
     Raises:

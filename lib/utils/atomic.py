@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import shutil
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,10 +16,8 @@ from pathlib import Path
 
 from .errors import UserError, fault
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 _LOCK = ".lock"
 _MACHINE = f"{zlib.crc32(platform.node().encode()):08x}"
@@ -160,7 +159,7 @@ def _take(lock: Path) -> int | None:
             with _writing(lock.parent, lock):
                 file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
             try:
-                if fcntl is not None:
+                if sys.platform != "win32":
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 os.close(file)

@@ -12,7 +12,7 @@ import random
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -153,7 +153,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def _load_archive(file: BinaryIO, size: int) -> Any:
+def _load_archive(file: IO[bytes], size: int) -> Any:
     with zipfile.ZipFile(file) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
         pickles = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
@@ -163,13 +163,13 @@ def _load_archive(file: BinaryIO, size: int) -> Any:
         if f"{folder}constants.pkl" in entries:
             raise Refused("it is a TorchScript program, expected a checkpoint")
 
-        def opened(name: str, expected: int | None = None) -> BinaryIO:
+        def opened(name: str, expected: int | None = None) -> IO[bytes]:
             entry = entries.get(folder + name)
             if entry is None or entry.compress_type != zipfile.ZIP_STORED or entry.file_size > size:
                 raise Refused(f"its entry {shown(name)} is missing or compressed")
             if expected not in (None, entry.file_size):
                 raise Refused(f"its entry {shown(name)} has another size than the tensor in it")
-            return archive.open(entry)  # type: ignore[return-value]
+            return archive.open(entry)
 
         if f"{folder}byteorder" in entries and opened("byteorder").read(8) != b"little":
             raise Refused("it was written on a machine with another byte order")
@@ -185,7 +185,7 @@ def _load_archive(file: BinaryIO, size: int) -> Any:
         return _TensorResolver(size, read)(stand_ins)
 
 
-def _load_old(file: BinaryIO, size: int) -> Any:
+def _load_old(file: IO[bytes], size: int) -> Any:
     source = Source(file, size)
     if Unpickler(source).load() != _MAGIC or Unpickler(source).load() != _PROTOCOL:
         raise Refused("it is no checkpoint of PyTorch")
@@ -294,14 +294,15 @@ def _named(value: Any) -> dict[str, Any]:
 
 def _plain(value: Any) -> dict[str, Any]:
     """Nested dicts, lists, words and numbers."""
-    for entry in _named(value).values():
+    named = _named(value)
+    for entry in named.values():
         if isinstance(entry, dict):
             _plain(entry)
         elif isinstance(entry, (list, tuple)):
             _plain({str(k): part for k, part in enumerate(entry)})
         elif not isinstance(entry, (str, int, float, type(None))):
             raise ValueError(f"it holds a {type(entry).__name__}")
-    return value
+    return named
 
 
 _PREFIXES = ("module.", "_orig_mod.")
@@ -309,19 +310,23 @@ _PREFIXES = ("module.", "_orig_mod.")
 
 def _weights(value: Any) -> dict[str, Tensor]:
     """Finite tensors by name, without the prefixes of wrappers."""
-    for name, tensor in _named(value).items():
+    weights = _named(value)
+    for name, tensor in weights.items():
         if not isinstance(tensor, Tensor):
             raise ValueError(f"{shown(name)} is no tensor")
         if tensor.is_floating_point() and not tensor.sum().isfinite() and not tensor.isfinite().all():
             raise ValueError(f"{shown(name)} holds NaN or infinite numbers")
-    while prefix := next((p for p in _PREFIXES if value and all(name.startswith(p) for name in value)), ""):
-        value = {name.removeprefix(prefix): tensor for name, tensor in value.items()}
-    return value
+    while prefix := next(
+        (p for p in _PREFIXES if weights and all(name.startswith(p) for name in weights)), ""
+    ):
+        weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+    return weights
 
 
 def _optimizer(value: Any) -> dict[str, Any]:
     """What ``Optimizer.state_dict`` gives."""
-    groups, state = _named(value)["param_groups"], value["state"]
+    stored = _named(value)
+    groups, state = stored["param_groups"], stored["state"]
     if not isinstance(state, dict) or not isinstance(groups, list):
         raise ValueError("it holds no state or no param_groups")
     for group in groups:
@@ -334,7 +339,7 @@ def _optimizer(value: Any) -> dict[str, Any]:
         for name, moment in _named(moments).items():
             if not isinstance(moment, (Tensor, int, float, type(None))):
                 raise ValueError(f"{shown(name)} is a {type(moment).__name__}")
-    return value
+    return stored
 
 
 def _positions(value: Any) -> dict[str, int]:
@@ -343,13 +348,14 @@ def _positions(value: Any) -> dict[str, int]:
 
 def _random_numbers(value: Any) -> dict[str, Any]:
     """States that the generators take."""
-    random.Random().setstate(value["python"])
-    name, keys, *rest = value["numpy"]
+    states: dict[str, Any] = value
+    random.Random().setstate(states["python"])
+    name, keys, *rest = states["numpy"]
     np.random.RandomState().set_state((name, keys.numpy().astype(np.uint32), *rest))
-    torch.Generator().set_state(value["torch"])
-    if not all(isinstance(state, Tensor) for state in value.get("cuda", [])):
+    torch.Generator().set_state(states["torch"])
+    if not all(isinstance(state, Tensor) for state in states.get("cuda", [])):
         raise ValueError("cuda holds no tensors")
-    return value
+    return states
 
 
 _FIELDS: dict[str, Callable[[Any], Any]] = {

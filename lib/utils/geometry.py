@@ -1,6 +1,6 @@
 """Rotations and cameras as pure functions.
 
-Rotations work on any number of batch dimensions ``*``. Quaternions are (w, x, y, z). Axis-angle vectors are
+Quaternions are (w, x, y, z). Axis-angle vectors are
 in radians. All functions are differentiable and keep finite gradients at the identity.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
@@ -22,8 +23,8 @@ def default_focal(width: int, height: int) -> float:
     return 1.2 * max(width, height)
 
 
-def turn_to_ray(ray: np.ndarray) -> np.ndarray:
-    """The smallest rotation (3, 3) that takes the optical axis (0, 0, 1) to a viewing ray (x, y, 1)."""
+def turn_to_ray(ray: Float[np.ndarray, " 3"]) -> Float[np.ndarray, "3 3"]:
+    """The smallest rotation that takes the optical axis (0, 0, 1) to a viewing ray (x, y, 1)."""
     x, y, z = ray / np.linalg.norm(ray)
     # Rodrigues' formula about the axis (-y, x, 0), whose length is the sine.
     return np.array(
@@ -35,8 +36,8 @@ def turn_to_ray(ray: np.ndarray) -> np.ndarray:
     )
 
 
-def rot6d_to_rotmat(x: Tensor) -> Tensor:
-    """Six numbers (*, 6) to rotation matrices (*, 3, 3) by Gram-Schmidt (Zhou et al., CVPR 2019).
+def rot6d_to_rotmat(x: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 3 3"]:
+    """Six numbers to rotation matrices by Gram-Schmidt (Zhou et al., CVPR 2019).
 
     The six numbers are a 3x2 matrix in row-major order, so its two columns are interleaved.
     """
@@ -48,13 +49,13 @@ def rot6d_to_rotmat(x: Tensor) -> Tensor:
     return torch.stack((b1, b2, b3), dim=-1)
 
 
-def rotmat_to_rot6d(rotmat: Tensor) -> Tensor:
-    """Rotation matrices (*, 3, 3) to six numbers (*, 6); inverse of :func:`rot6d_to_rotmat`."""
+def rotmat_to_rot6d(rotmat: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 6"]:
+    """Rotation matrices to six numbers; inverse of :func:`rot6d_to_rotmat`."""
     return rotmat[..., :2].reshape(*rotmat.shape[:-2], 6)
 
 
-def rotmat_to_quat(rotmat: Tensor) -> Tensor:
-    """Rotation matrices (*, 3, 3) to unit quaternions (*, 4), by a well-conditioned formula of four.
+def rotmat_to_quat(rotmat: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 4"]:
+    """Rotation matrices to unit quaternions, by a well-conditioned formula of four.
 
     The sign of the quaternion is that of the chosen formula; w may be negative.
     """
@@ -82,8 +83,8 @@ def rotmat_to_quat(rotmat: Tensor) -> Tensor:
     return quat * 0.5 / torch.sqrt(t)
 
 
-def quat_to_rotmat(quat: Tensor) -> Tensor:
-    """Quaternions (*, 4), normalised here, to rotation matrices (*, 3, 3)."""
+def quat_to_rotmat(quat: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3 3"]:
+    """Quaternions, normalised here, to rotation matrices."""
     w, x, y, z = (quat / quat.norm(dim=-1, keepdim=True)).unbind(-1)
     rows = (
         w * w + x * x - y * y - z * z,
@@ -99,8 +100,8 @@ def quat_to_rotmat(quat: Tensor) -> Tensor:
     return torch.stack(rows, dim=-1).reshape(*quat.shape[:-1], 3, 3)
 
 
-def quat_to_axis_angle(quat: Tensor) -> Tensor:
-    """Unit quaternions (*, 4) to axis-angle (*, 3) with an angle of at most pi."""
+def quat_to_axis_angle(quat: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3"]:
+    """Unit quaternions to axis-angle with an angle of at most pi."""
     w, vector = quat[..., :1], quat[..., 1:]
     square = (vector * vector).sum(-1, keepdim=True)
     # At a zero rotation the limit is taken without dividing, which keeps the gradient finite.
@@ -111,28 +112,30 @@ def quat_to_axis_angle(quat: Tensor) -> Tensor:
     return vector * torch.where(tiny, 2 * sign, angle / sine)
 
 
-def rotmat_to_axis_angle(rotmat: Tensor) -> Tensor:
-    """Rotation matrices (*, 3, 3) to axis-angle (*, 3); values that are not a number become 0.
+def rotmat_to_axis_angle(rotmat: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3"]:
+    """Rotation matrices to axis-angle; values that are not a number become 0.
 
     Near an angle of pi the sign of the axis is decided by rounding: compare such results as matrices.
     """
     return torch.nan_to_num(quat_to_axis_angle(rotmat_to_quat(rotmat)), nan=0.0)
 
 
-def axis_angle_to_quat(axis_angle: Tensor) -> Tensor:
-    """Axis-angle (*, 3) to unit quaternions (*, 4)."""
+def axis_angle_to_quat(axis_angle: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 4"]:
+    """Axis-angle to unit quaternions."""
     angle = (axis_angle + 1e-8).norm(dim=-1, keepdim=True)
     half = 0.5 * angle
     return torch.cat((half.cos(), half.sin() * axis_angle / angle), dim=-1)
 
 
-def axis_angle_to_rotmat(axis_angle: Tensor) -> Tensor:
-    """Axis-angle (*, 3) to rotation matrices (*, 3, 3), through quaternions."""
+def axis_angle_to_rotmat(axis_angle: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """Axis-angle to rotation matrices, through quaternions."""
     return quat_to_rotmat(axis_angle_to_quat(axis_angle))
 
 
-def quat_multiply(left: Tensor, right: Tensor) -> Tensor:
-    """Products of quaternions (*, 4) that broadcast: the rotation ``right`` first, then ``left``."""
+def quat_multiply(
+    left: Float[Tensor, "*#batch 4"], right: Float[Tensor, "*#batch 4"]
+) -> Float[Tensor, "... 4"]:
+    """Products of quaternions: the rotation ``right`` first, then ``left``."""
     w, x, y, z = left.unbind(-1)
     a, b, c, d = right.unbind(-1)
     rows = (
@@ -144,10 +147,10 @@ def quat_multiply(left: Tensor, right: Tensor) -> Tensor:
     return torch.stack(rows, dim=-1)
 
 
-def project(joints: Tensor, cam: Tensor) -> Tensor:
-    """Project joints (n, J, 3) in metres by a weak-perspective crop camera (n, 3) = (s, tx, ty).
+def project(joints: Float[Tensor, "n j 3"], cam: Float[Tensor, "n 3"]) -> Float[Tensor, "n j 2"]:
+    """Project joints in metres by a weak-perspective crop camera (s, tx, ty).
 
-    Returns (n, J, 2) in crop coordinates: [-1, 1] over the crop, origin at its centre, x right, y down. The
+    Returns crop coordinates: [-1, 1] over the crop, origin at its centre, x right, y down. The
     camera stands so far away (focal length 5000 px, 224 px crop) that this is nearly s * (joint + t).
     """
     scale, tx, ty = cam.unbind(-1)
@@ -156,12 +159,14 @@ def project(joints: Tensor, cam: Tensor) -> Tensor:
     return FOCAL_LENGTH * moved[..., :2] / moved[..., 2:] / (CROP_SIZE / 2)
 
 
-def crop_cam_to_image_cam(cam: np.ndarray, bbox: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Crop cameras (n, 3) to full-image cameras (n, 4) = (sx, sy, tx, ty).
+def crop_cam_to_image_cam(
+    cam: Float[np.ndarray, "n 3"], bbox: Float[np.ndarray, "n 4"], width: int, height: int
+) -> Float[np.ndarray, "n 4"]:
+    """Crop cameras to full-image cameras (sx, sy, tx, ty).
 
     Args:
         cam: (s, tx, ty) in the crop.
-        bbox: (n, 4) = (cx, cy, w, h) in pixels of the box that was cropped (already scaled).
+        bbox: (cx, cy, w, h) in pixels of the box that was cropped (already scaled).
         width, height: image size in pixels.
 
     A point (X, Y) in metres lands at (sx * (X + tx), sy * (Y + ty)) in [-1, 1] over the whole image, y down.

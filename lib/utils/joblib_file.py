@@ -9,7 +9,7 @@ import math
 import pickle
 import zlib
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import joblib
 import numpy as np
@@ -53,7 +53,7 @@ class _JoblibUnpickler(Unpickler):
         """The array whose bytes are next in the file."""
         source = self.source
         shape, dtype = shape_of(wrapper.field("shape")), dtype_of(wrapper.field("dtype"), source.limit)
-        order = "F" if wrapper.field("order") == "F" else "C"
+        order: Literal["C", "F"] = "F" if wrapper.field("order") == "F" else "C"
         if dtype.hasobject:
             content = Unpickler(source).load()
             if not isinstance(content, np.ndarray):
@@ -69,14 +69,14 @@ class _JoblibUnpickler(Unpickler):
         if self._path is not None and wrapper.field("allow_mmap") and size:
             offset = source.tell()
             source.skip(size)
-            return np.memmap(self._path, dtype, "r", offset, shape, order)  # type: ignore[call-overload]
+            return np.memmap(self._path, dtype, "r", offset, shape, order)
         if not self._numbers and size > _SMALL and dtype.kind not in "SU":
             source.skip(size)
             return np.broadcast_to(np.zeros((), dtype), shape)
         array = np.empty(count, dtype)
         if size:
             source.into(array.view(np.uint8).data)
-        return array.reshape(shape, order=order)  # type: ignore[call-overload]
+        return array.reshape(shape, order=order)
 
     dispatch = Unpickler.dispatch | {pickle.BUILD[0]: load_build}
 

@@ -57,7 +57,8 @@ class _Chumpy(StandIn):
         if source is not None and self._kind == "chumpy.reordering.Select":
             places = _array(resolver(state["idxs"])).ravel()
             resolver.spend(len(places) * source.itemsize)
-            chosen, shape = source.ravel()[places], state.get("preferred_shape")
+            chosen: np.ndarray = source.ravel()[places]
+            shape = state.get("preferred_shape")
             return chosen if shape is None else chosen.reshape(shape_of(shape, len(chosen)))
         if source is not None and self._kind == "chumpy.reordering.Reshape":
             return source.reshape(shape_of(state["newshape"], source.size))

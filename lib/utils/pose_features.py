@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from .geometry import rotmat_to_rot6d
@@ -28,8 +29,10 @@ POSE_FINGERPRINT = hashlib.blake2b(
 """There are no weights: the definition tells these features from others."""
 
 
-def robust_mean(values: Tensor, sigma: float = SIGMA, margin: int = 0) -> Tensor:
-    """Means over time of vectors (..., T, J, D), Gaussian weights, frames far from the rest left out.
+def robust_mean(
+    values: Float[Tensor, "*batch t j d"], sigma: float = SIGMA, margin: int = 0
+) -> Float[Tensor, "*batch t-2*{margin} j d"]:
+    """Means over time of vectors, Gaussian weights, frames far from the rest left out.
 
     Iteratively reweighted with the weights ``1 / (1 + (distance / far)²)`` of Cauchy's distribution; the ends
     are repeated. Fast motion is far from its mean, too, and so is smoothed over a shorter time. The
@@ -62,13 +65,17 @@ def _median(values: Sequence[Tensor]) -> Tensor:
 
 
 def pose_features(
-    rotmat: Tensor, betas: Tensor, cam: Tensor, sigma: float = SIGMA, margin: int = 0
-) -> Tensor:
-    """Estimates of consecutive frames -> static features (..., T - 2 margin, 301).
+    rotmat: Float[Tensor, "*batch t 24 3 3"],
+    betas: Float[Tensor, "*batch t 10"],
+    cam: Float[Tensor, "*batch t 3"],
+    sigma: float = SIGMA,
+    margin: int = 0,
+) -> Float[Tensor, "*batch t-2*{margin} 301"]:
+    """Estimates of consecutive frames -> static features.
 
     Args:
-        rotmat: (..., T, 24, 3, 3), the root's in the camera's frame.
-        betas: (..., T, 10). cam: (..., T, 3) crop camera.
+        rotmat: the root's in the camera's frame.
+        cam: crop camera.
         sigma: frames.
         margin: frames at either end that are looked at only.
     """
@@ -79,8 +86,10 @@ def pose_features(
     return torch.cat([mean.flatten(-2), calm.flatten(-2), _AMPLIFIED * (own - mean).flatten(-2)], -1)
 
 
-def track_features(rotmat: Tensor, betas: Tensor, cam: Tensor, fps: float) -> Tensor:
-    """:func:`pose_features` (T, 301) of a whole track at any frame rate, block by block."""
+def track_features(
+    rotmat: Float[Tensor, "t 24 3 3"], betas: Float[Tensor, "t 10"], cam: Float[Tensor, "t 3"], fps: float
+) -> Float[Tensor, "t 301"]:
+    """:func:`pose_features` of a whole track at any frame rate, block by block."""
     sigma = SIGMA * min(fps, _FASTEST) / 30
     reach, length = int(6 * sigma), len(rotmat)
     parts = []
@@ -91,8 +100,8 @@ def track_features(rotmat: Tensor, betas: Tensor, cam: Tensor, fps: float) -> Te
     return torch.cat(parts)
 
 
-def bridge(values: Tensor, seen: Tensor) -> Tensor:
-    """Values (..., T, *) with those of frames that were not seen (..., T) interpolated linearly; at the ends
+def bridge(values: Float[Tensor, " *shape"], seen: Bool[Tensor, "*batch t"]) -> Float[Tensor, " *shape"]:
+    """Values (*batch, t, …) with those of frames that were not seen interpolated linearly; at the ends
     the nearest that was seen is repeated. Clips without any seen frame stay as they are."""
     length = seen.shape[-1]
     time = torch.arange(length, device=seen.device)

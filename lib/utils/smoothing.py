@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from jaxtyping import Float, Shaped
 from scipy.ndimage import gaussian_filter1d
 
 _EPS = 4 * np.finfo(np.float64).eps
 
 
-def slerp_filter(rotmats: np.ndarray, ratio: float = 0.3) -> np.ndarray:
+def slerp_filter(rotmats: Float[np.ndarray, "t j 3 3"], ratio: float = 0.3) -> Float[np.ndarray, "t j 3 3"]:
     """Recursive smoothing of rotations: frame t becomes slerp(smoothed frame t - 1, frame t, ratio).
 
     ``ratio`` is the weight of the new frame: 1 changes nothing, 0 keeps the first frame.
-    (T, J, 3, 3) rotation matrices -> (T, J, 3, 3) float64.
+    The result is float64.
     """
     smooth = _nearest_quaternions(np.asarray(rotmats, np.float64))
     for t in range(1, len(smooth)):
@@ -55,20 +56,25 @@ def _share(cutoff: np.ndarray | float, seconds: float) -> np.ndarray | float:
 
 
 def one_euro(
-    values: np.ndarray, min_cutoff: float = 1.0, beta: float = 0.1, d_cutoff: float = 1.0, fps: float = 30.0
-) -> np.ndarray:
-    """:class:`OneEuro` of values (T, ...) at ``fps`` -> (T, ...) float64."""
+    values: Shaped[np.ndarray, " t *dims"],
+    min_cutoff: float = 1.0,
+    beta: float = 0.1,
+    d_cutoff: float = 1.0,
+    fps: float = 30.0,
+) -> Float[np.ndarray, " t *dims"]:
+    """:class:`OneEuro` of values at ``fps``, as float64."""
     step = OneEuro(min_cutoff, beta, d_cutoff)
-    return np.stack([step(value, 1 / fps) for value in np.asarray(values, np.float64)])
+    values = np.asarray(values, np.float64)
+    return np.concatenate([step(values[t : t + 1], 1 / fps) for t in range(len(values))])
 
 
-def gaussian(joints: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian smoothing over frames, ends repeated: (T, ...) -> (T, ...). 0 changes nothing."""
+def gaussian(joints: Float[np.ndarray, " t *dims"], sigma: float) -> Float[np.ndarray, " t *dims"]:
+    """Gaussian smoothing over frames, ends repeated. 0 changes nothing."""
     return gaussian_filter1d(joints, sigma, axis=0, mode="nearest") if sigma > 0 else np.asarray(joints)
 
 
-def gaussian_kernel(sigma: float) -> np.ndarray:
-    """The weights (2 k + 1,) of :func:`gaussian`."""
+def gaussian_kernel(sigma: float) -> Float[np.ndarray, " weights"]:
+    """The weights, an odd number, of :func:`gaussian`."""
     impulse = np.zeros(2 * int(4 * sigma + 0.5) + 1)
     impulse[len(impulse) // 2] = 1
     return gaussian(impulse, sigma)

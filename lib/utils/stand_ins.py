@@ -159,7 +159,7 @@ def _from_bytes(data: Any, dtype: np.dtype, resolver: Resolver) -> np.ndarray:
     if not data:
         return np.zeros(0, dtype)
     if dtype.kind == "b":
-        return np.frombuffer(bytearray(data), np.uint8) != 0
+        return np.frombuffer(data, np.uint8).astype(bool)
     return np.frombuffer(bytearray(data), dtype)
 
 

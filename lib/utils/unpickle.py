@@ -10,7 +10,7 @@ import os
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO, ClassVar
+from typing import IO, Any, ClassVar
 
 from .errors import shown
 from .stand_ins import Array, Buffer, Dtype, Global, Refused, Resolver, Scalar, StandIn, name_of
@@ -22,7 +22,7 @@ _CONTAINER_STEPS = 16  # what an instruction that makes a container counts
 class Source:
     """A binary file that gives no more than ``limit`` bytes, however many are asked for."""
 
-    def __init__(self, file: BinaryIO, limit: int) -> None:
+    def __init__(self, file: IO[bytes], limit: int) -> None:
         self._file, self.limit, self.left = file, limit, limit
 
     def read(self, size: int) -> bytes:
@@ -89,7 +89,7 @@ def _bytes(data: Any = b"", encoding: Any = "latin1") -> bytes:
     return data if type(data) is bytes else _encode(data, encoding)
 
 
-def _ordered(pairs: Any = ()) -> OrderedDict:
+def _ordered(pairs: Any = ()) -> OrderedDict[Any, Any]:
     if not isinstance(pairs, (list, tuple)):
         raise Refused("it makes a dict of something else than pairs")
     return OrderedDict((flat(key), value) for key, value in pairs)
@@ -165,7 +165,7 @@ _CONTAINERS = (
 _COST = {code[0]: _CONTAINER_STEPS for code in _CONTAINERS}
 
 
-class _Counted(dict):
+class _Counted(dict[int, Callable[[Any], None]]):
     """Instructions by code; counts how often one is looked up."""
 
     left = _STEPS
@@ -180,7 +180,7 @@ class _Counted(dict):
         raise Refused(f"it holds the byte {code:#04x} as an instruction, which no data file needs")
 
 
-class Unpickler(_PythonUnpickler):
+class Unpickler(_PythonUnpickler):  # type: ignore[misc] # typeshed leaves out what is overridden here
     """Reads one pickle from ``source``.
 
     Args:
