@@ -28,7 +28,6 @@ if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported i
 
     leave_on_signals()
 
-from lib.core.config import choose_device
 from lib.models.body import OPEN_DATA, BodyData, load_body
 from lib.models.landmark_body import LandmarkBody
 from lib.models.landmark_net import LandmarkNet
@@ -36,6 +35,7 @@ from lib.models.regressor import Regressor
 from lib.open_data.motions import NEWEST_SPLIT, UNCHANGED, VAL_PERFORMERS, Augmentation, open_motions
 from lib.open_data.simulate import NOISE_V1, NOISE_V2
 from lib.open_data.simulated import Clips, SimulatedClips
+from lib.utils.devices import choose_device
 from lib.utils.errors import UserError, run_command
 from lib.utils.files import load_checkpoint, save_checkpoint
 from lib.utils.geometry import project, rot6d_to_rotmat, rotmat_to_rot6d
@@ -174,16 +174,17 @@ def train(args: argparse.Namespace) -> None:
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=args.lr)
     checkpoint = args.out / "checkpoint.pth.tar"
-    first = _resume(checkpoint, model, optimizer, args) if args.resume else 0
+    first, before = _resume(checkpoint, model, optimizer, args) if args.resume else (0, 0.0)
 
     def save(step: int) -> None:
         errors = {name: validate(model, clips) for name, clips in validation.items()}
         text = ", ".join(f"{name} {error:.1f}" for name, error in errors.items())
         tqdm.write(f"step {step}: validation MPJPE mm: {text}")
+        seconds = before + time.perf_counter() - started
         state = {"step": step, "network": model.learned(), "optimizer": optimizer.state_dict()}
-        save_checkpoint(state, checkpoint)
+        save_checkpoint({**state, "seconds": seconds}, checkpoint)
         weights = {"model": model.weights(), "body": body.kind, "performance": errors["v1"], "step": step}
-        weights["split"] = args.split
+        weights |= {"split": args.split, "seconds": seconds}
         save_checkpoint(weights, args.out / "landmark_net.pth.tar")
 
     smooth: dict[str, float] = {}
@@ -212,14 +213,14 @@ def train(args: argparse.Namespace) -> None:
 
 def _resume(
     path: Path, model: PerFrameModel, optimizer: torch.optim.Optimizer, args: argparse.Namespace
-) -> int:
-    """Restore network and optimiser; returns the number of steps done."""
+) -> tuple[int, float]:
+    """Restore network and optimiser; returns the number of steps done and the seconds they took."""
     state = load_checkpoint(path)
     try:
         learned = {key: state["network"][key] for key in model.learned()}
         model.load_state_dict(learned, strict=False)
         optimizer.load_state_dict(state["optimizer"])
-        step = int(state["step"])
+        step, seconds = int(state["step"]), float(state.get("seconds", 0.0))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
@@ -228,7 +229,7 @@ def _resume(
         ) from error
     if step >= args.steps:
         raise UserError(f"--resume: {path} has finished {step} steps; raise --steps, which is {args.steps}")
-    return step
+    return step, seconds
 
 
 if __name__ == "__main__":

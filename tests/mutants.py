@@ -40,6 +40,10 @@ MODULES = {  # and what pytest is given
     "lib/core/evaluation.py": ["tests/test_evaluate.py"],
     "lib/core/evaluation_set.py": ["tests/test_evaluate.py"],
     "lib/demo/tracking.py": ["tests/test_tracking.py", "-k", "not sample_video"],
+    "lib/demo/likeness.py": ["tests/test_tracking.py", "-k", "not sample_video"],
+    "lib/demo/looking.py": ["tests/test_tracking.py", "-k", "not sample_video"],
+    "lib/demo/cuts.py": ["tests/test_tracking.py", "-k", "not sample_video"],
+    "lib/demo/track.py": ["tests/test_tracking.py", "-k", "not sample_video"],
     "lib/open_data/simulate.py": ["tests/test_simulate.py", "tests/test_noise.py"],
 }
 FAST = {  # what tests/fast.txt must notice by itself, and which of its files to begin with

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,9 @@ from lib.core.benchmark.videos import Estimate, Posed, Video, read_videos
 from lib.landmarks.features import LIMB_JOINTS
 from lib.models.body import BodyData
 from lib.models.landmark_body import LandmarkBody
+from lib.models.per_frame import PerFrameEncoder
 from lib.models.smpl import SMPL
+from lib.models.vibe import VIBEEncoder
 from lib.motion.motion import Placed
 from lib.open_data.walks import walking_motions
 from lib.utils.errors import UserError
@@ -162,11 +165,15 @@ def test_widths_are_the_best_of_each_row(monkeypatch: pytest.MonkeyPatch, open_b
     pixels, noise = np.zeros((120, 12, 2)), rng.normal(0, 0.03, joints.shape)
     rows = {
         "raw landmarks": [Estimate(joints + noise, pixels)],
-        "per-frame network": [Estimate(joints, pixels)],
+        "per-frame network": [Estimate(joints + noise / 2, pixels)],
+        "trained alike": [Estimate(joints + noise / 9, pixels)],
+        "VIBE": [Estimate(joints, pixels)],
     }
 
     class Two(Methods):
-        def __init__(self) -> None: ...
+        def __init__(self) -> None:
+            encoders = {"trained alike": PerFrameEncoder(1, 4, 2, 3), "VIBE": VIBEEncoder(1, 4, 2, 3)}
+            self.models = {name: [SimpleNamespace(encoder=e)] for name, e in encoders.items()}
 
         def __call__(self, video: Video) -> dict[str, list[Estimate]]:
             return rows
@@ -174,7 +181,7 @@ def test_widths_are_the_best_of_each_row(monkeypatch: pytest.MonkeyPatch, open_b
     methods, video = Two(), video_of(joints)
     monkeypatch.setattr(comparison, "read_videos", lambda path: [video])
     widths, baseline = choose_widths(Path("x"), methods)
-    assert widths["per-frame network"] == 0 and baseline == "per-frame network + Gaussian"
+    assert widths["VIBE"] == 0 and baseline == "trained alike + Gaussian"  # VIBE sees other frames
     cost = {}
     for width in (0.3, widths["raw landmarks"], 6.0):
         errors = measure(methods.smoothed(rows["raw landmarks"][0], width, 30.0), video)

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.core.evaluation_set import EvaluationSet
-from lib.dataset.datasets import DATASETS, database_path, get_spec, training_set
+from lib.dataset.datasets import DATASETS, database_path, get_spec
+from lib.dataset.training import training_set
 from lib.dataset.windows import split_into_chunks, window_frames
 from lib.models.predict import window_indices
 from lib.utils.errors import UserError

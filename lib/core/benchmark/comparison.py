@@ -12,7 +12,7 @@ from tqdm import tqdm
 from ...models.body import BodyData
 from ...models.smpl import SMPL
 from .measures import BodyMeasures, measure
-from .methods import GAUSSIAN, PER_FRAME, RAW, Methods
+from .methods import GAUSSIAN, Methods
 from .videos import Estimate, Video, read_videos
 
 WIDTHS = (0.0, *(0.4 * 1.25**k for k in range(11)))  # of the Gaussians, in frames at 30 fps
@@ -30,7 +30,7 @@ def best_width(cost: Callable[[float], float]) -> tuple[float, float]:
 
 def choose_widths(path: Path, methods: Methods) -> tuple[dict[str, float], str]:
     """For each row the Gaussian of least PA-MPJPE + Accel error on a validation database, the same for all
-    seeds; and the row, smoothed, that is best by that of those that need neither TCMR nor fit."""
+    seeds; and the row, smoothed, that is best by that of those that see each frame alone."""
     seen = [(video, methods(video)) for video in tqdm(read_videos(path), desc=path.stem, unit="video")]
     widths, costs = {}, {}
     for row in tqdm(list(seen[0][1]), desc="widths", unit="row"):
@@ -46,7 +46,7 @@ def choose_widths(path: Path, methods: Methods) -> tuple[dict[str, float], str]:
             )
 
         widths[row], costs[row] = best_width(cost)
-    return widths, min((RAW, PER_FRAME), key=costs.__getitem__) + GAUSSIAN
+    return widths, min(methods.frame_by_frame, key=costs.__getitem__) + GAUSSIAN
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from ...landmarks.features import LIMB_JOINTS, LIMB_LANDMARKS, landmark_arrays
 from ...models.body import BodyData
 from ...models.extractors import check_fingerprints, fingerprint, load_landmark_net
 from ...models.landmark_body import LandmarkBody
+from ...models.per_frame import PerFrameEncoder
 from ...models.predict import TRAINING_FPS, predict_sequence
 from ...models.regressor import Regressor
 from ...models.weights import load_weights, per_frame_weights
@@ -37,7 +38,8 @@ class Methods:
     """
 
     def __init__(self, extractor: Path, checkpoints: Mapping[str, Sequence[Path]], body: BodyData) -> None:
-        weights = per_frame_weights(load_checkpoint(extractor), extractor)
+        per_frame = load_checkpoint(extractor)
+        weights = per_frame_weights(per_frame, extractor)
         self.net = load_landmark_net(extractor)
         self.regressor = Regressor(body, self.net.last.out_features, len(weights["fc1.bias"]), dropout=0.0)
         load_weights(self.regressor, weights, extractor, "smpl.", allow_more=True)
@@ -45,6 +47,8 @@ class Methods:
         self.facts: dict[str, dict[str, float]] = {
             PER_FRAME: {"parameters": _count(self.net, self.regressor)}
         }
+        if "seconds" in per_frame:
+            self.facts[PER_FRAME]["training_seconds"] = float(per_frame["seconds"])
         for name, paths in checkpoints.items():
             loaded = {path: load_checkpoint(path) for path in paths}
             found = {str(path): fingerprint_of(trained) for path, trained in loaded.items()}
@@ -55,6 +59,14 @@ class Methods:
             self.facts[name] = {"parameters": _count(self.net, first.encoder, first.regressor)}
             if len(times) == len(paths):
                 self.facts[name]["training_seconds"] = float(np.mean(times))
+
+    @property
+    def frame_by_frame(self) -> list[str]:
+        """The rows that see each frame alone."""
+        trained = [
+            name for name, seeds in self.models.items() if isinstance(seeds[0].encoder, PerFrameEncoder)
+        ]
+        return [RAW, PER_FRAME, *trained]
 
     def __call__(self, video: Video) -> dict[str, list[Estimate]]:
         """Row -> its estimates, one for each seed."""
