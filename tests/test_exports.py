@@ -33,6 +33,7 @@ from lib.utils.keypoints import JOINT_NAMES
 from tests.export_tools import FPS, N_FRAMES, Glb, make_scene, naive_joints, naive_rest
 
 MM = 1e-3
+_TIPS = (("Head", 1), ("LeftToeBase", 2), ("RightToeBase", 2), ("LeftHandIndex1", 0), ("RightHandIndex1", 0))
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -177,6 +178,9 @@ def test_bvh_rests_as_a_t_pose_with_limbs_that_end_where_the_skin_does(scene, op
         assert ends["Head"][1] == pytest.approx(skin[:, 1].max(), abs=1e-5)
         assert ends["LeftHandIndex1"][0] == pytest.approx(skin[:, 0].max(), abs=1e-5)
         assert ends["RightHandIndex1"][0] == pytest.approx(skin[:, 0].min(), abs=1e-5)
+        for name, axis in _TIPS:
+            bone = ends[name] - rest[BONES.index(name)]
+            np.testing.assert_allclose(np.delete(bone, axis), 0, atol=1e-5)  # along one axis
         for side in ("Left", "Right"):
             assert 0.02 < ends[f"{side}ToeBase"][2] - rest[BONES.index(f"{side}ToeBase"), 2] < 0.2
 

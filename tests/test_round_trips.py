@@ -18,6 +18,7 @@ from lib.models.body import BodyData
 from lib.motion.camera import Camera
 from lib.motion.motion import Motion, Placed, Scene
 from lib.motion.scene_file import load_scene, save_scene, scene_mark
+from lib.utils.errors import UserError
 from lib.utils.files import load_checkpoint, save_checkpoint
 from tests.export_tools import make_scene
 
@@ -100,6 +101,15 @@ def test_weights_lose_the_names_of_wrappers_and_nothing_else(tmp_path: Path) -> 
     mixed = {"module.a": torch.ones(2), "b": torch.zeros(1)}
     save_checkpoint({"gen_state_dict": mixed}, tmp_path / "x.pth.tar")
     assert_equal(load_checkpoint(tmp_path / "x.pth.tar"), {"gen_state_dict": mixed})
+
+
+def test_counts_are_whole_numbers_that_a_float_holds(tmp_path: Path) -> None:
+    save_checkpoint({"step": 2**53 - 1, "epoch": -1}, tmp_path / "x.pth.tar")
+    assert load_checkpoint(tmp_path / "x.pth.tar") == {"step": 2**53 - 1, "epoch": -1}
+    for wrong in (2**53, -1, 1.0, True, "1"):
+        save_checkpoint({"step": wrong}, tmp_path / "x.pth.tar")
+        with pytest.raises(UserError, match="step is not what training writes"):
+            load_checkpoint(tmp_path / "x.pth.tar")
 
 
 def assert_same(found: Any, expected: Any) -> None:
