@@ -23,7 +23,8 @@ from lib.demo.pipeline import run_demo
 from lib.demo.reconstruct import reconstruct
 from lib.demo.render import Renderer
 from lib.demo.results import write_videos
-from lib.demo.tracking import Track, track_people
+from lib.demo.track import Track
+from lib.demo.tracking import track_people
 from lib.landmarks.blazepose import LandmarkNetwork, PersonDetector
 from lib.models.body import load_body
 from lib.models.extractors import SpinExtractor

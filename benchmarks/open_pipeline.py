@@ -13,6 +13,7 @@ from lib.models.body import OPEN_DATA, load_body
 from lib.models.landmark_body import LandmarkBody
 from lib.models.smpl import SMPL
 from lib.motion import fit
+from lib.motion.fit_energy import Energy
 from lib.open_data.motions import open_motions
 from lib.open_data.simulate import NOISE_V1, NOISE_V2
 from lib.open_data.simulated import Clips, SimulatedClips
@@ -102,7 +103,7 @@ def track(device: torch.device) -> dict[str, Any]:
     }
 
 
-def naive_minimise(energy: fit.Energy, x: torch.Tensor, shared: Any, iterations: int) -> torch.Tensor:
+def naive_minimise(energy: Energy, x: torch.Tensor, shared: Any, iterations: int) -> torch.Tensor:
     """L-BFGS on the whole track, fifteen times as many iterations, which brings it about as far."""
     x = x.clone().requires_grad_()
     optimiser = torch.optim.LBFGS([x], max_iter=15 * iterations, line_search_fn="strong_wolfe")

@@ -18,8 +18,9 @@ from benchmarks.prediction import FEATURES, SEQLEN, network
 from lib.core.loss import TCMRLoss
 from lib.core.optimizer import build_optimizer
 from lib.dataset.database import open_database
-from lib.dataset.datasets import DATASETS, WindowDataset, required_fields
+from lib.dataset.datasets import DATASETS
 from lib.dataset.loaders import BatchStream
+from lib.dataset.training import WindowDataset, required_fields
 from lib.models.precision import Precision, cpu_has_bf16
 from lib.utils.files import dump_joblib
 

@@ -15,7 +15,7 @@ import torch
 from yacs.config import CfgNode
 
 from .core.build import body_of, model_from
-from .core.config import choose_device, get_cfg_defaults
+from .core.config import get_cfg_defaults
 from .core.own_predictions import evaluate
 from .dataset.database import Database, open_database, read_fields
 from .demo.engine import Engine, load_engine
@@ -26,8 +26,9 @@ from .demo.reconstruct import sequence_step
 from .demo.recover import reconstruct_people
 from .demo.recover import recover as recover_film
 from .demo.stages import Progress, Stages
+from .demo.track import Track
 from .demo.track_files import read_boxes
-from .demo.tracking import MIN_SECONDS, Track
+from .demo.tracking import MIN_SECONDS
 from .models.body import BASE_DATA, OPEN_DATA
 from .models.predict import predict_sequence
 from .models.stream import StreamingPredictor
@@ -38,6 +39,7 @@ from .motion.exporters import EXPORTERS, export_scene
 from .motion.motion import Motion, Placed, Scene
 from .motion.scene_file import load_scene, save_scene
 from .motion.world import Up
+from .utils.devices import choose_device
 from .utils.errors import UserError, shown
 from .utils.files import load_checkpoint
 from .utils.geometry import default_focal
@@ -303,7 +305,7 @@ def load(checkpoint: str | Path | None = None, device: str = "auto") -> Predicto
         defaults.PATHS[name] = folder
     cfg = None if "config" in content else official_config()
     model, cfg = model_from(content, path, cfg, body_of(content, defaults))
-    where = choose_device(device, "cuda" if torch.cuda.is_available() else "cpu")
+    where = choose_device(device)
     return Predictor(model.to(where), cfg, path)
 
 

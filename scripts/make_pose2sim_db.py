@@ -30,7 +30,8 @@ if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported i
 
     leave_on_signals()
 
-from lib.demo.tracking import Track, track_people
+from lib.demo.track import Track
+from lib.demo.tracking import track_people
 from lib.landmarks.blazepose import LandmarkNetwork, PersonDetector
 from lib.landmarks.features import LIMB_JOINTS, LIMB_LANDMARKS
 from lib.models.extractors import Extractor, LandmarkExtractor, load_landmark_net

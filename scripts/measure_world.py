@@ -38,7 +38,7 @@ from lib.demo.pipeline import run_demo
 from lib.demo.reconstruct import reconstruct
 from lib.demo.render import Renderer
 from lib.demo.result_folder import SCENE
-from lib.demo.tracking import Track
+from lib.demo.track import Track
 from lib.landmarks.features import landmark_boxes
 from lib.landmarks.flips import repair_flips
 from lib.models.body import OPEN_DATA, BodyData

@@ -28,7 +28,6 @@ if __name__ == "__main__":  # first, so that Ctrl-C while the rest is imported i
 
     leave_on_signals()
 
-from lib.core.config import choose_device
 from lib.models.body import OPEN_DATA, BodyData, load_body
 from lib.models.landmark_body import LandmarkBody
 from lib.models.landmark_net import LandmarkNet
@@ -36,6 +35,7 @@ from lib.models.regressor import Regressor
 from lib.open_data.motions import NEWEST_SPLIT, UNCHANGED, VAL_PERFORMERS, Augmentation, open_motions
 from lib.open_data.simulate import NOISE_V1, NOISE_V2
 from lib.open_data.simulated import Clips, SimulatedClips
+from lib.utils.devices import choose_device
 from lib.utils.errors import UserError, run_command
 from lib.utils.files import load_checkpoint, save_checkpoint
 from lib.utils.geometry import project, rot6d_to_rotmat, rotmat_to_rot6d

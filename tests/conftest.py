@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Threads that wait by spinning make small tensor operations many times slower on a busy machine. OpenMP reads
 # this when torch is imported.
@@ -19,6 +20,9 @@ from hypothesis import settings
 
 from lib.models.body import BodyData, load_body
 from tests.golden_tools import write_base_data
+
+if TYPE_CHECKING:
+    from lib.demo.models import Models
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # so a shell starts what runs in the background
@@ -55,3 +59,21 @@ def open_body(tmp_path_factory: pytest.TempPathFactory) -> BodyData:
     """The body that ships with the project."""
     repository = Path(__file__).resolve().parents[1]
     return load_body(tmp_path_factory.mktemp("no_base_data"), open_dir=repository / "data" / "open")
+
+
+@pytest.fixture(scope="session")
+def open_dir(tmp_path_factory: pytest.TempPathFactory, open_body: BodyData) -> Path:
+    """An open data folder with small networks of random weights."""
+    from tests.demo_tools import write_open_dir
+
+    folder = tmp_path_factory.mktemp("open")
+    write_open_dir(folder, open_body)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def open_models(open_dir: Path) -> Models:
+    """What :func:`open_dir` holds, loaded."""
+    from lib.demo.models import load_models
+
+    return load_models(open_dir / "tcmr_open.pth.tar", open_dir=open_dir)

@@ -32,7 +32,7 @@ MODULES = {  # and what pytest is given
     "lib/utils/metrics.py": ["tests/test_metrics.py", "tests/test_fast_paths.py::test_metrics"],
     "lib/dataset/windows.py": [
         "tests/test_windows.py",
-        "tests/test_checklists.py::test_original_windows_of_one_video",
+        "tests/test_original_data.py::test_original_windows_of_one_video",
         "tests/test_datasets.py::test_a_run_holds_the_windows_of_consecutive_frames",
     ],
     "lib/core/loss.py": ["tests/test_loss.py"],
@@ -40,17 +40,21 @@ MODULES = {  # and what pytest is given
     "lib/core/evaluation.py": ["tests/test_evaluate.py"],
     "lib/core/evaluation_set.py": ["tests/test_evaluate.py"],
     "lib/demo/tracking.py": ["tests/test_tracking.py", "-k", "not sample_video"],
+    "lib/demo/likeness.py": ["tests/test_tracking.py", "-k", "not sample_video"],
+    "lib/demo/looking.py": ["tests/test_tracking.py", "-k", "not sample_video"],
+    "lib/demo/cuts.py": ["tests/test_tracking.py", "-k", "not sample_video"],
+    "lib/demo/track.py": ["tests/test_tracking.py", "-k", "not sample_video"],
     "lib/open_data/simulate.py": ["tests/test_simulate.py", "tests/test_noise.py"],
 }
-FAST = [  # what tests/fast.txt, a minute of tests, must notice by itself
-    "lib/utils/metrics.py",
-    "lib/dataset/windows.py",
-    "lib/core/loss.py",
-    "lib/motion/camera.py",
-    "lib/motion/exporters/bvh.py",
-    "lib/motion/exporters/gltf.py",
-    "lib/utils/checkpoints.py",
-]
+FAST = {  # what tests/fast.txt must notice by itself, and which of its files to begin with
+    "lib/utils/metrics.py": "tests/test_metrics.py",
+    "lib/dataset/windows.py": "tests/test_windows.py",
+    "lib/core/loss.py": "tests/test_loss.py",
+    "lib/motion/camera.py": "tests/test_camera.py",
+    "lib/motion/exporters/bvh.py": "tests/test_exports.py",
+    "lib/motion/exporters/gltf.py": "tests/test_exports.py",
+    "lib/utils/checkpoints.py": "tests/test_round_trips.py",
+}
 _EXTERNAL = ("torch", "cv2", "scipy.ndimage", "hypothesis", "tensorboard", "h5py", "smplx", "pytest")
 _SWAPS = {
     "Lt": "LtE Gt", "LtE": "Lt Gt", "Gt": "GtE Lt", "GtE": "Gt Lt", "Eq": "NotEq", "NotEq": "Eq",
@@ -215,26 +219,28 @@ class Copies:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    modules = list(dict.fromkeys([*MODULES, *FAST]))
-    parser.add_argument("--module", action="append", choices=modules, help="only this; may be repeated")
-    parser.add_argument("--fast", action="store_true", help="the tests of `make fast` for every module")
+    parser.add_argument("--module", action="append", help="only this; may be repeated")
+    parser.add_argument("--fast", action="store_true", help="the tests of `make fast`, whatever the module")
     parser.add_argument("--count", type=int, default=40, help="mutants of each module (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="decides which (%(default)s)")
     parser.add_argument("--jobs", type=int, default=1, help="at the same time (%(default)s)")
     args = parser.parse_args()
+    known = FAST if args.fast else MODULES
+    if unknown := set(args.module or ()) - known.keys():
+        parser.error(f"--module {' '.join(unknown)}: expected any of {', '.join(known)}")
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     for name in _EXTERNAL:  # once, for all children
         importlib.import_module(name)
     with tempfile.TemporaryDirectory(prefix="mutants_") as temporary, ThreadPoolExecutor(args.jobs) as pool:
-        copies, limits = Copies(Path(temporary), args.jobs), dict[tuple[str, ...], float]()
-        for module in args.module or (FAST if args.fast else MODULES):
-            tests = MODULES[module] if module in MODULES and not args.fast else ["@tests/fast.txt"]
-            if tuple(tests) not in limits:
+        copies, limits = Copies(Path(temporary), args.jobs), dict[str, float]()
+        for module in args.module or known:
+            tests = [FAST[module], "@tests/fast.txt"] if args.fast else MODULES[module]
+            if (key := "fast" if args.fast else module) not in limits:
                 started = time.monotonic()
                 if not passes(copies.folders[0], tests, 3600):
                     raise SystemExit(f"the tests of {module} fail without a fault")
-                limits[tuple(tests)] = 30 + 4 * (time.monotonic() - started)
-            kills = partial(copies.kills, tests=tests, limit=limits[tuple(tests)])
+                limits[key] = 30 + 4 * (time.monotonic() - started)
+            kills = partial(copies.kills, tests=tests, limit=limits[key])
             everything = mutants(module)
             chosen = random.Random(args.seed).sample(everything, min(args.count, len(everything)))
             killed = 0

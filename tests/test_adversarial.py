@@ -13,8 +13,9 @@ from lib.core.adversary import BODY_POSE, MotionAdversary
 from lib.core.build import build_model
 from lib.core.loss import lsgan_generator_loss
 from lib.core.trainer import Trainer
-from lib.dataset.datasets import ConcatWindows, WindowDataset, get_spec, training_set
+from lib.dataset.datasets import get_spec
 from lib.dataset.sequences import RealMotions, VideoSequences, video_sequences
+from lib.dataset.training import ConcatWindows, WindowDataset, training_set
 from lib.models.body import BodyData
 from lib.models.encoder import run_windows
 from lib.models.motion_discriminator import MotionDiscriminator

@@ -32,7 +32,7 @@ from lib.utils.keypoints import convert_kps
 ROOT = Path(__file__).resolve().parents[1]
 
 TRACK = api.Track(
-    1, *(np.zeros(shape, np.float32) for shape in [(2,), (2, 4), (2, 33, 2), (2, 33), (2, 33, 3)])
+    1, np.arange(2), *(np.zeros((2, *shape), np.float32) for shape in [(4,), (33, 2), (33,), (33, 3)])
 )
 SIGNATURES = {
     "recover": "source, *, checkpoint, device, fps, size, tracks, poses, person, min_seconds, detector, "

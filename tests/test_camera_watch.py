@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lib.demo.camera_watch import CameraWatch
-from lib.demo.tracking import Track
+from lib.demo.track import Track
 
 SIZE = (360, 640)
 LENGTH = 60

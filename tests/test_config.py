@@ -10,7 +10,6 @@ import torch
 import yaml
 
 from lib.core.config import (
-    choose_device,
     dump_yaml,
     from_dict,
     get_cfg_defaults,
@@ -19,6 +18,7 @@ from lib.core.config import (
     parse_args,
     to_dict,
 )
+from lib.utils.devices import choose_device
 from lib.utils.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"

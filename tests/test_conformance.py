@@ -26,6 +26,7 @@ from lib.core.config import get_cfg_defaults, to_dict
 from lib.models.body import BodyData
 from lib.models.extractors import EXTRACTORS, Extractor, PoseTrack, SpinExtractor, get_extractor
 from lib.models.hmr import HMR
+from lib.models.inference import PreparedTCMR
 from lib.models.precision import Precision, check_precision
 from lib.models.predict import predict_sequence
 from lib.models.stream import StreamingPredictor
@@ -158,7 +159,7 @@ def test_prepared_is_the_same(case: Case, precision: Precision) -> None:
     frames = torch.from_numpy(case.features)
     windows = torch.arange(LENGTH - T + 1)[:, None] + torch.arange(T)
     with torch.inference_mode():
-        prepared = case.model.prepare(precision, rows=len(windows)).predict_windows(frames, windows)
+        prepared = PreparedTCMR(case.model, precision, rows=len(windows)).predict_windows(frames, windows)
         plain = case.model.predict_windows(frames, windows)
         (forward,), _ = case.model(frames[windows])
     numbers = [{k: v.float().numpy() for k, v in out.items()} for out in (prepared, plain, forward)]
@@ -169,7 +170,7 @@ def test_prepared_is_the_same(case: Case, precision: Precision) -> None:
 def test_precisions_that_the_cpu_lacks_are_refused(case: Case) -> None:
     for precision in set(get_args(Precision)) - set(PRECISIONS):
         with pytest.raises(UserError, match=f"precision {precision}"):
-            case.model.prepare(precision)
+            PreparedTCMR(case.model, precision)
 
 
 def test_a_checkpoint_gives_the_model_back(case: Case, tmp_path: Path, monkeypatch) -> None:

@@ -18,9 +18,10 @@ from torch.utils.data import DataLoader
 from lib.core.config import get_cfg_defaults
 from lib.dataset import database as database_module
 from lib.dataset.database import H5Rows, open_database
-from lib.dataset.datasets import TITLES, WindowDataset, database_path, get_spec, training_set
+from lib.dataset.datasets import TITLES, database_path, get_spec
 from lib.dataset.loaders import BatchStream, EndlessBatches
 from lib.dataset.sequences import RealMotions, video_sequences
+from lib.dataset.training import WindowDataset, training_set
 from lib.dataset.windows import window_frames
 from lib.models.encoder import run_windows
 from lib.utils.errors import UserError

@@ -17,6 +17,7 @@ import pytest
 
 from lib.commands import VERBS
 from lib.core.config import get_cfg_defaults
+from tests.mutants import FAST, MODULES
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
@@ -209,3 +210,31 @@ def test_imports_in_the_pages_exist() -> None:
                 for alias in node.names:
                     name = f"{module.__name__}.{alias.name}"
                     assert hasattr(module, alias.name) or find_spec(name), f"{page.name}: {line}"
+
+
+def test_the_table_of_quirks_is_complete_and_names_real_tests() -> None:
+    """Labels D1 ... V6 and #1 ... #47 are all there; cited tests and keys exist."""
+    text = (ROOT / "docs" / "compatibility.md").read_text(encoding="utf-8")
+    labels = [
+        label for line in text.splitlines() if line.startswith("| ") for label in line.split("|")[1].split()
+    ]
+    groups = zip("DPMTERV", (16, 16, 9, 12, 14, 12, 6))
+    expected = [f"{letter}{k}" for letter, last in groups for k in range(1, last + 1)]
+    expected += [f"#{k}" for k in range(1, 48)]
+    found = [label for label in labels if re.fullmatch(r"[DPMTERV]\d+|#\d+", label)]
+    assert sorted(found) == sorted(expected)
+    cited = re.findall(r"`tests/(test_\w+)\.py::(\w+)`", text)
+    assert len(cited) > len(expected)
+    for file, test in cited:
+        assert f"def {test}(" in (ROOT / "tests" / f"{file}.py").read_text(), f"{file}::{test}"
+    for key in re.findall(r"`COMPAT\.(\w+)`", text):
+        assert key in get_cfg_defaults().COMPAT
+
+
+def test_the_lists_of_tests_name_what_is_there() -> None:
+    fast = (ROOT / "tests/fast.txt").read_text().splitlines()
+    assert set(FAST.values()) <= set(fast)
+    for words in (fast, FAST, MODULES, *MODULES.values()):
+        for file, _, test in (word.partition("::") for word in words if word.endswith(".py") or "::" in word):
+            assert (ROOT / file).is_file(), file
+            assert not test or f"def {test}(" in text_of(ROOT / file), test

@@ -33,7 +33,7 @@ from lib.motion.exporters import EXPORTERS, export_scene
 from lib.utils.errors import UserError
 from lib.utils.files import load_checkpoint, save_checkpoint
 from lib.utils.plugins import load_plugins
-from tests.test_demo import make_track
+from tests.demo_tools import make_track
 from tests.trainer_tools import logged
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -19,7 +19,8 @@ from benchmarks.run import plot, table
 from lib.core.build import build_model
 from lib.core.loss import TCMRLoss, expand_targets
 from lib.core.trainer import Trainer
-from lib.dataset.datasets import DATASETS, WindowDataset
+from lib.dataset.datasets import DATASETS
+from lib.dataset.training import WindowDataset
 from lib.dataset.windows import window_frames
 from lib.models import precision, recurrence
 from lib.models.body import BodyData

@@ -13,19 +13,11 @@ from hypothesis import strategies as st
 from lib.landmarks.features import LIMB_LANDMARKS, landmark_boxes
 from lib.models.landmark_body import LandmarkBody
 from lib.motion import fit
-from lib.motion.camera import perspective_to_weak, weak_to_perspective
-from lib.motion.fit import (
-    Energy,
-    FitOptions,
-    Fitted,
-    StreamingFit,
-    block_starts,
-    fit_constants,
-    fit_track,
-    minimise,
-    seam_weights,
-    solve_camera,
-)
+from lib.motion.camera import perspective_to_weak, solve_camera, weak_to_perspective
+from lib.motion.fit import Fitted, TrackFit, block_starts, fit_track, seam_weights
+from lib.motion.fit_energy import FITTED, STIFF, Energy, FitOptions, Observed, Shared
+from lib.motion.fit_solver import fit_constants, minimise
+from lib.motion.fit_stream import StreamingFit
 from lib.open_data.motions import procedural_motions, resample
 from lib.utils.crops import crop_to_image
 from lib.utils.geometry import axis_angle_to_rotmat, project
@@ -174,13 +166,13 @@ def test_perspective_and_crop_cameras_are_inverse_and_agree_far_away() -> None:
 # The energy
 
 
-def energy_of(body: LandmarkBody, given: Scene, options: FitOptions) -> tuple[Energy, fit._Shared]:
+def energy_of(body: LandmarkBody, given: Scene, options: FitOptions) -> tuple[Energy, Shared]:
     """The energy of a whole scene in double precision, and constants that are not those of the prior."""
     transl = weak_to_perspective(
         given.theta[:, :3], given.boxes * np.array([1, 1, 1.2, 1.2]), FOCAL, WIDTH, HEIGHT
     )
     xy, visibility, world = given.landmarks
-    seen = fit._Observed(
+    seen = Observed(
         rotmat=torch.from_numpy(given.start)[None].double(),
         rays=torch.from_numpy((xy - np.array([WIDTH, HEIGHT]) / 2) / FOCAL)[None].double(),
         unit=torch.from_numpy(0.01 * given.boxes[:, 2] / FOCAL)[None, :, None, None].double(),
@@ -189,7 +181,7 @@ def energy_of(body: LandmarkBody, given: Scene, options: FitOptions) -> tuple[En
         guess=torch.from_numpy(transl)[None].double(),
     )
     prior = torch.from_numpy(given.theta[0, 75:]).double()
-    shared = fit._Shared(prior + 0.3, torch.tensor([0.1, -0.2, 0.05]).double(), torch.tensor([0.06]).double())
+    shared = Shared(prior + 0.3, torch.tensor([0.1, -0.2, 0.05]).double(), torch.tensor([0.06]).double())
     return Energy(body, seen, prior, given.fps, options), shared
 
 
@@ -244,7 +236,7 @@ def test_linearised_energy_equals_a_slow_one(system) -> None:
         points = points - (points[:, 23:24] + points[:, 24:25]) / 2
         placed = points + transl[:, None]
         world = torch.exp(shared.size) * seen.world[0] @ axis_angle_to_rotmat(shared.turn)
-        stiff = chosen.pose * torch.tensor(fit._STIFF, dtype=torch.double)
+        stiff = chosen.pose * torch.tensor(STIFF, dtype=torch.double)
         stiff[0] = chosen.root
         across = placed.clone()
         across[..., 2] = points[..., 2]
@@ -300,7 +292,7 @@ def still(exact_body: LandmarkBody):
     points = points - points[:, 23:25].mean(1, keepdim=True)
     transl = torch.tensor([0.0, 0.0, 4.0]).double().expand(5, 3).clone()
     placed = points + transl[:, None]
-    seen = fit._Observed(
+    seen = Observed(
         rotmat=rest[None],
         rays=(placed[..., :2] / placed[..., 2:])[None],
         unit=torch.full((1, 5, 1, 1), 0.004).double(),
@@ -309,7 +301,7 @@ def still(exact_body: LandmarkBody):
         guess=transl[None],
     )
     prior = torch.zeros(10).double()
-    shared = fit._Shared(prior, torch.zeros(3).double(), torch.zeros(1).double())
+    shared = Shared(prior, torch.zeros(3).double(), torch.zeros(1).double())
     state = torch.cat([torch.zeros(5, 60).double(), transl], 1)[None]
     return Energy(exact_body, seen, prior, 30.0, FitOptions()), state, shared
 
@@ -349,7 +341,7 @@ def test_terms_of_turns(still) -> None:
         for angle, free in ((0.8, True), (-0.05, True), (-0.8, False)):
             axis = torch.nn.functional.normalize(flexion_axes(x)[number], dim=0)
             turned = x.clone()
-            place = 3 * fit._FITTED.index(hinge)
+            place = 3 * FITTED.index(hinge)
             turned[0, 2, place : place + 3] = angle * axis
             # Sines along axes that are rounded to two digits.
             sine = float(np.sin(angle) * flexion_axes(x)[number].norm())
@@ -416,7 +408,7 @@ def test_the_minimum_is_that_of_a_slow_optimiser(body: LandmarkBody, exact_body:
 
 def test_no_block_grows_and_blocks_do_not_meet(body: LandmarkBody, jump: Scene) -> None:
     """Two blocks of which one starts far away give what each alone gives."""
-    track = fit._Track(
+    track = TrackFit(
         body, jump.start, jump.theta[:, 75:], np.float32([[0.2, 0.1, 4.0]] * 5), jump.boxes[:, 2],
         jump.landmarks, np.ones(5, bool), (FOCAL, WIDTH / 2, HEIGHT / 2), 30.0, FitOptions(smooth=0.0),
     )  # fmt: skip
@@ -441,7 +433,7 @@ def test_constants_lower_the_energy(body: LandmarkBody, exact_body: LandmarkBody
     xy, visibility, world = given.landmarks
     smaller = replace(given, landmarks=(xy, visibility, 0.85 * world @ turn.T))
     energy, shared = energy_of(exact_body, smaller, FitOptions())
-    begin = fit._Shared(energy.prior_betas, 0 * shared.turn, 0 * shared.size)
+    begin = Shared(energy.prior_betas, 0 * shared.turn, 0 * shared.size)
     x = energy.start(begin)
     found = fit_constants(energy, x, begin, 6)
     after, before = (energy(minimise(energy, x, shared, 4), shared) for shared in (found, begin))

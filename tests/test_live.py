@@ -28,27 +28,25 @@ from scipy.spatial.transform import Rotation
 from lib.commands.live import main, parse_args
 from lib.demo.engine import Engine
 from lib.demo.models import Models, load_models
-from lib.demo.tracking import LiveTracker, make_track
+from lib.demo.track import make_track
 from lib.landmarks.blazepose import Detection, Landmarks
 from lib.landmarks.features import landmark_boxes
 from lib.live import stream
-from lib.live.capture import Capture, Frame, Source, open_source
+from lib.live.capture import Frame, Source, open_source
 from lib.live.engine import LiveBody, LiveEngine
-from lib.live.filters import RotationTrend, RunningMean, Trend
 from lib.live.preview import Preview
 from lib.live.sink import Sink
 from lib.live.sinks import SINKS, JsonLines
 from lib.live.stream import LiveOptions, run_live
+from lib.live.tracker import LiveTracker
 from lib.live.vmc import Vmc
 from lib.models.predict import predict_sequence
 from lib.motion.camera import Camera
 from lib.motion.world import LEVEL
 from lib.open_data.simulate import IMAGE_SIZE
 from lib.utils.errors import Terminated, UserError
-from lib.utils.smoothing import OneEuro
 from tests.browser import ARGUMENTS, find_chromium
 from tests.simulation_tools import SILENT, simulate, upright_clips
-from tests.test_tracking import Scene, landmarks
 from tests.video_tools import encode
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -202,178 +200,6 @@ def test_who_is_lost_for_longer_is_somebody_else_and_nobody_is_no_error(models: 
     ]  # fmt: skip
     film.there.clear()
     assert run(models, film)[0] == []
-
-
-class TestTracker:
-    """On the scenes that the tracker of whole films is tested on."""
-
-    def follow(self, scene: Scene, numbers: range, **options: Any) -> list[dict[int, Landmarks]]:
-        tracker = LiveTracker(scene, scene, **options)  # type: ignore[arg-type]
-        frames = dict(enumerate(scene.frames(numbers.stop)))
-        return [tracker.follow(number, frames[number]) for number in numbers]
-
-    @pytest.mark.parametrize("every", [1, 3])
-    def test_everybody_keeps_a_number(self, every: int) -> None:
-        scene = Scene([(200, 300), (600, 320)])
-        for number, found in zip(range(0, 60, every), self.follow(scene, range(0, 60, every))):
-            assert set(found) == {1, 2}
-            for person, one in found.items():
-                np.testing.assert_allclose(one.next_centre, scene.position(person - 1, number), atol=1e-6)
-
-    def test_work_is_even(self) -> None:
-        """One look per frame at most, three times as rare as frames while everybody is in sight."""
-        scene = Scene([(200, 300), (600, 320)], short_sighted=True)
-        self.follow(scene, range(60))
-        assert scene.detections <= 22
-
-    def test_late_comers_are_found(self) -> None:
-        scene = Scene([(200, 300), (800, 300)], present=lambda person, frame: person == 0 or frame >= 30)
-        found = self.follow(scene, range(60))
-        assert [len(one) for one in found[:30]] == [1] * 30
-        assert set(found[40]) == {1, 2}
-
-    def test_the_largest_stays_it(self) -> None:
-        """Until somebody comes who is much larger; nobody else costs a look by the network."""
-
-        class Sizes(Scene):
-            sizes = (100.0, 80.0, 130.0, 170.0)
-
-            def detect(self, picture: np.ndarray) -> list[Detection]:
-                at = [(self.position(p, 0), self.sizes[p]) for p in self._present(int(picture[0, 0, 0]))]
-                return [Detection(0.9, np.zeros(4), x, x - np.array([0, size])) for x, size in at]
-
-            def __call__(self, frame: np.ndarray, centre: np.ndarray, scale_point: np.ndarray) -> Landmarks:
-                self.looks += 1
-                near = min(
-                    self._present(int(frame[0, 0, 0])),
-                    key=lambda p: float(np.linalg.norm(self.position(p, 0) - centre)),
-                )
-                return landmarks(self.position(near, 0), self.sizes[near])
-
-        scene = Sizes(
-            [(200, 200), (500, 200), (800, 200), (1100, 200)],
-            speed=0,
-            present=lambda person, frame: frame >= (0, 0, 20, 40)[person],
-        )
-        found = self.follow(scene, range(60), largest=True)
-        assert [set(one) for one in found] == [{1}] * 42 + [{2}] * 18  # looks are three frames apart
-        np.testing.assert_array_equal(found[39][1].next_centre, [200, 200])
-        np.testing.assert_array_equal(found[59][2].next_centre, [1100, 200])
-        assert scene.looks == 60 - 1 + 4 + 2
-
-    def test_nothing_grows(self) -> None:
-        """Over thousands of frames in which somebody comes and goes."""
-        scene = Scene([(150, 150), (450, 150)], speed=0, present=lambda p, frame: p == 0 or frame % 90 < 30)
-        tracker = LiveTracker(scene, scene)  # type: ignore[arg-type]
-        picture = next(scene.frames(1))[:300, :600].copy()
-        numbers = set()
-        for number in range(2000):
-            picture[..., 0] = number % 90
-            numbers |= set(tracker.follow(number, picture))
-            assert len(tracker.known) <= 2 and len(tracker.everyone) <= 3
-            assert all(len(p.landmarks) == len(p.frame_ids) <= 30 for p in tracker.everyone)
-        assert len(numbers) == 1 + 2000 // 90 + 1
-
-
-class TestCapture:
-    """A source that is a list of numbers."""
-
-    def source(self, count: int | None, live: bool = True, error: Exception | None = None) -> Source:
-        def pictures() -> Iterator[tuple[float, np.ndarray]]:
-            for number in itertools.count() if count is None else range(count):
-                yield number / 1000, np.full((2, 2, 3), number % 251, np.uint8)
-            if error:
-                raise error
-
-        return Source("numbers", 1000.0, pictures, live)
-
-    def test_only_the_newest_waits(self) -> None:
-        with Capture(self.source(500, live=False)) as capture:
-            seen = []
-            for frame in capture:
-                seen.append(frame.number)
-                assert (frame.image == frame.number % 251).all()
-                time.sleep(0.01)
-        assert capture.captured == 500
-        assert capture.dropped == 500 - len(seen) > 0
-        assert seen == sorted(set(seen)) and seen[-1] == 499
-
-    def test_a_file_is_played_at_its_own_speed(self) -> None:
-        start = time.perf_counter()
-        with Capture(self.source(200, live=False)) as capture:
-            captured = [(frame.time, frame.captured - start) for frame in capture]
-        assert all(now >= moment for moment, now in captured)
-
-    def test_without_dropping_all_come(self) -> None:
-        with Capture(self.source(300, live=False), drop=False) as capture:
-            assert [frame.number for frame in capture] == list(range(300))
-        assert (capture.captured, capture.dropped) == (300, 0)
-
-    def test_what_a_camera_left_out_is_left_out_of_the_numbers(self) -> None:
-        """It says 30 pictures a second, and gives 15, then 60."""
-        times = [0, 2 / 30, 4 / 30, 6.1 / 30, 6.6 / 30, 7.1 / 30, 7.6 / 30, 20 / 30]
-        source = Source("camera", 30.0, lambda: ((t, PICTURE) for t in times), live=True)
-        with Capture(source, drop=False) as capture:
-            assert [frame.number for frame in capture] == [0, 2, 4, 6, 7, 8, 9, 20]
-
-    @pytest.mark.parametrize("drop", [True, False])
-    def test_leaving_stops_an_endless_source(self, drop: bool) -> None:
-        with Capture(self.source(None), drop=drop) as capture:
-            next(iter(capture))
-        assert not any(thread.name == "capture" for thread in threading.enumerate())
-
-    def test_errors_come_after_the_pictures_before_them(self) -> None:
-        with (
-            Capture(self.source(3, error=UserError("broke off")), drop=False) as capture,
-            pytest.raises(UserError, match="broke off"),
-        ):
-            assert [next(iter(capture)).number for _ in range(3)] == [0, 1, 2]
-            next(iter(capture))
-
-
-def test_one_euro() -> None:
-    """At a fixed cutoff it is a first-order low-pass: a step is followed by 1 - exp(-2 pi f t). A slope makes
-    it follow what moves more closely, and what rests stays."""
-    step = OneEuro(1.0, 0.0)
-    values = [step(np.array(1.0 if t else 0.0), 0.001) for t in range(501)]
-    assert abs(float(values[-1]) - (1 - np.exp(-2 * np.pi * 0.5))) < 0.01
-    lags = []
-    for slope in (0.0, 2.0):
-        ramp = OneEuro(1.0, slope)
-        lags.append([float(t / 30 - ramp(np.array(t / 30), 1 / 30)) for t in range(90)][-1])
-    assert 0 < lags[1] < 0.6 * lags[0]
-    assert OneEuro(1.0, 2.0)(np.array([3.0, 4.0]), 0.1).tolist() == [3.0, 4.0]
-
-
-def test_trend() -> None:
-    """What moves evenly is not held back; noise is calmed; at an end it is numpy's weighted line."""
-    line = Trend(2.0)
-    for t in range(20):
-        np.testing.assert_allclose(line(np.array([3 * t, 7.0])), [3 * t, 7])
-    noise = np.random.default_rng(0).standard_normal(3000)
-    calm = Trend(2.0)
-    values = np.array([calm(value) for value in noise])
-    assert np.diff(values, 2).std() < 0.7 * np.diff(noise, 2).std()
-    weights = np.exp(-((np.arange(9) - 8.0) ** 2) / 16)  # polyfit squares them
-    assert abs(np.polyval(np.polyfit(np.arange(9), noise[-9:], 1, w=weights), 8) - values[-1]) < 1e-9
-
-
-def test_trend_of_rotations() -> None:
-    steady = RotationTrend(2.0)
-    for angle in np.linspace(0, 2, 40):
-        turn = Rotation.from_rotvec([[0, angle, 0], [0.3, 0, 0]]).as_matrix().astype(np.float32)
-        apart = Rotation.from_matrix(steady(turn)) * Rotation.from_matrix(turn).inv()
-        assert apart.magnitude().max() < 0.01
-
-
-def test_running_mean() -> None:
-    values = np.random.default_rng(0).normal(5, 1, (400, 3))
-    mean = RunningMean(50)
-    for count, value in enumerate(values[:50], 1):
-        np.testing.assert_allclose(mean(value), values[:count].mean(0))
-    for _ in range(500):
-        last = mean(np.array([1.0, 2.0, 3.0]))
-    np.testing.assert_allclose(last, [1, 2, 3], atol=1e-3)
 
 
 # --- sinks ---

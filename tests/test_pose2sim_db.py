@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.demo.tracking import Track
+from lib.demo.track import Track
 from lib.landmarks.features import LIMB_JOINTS, LIMB_LANDMARKS, landmark_boxes
 from lib.models.extractors import LandmarkExtractor
 from lib.models.landmark_net import LandmarkNet

@@ -16,7 +16,8 @@ from lib.core.config import get_cfg_defaults
 from lib.data_utils import amass, insta, penn_action, posetrack
 from lib.data_utils.tfrecord import list_records
 from lib.dataset.database import open_database
-from lib.dataset.datasets import WindowDataset, database_path, get_spec, required_fields
+from lib.dataset.datasets import database_path, get_spec
+from lib.dataset.training import WindowDataset, required_fields
 from lib.utils.errors import UserError
 from lib.utils.keypoints import JOINT_NAMES
 from tests.raw_tools import (

@@ -20,7 +20,8 @@ from scipy.spatial.transform import Rotation
 
 from lib.data_utils import h36m, mpii3d, threedpw
 from lib.dataset.database import open_database
-from lib.dataset.datasets import get_spec, required_fields
+from lib.dataset.datasets import get_spec
+from lib.dataset.training import required_fields
 from lib.models.body import load_body
 from lib.models.smpl import SMPL
 from lib.utils.errors import UserError

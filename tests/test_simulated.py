@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lib.core.config import load_config
-from lib.dataset.datasets import training_set
+from lib.dataset.training import training_set
 from lib.landmarks.flips import find_flips
 from lib.models.landmark_net import LandmarkNet
 from lib.models.regressor import Regressor

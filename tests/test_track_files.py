@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lib.demo.track import Track, make_track
 from lib.demo.track_files import choose_people, read_boxes, save_boxes, track_boxes
-from lib.demo.tracking import Track, make_track
 from lib.landmarks.blazepose import Landmarks
 from lib.landmarks.features import landmark_boxes
 from lib.utils.errors import UserError

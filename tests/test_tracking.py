@@ -10,7 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from lib.demo.tracking import Track, same_person, tiles, track_people
+from lib.demo.likeness import same_person
+from lib.demo.looking import tiles
+from lib.demo.track import Track
+from lib.demo.tracking import track_people
 from lib.landmarks.blazepose import Detection, LandmarkNetwork, Landmarks, PersonDetector
 from lib.landmarks.features import LANDMARK_FLIP, landmark_boxes
 from lib.utils.pinned import asset_path

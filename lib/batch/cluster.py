@@ -43,8 +43,9 @@ def connected(address: str, cpus: int) -> Iterator[dict[str, float]]:
         ) from error
     finally:
         signal.signal(signal.SIGTERM, handler)  # Ray's own ends with another status
+    resources: Callable[[], dict[str, float]] = ray.cluster_resources
     try:
-        yield ray.cluster_resources()
+        yield resources()
     finally:
         ray.shutdown()
 
@@ -58,7 +59,8 @@ class ActorWorker:
 
     def submit(self, method: str, *args: Any) -> Future[Any]:
         """Call a method of the object."""
-        return self._actor.call.remote(method, args).future()
+        result: Future[Any] = self._actor.call.remote(method, args).future()
+        return result
 
     def stop(self) -> None:
         """End the actor, whatever it is doing."""

@@ -7,11 +7,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from ..demo.result_folder import LONGEST_NAME, printable_name
 from ..utils.errors import UserError, fault
 
 _KINDS = "3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv ts webm wmv"
 SUFFIXES = frozenset(f".{kind}" for kind in _KINDS.split())
-_LONGEST_NAME = 200  # bytes; names of results are made of it
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,6 @@ def find_films(corpus: str | Path, output: str | Path) -> list[Film]:
     return sorted(films, key=lambda film: film.name)
 
 
-def corpus_digest(corpus: str | Path) -> str:
-    """Tells one folder or list from another by where it lies."""
-    return hashlib.sha256(os.fsencode(Path(corpus).resolve())).hexdigest()[:16]
-
-
 def _in_folder(corpus: Path, output: Path) -> list[Film]:
     films = []
     for folder, subfolders, files in os.walk(corpus):
@@ -100,8 +95,8 @@ def _in_list(corpus: Path) -> list[Film]:
 
 def _folder_name(part: str) -> str:
     """A part of a film's name that neither steers a terminal nor is too long; another for another part."""
-    name = "".join(character if character.isprintable() else "_" for character in part)
-    if name == part and len(os.fsencode(part)) <= _LONGEST_NAME:
+    name = printable_name(part)
+    if name == part and len(os.fsencode(part)) <= LONGEST_NAME:
         return part
-    short = name.encode(errors="replace")[: _LONGEST_NAME - 10].decode(errors="ignore")
+    short = name.encode(errors="replace")[: LONGEST_NAME - 10].decode(errors="ignore")
     return f"{short}~{hashlib.sha256(os.fsencode(part)).hexdigest()[:8]}"

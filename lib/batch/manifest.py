@@ -35,7 +35,7 @@ class Record:
         warnings: what was said about it.
         attempts: how often it was tried.
         host, finished: the machine's name, and when, s since 1970.
-        corpus: which the film is of, see :func:`lib.batch.films.corpus_digest`; '' in records of old.
+        corpus: which the film is of, see :func:`lib.demo.result_folder.place_mark`; '' in records of old.
     """
 
     film: str

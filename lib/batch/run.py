@@ -20,9 +20,9 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..demo.networks import choose_network
 from ..demo.options import DemoOptions, check_options
-from ..demo.result_folder import SCENE
+from ..demo.result_folder import SCENE, place_mark
 from ..utils.errors import UserError, printable
-from .films import Film, corpus_digest, find_films
+from .films import Film, find_films
 from .manifest import Manifest, Record, open_manifest, read_records
 from .processes import ProcessWorker
 from .schedule import Remote, work_through
@@ -114,7 +114,7 @@ def run_batch(corpus: str | Path, options: DemoOptions, batch: BatchOptions) -> 
     digest = options_digest(options)
     with open_manifest(output, "" if parts == 1 else f"-{part}-of-{parts}") as manifest:
         records = read_records(output)
-        home = corpus_digest(corpus)
+        home = place_mark(Path(corpus))
         if any(record.corpus not in ("", home) for record in records.values()):
             raise UserError(
                 f"{output} holds the results of another folder or list than {corpus}, which films of one "

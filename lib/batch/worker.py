@@ -107,15 +107,24 @@ class Worker:
         }
 
 
+class _Collector(logging.Handler):
+    """Keeps the messages of warnings, and of worse."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
 @contextmanager
 def _warnings() -> Iterator[list[str]]:
     """Collects what is logged as a warning, or worse, while the block runs."""
-    messages: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    handler = _Collector()
     logging.getLogger().addHandler(handler)
     try:
-        yield messages
+        yield handler.messages
     finally:
         logging.getLogger().removeHandler(handler)
 

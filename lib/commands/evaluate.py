@@ -15,7 +15,7 @@ from yacs.config import CfgNode
 
 from ..core import own_predictions
 from ..core.build import body_of, fingerprint_of, model_from
-from ..core.config import choose_device, parse_args
+from ..core.config import parse_args
 from ..core.evaluation_set import EvaluationSet
 from ..core.evaluator import evaluate
 from ..core.plots import write_plots
@@ -25,6 +25,7 @@ from ..dataset.datasets import DATASETS, database_path, get_spec
 from ..demo.sequence_video import write_videos
 from ..models.body import load_gendered_body
 from ..models.extractors import check_fingerprints
+from ..utils.devices import choose_device
 from ..utils.errors import UserError
 from ..utils.files import atomic_write, check_writable, load_checkpoint
 

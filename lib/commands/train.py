@@ -11,10 +11,11 @@ import torch
 
 from ..core import distributed
 from ..core.build import build_model, training_body
-from ..core.config import choose_device, parse_args
+from ..core.config import parse_args
 from ..core.run_folder import create_run_folder, last_checkpoint, log_to_console, log_to_file
 from ..core.seeding import seed_everything
 from ..core.trainer import Trainer
+from ..utils.devices import choose_device
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from yacs.config import CfgNode
 
-from ..dataset.datasets import BatchDataset, ConcatWindows, find_database
+from ..dataset.datasets import find_database
 from ..dataset.loaders import BatchStream
 from ..dataset.sequences import RealMotions, video_sequences
+from ..dataset.training import BatchDataset, ConcatWindows
 from ..models.encoder import run_windows
 from ..models.motion_discriminator import MotionDiscriminator
 from ..models.tcmr import TCMR
@@ -109,20 +111,20 @@ class MotionAdversary:
             for number, (kind, dataset) in enumerate(sources.items(), start=2)
         }
 
-    def predict(self, model: TCMR) -> Tensor:
-        """Motions (n, T, 69) that ``model`` predicts for the next sequences, with their gradient."""
+    def predict(self, model: TCMR) -> Float[Tensor, "n t 69"]:
+        """Motions that ``model`` predicts for the next sequences, with their gradient."""
         features = self._next("sequences", "features")
         windows = run_windows(len(features), model.seqlen, model.seqlen, self.device)
         output = model.predict_windows(features.flatten(0, 1), windows, return_verts=False)
         return torch.unflatten(output["theta"][:, BODY_POSE], 0, (len(features), model.seqlen))
 
-    def generator_term(self, motions: Tensor) -> Tensor:
-        """What the network's loss gains for predicted motions (n, T, 69); leaves the discriminator alone."""
+    def generator_term(self, motions: Float[Tensor, "n t 69"]) -> Float[Tensor, ""]:
+        """What the network's loss gains for predicted motions; leaves the discriminator alone."""
         self.discriminator.train().requires_grad_(False)
         loss = lsgan_generator_loss(self.discriminator(motions), self.sequences)
         return self.weight * loss
 
-    def update(self, motions: Tensor, step: int) -> dict[str, Tensor]:
+    def update(self, motions: Float[Tensor, "n t 69"], step: int) -> dict[str, Tensor]:
         """Teach the discriminator, in iterations that are its turn, to tell ``motions`` from real ones.
 
         Returns:

@@ -12,7 +12,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from yacs.config import CfgNode
 
@@ -345,30 +344,3 @@ def parse_args(
     if args.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = args.gpu
     return args, load_config(args.cfg, args.opts)
-
-
-def choose_device(option: str, configured: str) -> torch.device:
-    """The device to run on: ``option`` if it names one, else the configured one, else the CPU.
-
-    Raises:
-        UserError: ``option`` names a device that this machine lacks, or is no device.
-    """
-    name = configured if option == "auto" else option
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"device {name!r} is unknown: use auto, cpu, cuda, cuda:N or mps") from None
-    if _present(device):
-        return device
-    if option != "auto":
-        raise UserError(f"--device {option}: this machine or this build of torch has none; try --device auto")
-    logger.info("DEVICE %s is not present: running on the CPU", configured)
-    return torch.device("cpu")
-
-
-def _present(device: torch.device) -> bool:
-    if device.type == "cpu":
-        return True
-    if device.type == "cuda":
-        return torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
-    return device.type == "mps" and torch.backends.mps.is_available()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from jaxtyping import Bool, Float, Shaped
 
 from ..utils import metrics
 from .evaluation_set import EvalSequence
@@ -19,10 +20,10 @@ METRICS = ("mpjpe", "mpjpe_pa", "accel_err", "accel", "mpvpe", "mpvpe_root_align
 class Bodies:
     """What it takes to draw the predictions of one video. n frames."""
 
-    theta: np.ndarray  # (n, 85) camera, pose, shape
-    rotmat: np.ndarray  # (n, 24, 3, 3), smoothed if that was asked for
-    images: np.ndarray  # (n,) str
-    boxes: np.ndarray  # (n, 4) cx, cy, w, h in pixels, unscaled
+    theta: Float[np.ndarray, "n 85"]  # camera, pose, shape
+    rotmat: Float[np.ndarray, "n 24 3 3"]  # smoothed if that was asked for
+    images: Shaped[np.ndarray, " n"]
+    boxes: Float[np.ndarray, "n 4"]  # cx, cy, w, h in pixels, unscaled
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,9 @@ class SequenceErrors:
     """Errors of one video: one value per counted frame (m) or counted inner frame (m / frame^2)."""
 
     name: str
-    pred: np.ndarray  # (n, J, 3) about the root, every frame
-    target: np.ndarray  # (n, J, 3)
-    counted: np.ndarray  # (n,) bool
+    pred: Float[np.ndarray, "n j 3"]  # about the root, every frame
+    target: Float[np.ndarray, "n j 3"]
+    counted: Bool[np.ndarray, " n"]
     mpjpe: np.ndarray
     mpjpe_pa: np.ndarray
     accel: np.ndarray
@@ -89,9 +90,12 @@ def mean_mm(values: np.ndarray) -> float:
 
 
 def compare(
-    sequence: EvalSequence, joints: np.ndarray, true_joints: np.ndarray, convention: str
+    sequence: EvalSequence,
+    joints: Float[np.ndarray, "n j 3"],
+    true_joints: Float[np.ndarray, "n j 3"],
+    convention: str,
 ) -> SequenceErrors:
-    """Errors of joints (n, J, 3) metres, of a convention of :data:`ROOT_JOINTS`: about the root, frame by
+    """Errors of joints in metres, of a convention of :data:`ROOT_JOINTS`: about the root, frame by
     frame, where the sequence's frames count. Without vertices."""
     root, counted = ROOT_JOINTS[convention], sequence.counted
 

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Bool, Float, Num, Shaped
 from yacs.config import CfgNode
 
-from ..dataset.database import H5Rows, blocks, open_database
-from ..dataset.datasets import DATASETS, DatasetSpec, FrameRate, check_shape, database_path
+from ..dataset.database import H5Rows, blocks, check_shape, open_database
+from ..dataset.datasets import DATASETS, DatasetSpec, FrameRate, database_path
 from ..dataset.windows import VIBE_MULTIPLE
 from ..open_data.simulate import IMAGE_SIZE
 from ..utils.errors import UserError
@@ -24,16 +25,16 @@ class EvalSequence:
     """One video to measure. n frames in time order."""
 
     name: str
-    features: np.ndarray  # (n, F)
-    joints: np.ndarray  # (n, J, 3) metres, in the dataset's evaluation convention; NaN if unseen
-    counted: np.ndarray  # (n,) bool: frames whose errors count
-    pose: np.ndarray | None  # (n, 72) axis-angle
-    shape: np.ndarray | None  # (n, 10)
+    features: Num[np.ndarray, "n f"]
+    joints: Num[np.ndarray, "n j 3"]  # metres, in the dataset's evaluation convention; NaN if unseen
+    counted: Bool[np.ndarray, " n"]  # frames whose errors count
+    pose: Num[np.ndarray, "n 72"] | None  # axis-angle
+    shape: Num[np.ndarray, "n 10"] | None
     removed: int  # frames of the video that are marked invalid and not among the n
-    genders: np.ndarray  # (n,) str: body of the ground truth, neutral, male or female
-    images: np.ndarray | None = None  # (n,) str: image files
-    boxes: np.ndarray | None = None  # (n, 4) cx, cy, w, h in pixels, unscaled
-    landmarks: np.ndarray | None = None  # (n, 33, 6) x, y in pixels, visibility, metric x, y, z
+    genders: Shaped[np.ndarray, " n"]  # body of the ground truth, neutral, male or female
+    images: Shaped[np.ndarray, " n"] | None = None  # image files
+    boxes: Float[np.ndarray, "n 4"] | None = None  # cx, cy, w, h in pixels, unscaled
+    landmarks: Num[np.ndarray, "n 33 6"] | None = None  # x, y in pixels, visibility, metric x, y, z
 
     def reason_to_skip(self, shortest: int) -> str:
         """Why it cannot be measured, given the fewest frames that can be predicted; '' if it can."""

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from ..dataset.datasets import Batch
+from ..dataset.training import Batch
 from ..models.precision import check_precision, use_tf32
 from ..models.tcmr import TCMR
 from ..utils.errors import UserError
@@ -104,27 +105,13 @@ class Learner:
         self.learning_rate.before_iteration(number)
         if distributed.rank() > 0:  # process 0 keeps the one series of numbers that checkpoints hold
             torch.manual_seed((self.seed * 1_000_003 + number * 1_009 + distributed.rank()) % 2**63)
-        batches = {
-            kind: {key: values.to(self.device, non_blocking=True) for key, values in batch.items()}
-            for kind, batch in batches.items()
-        }
-        outputs, run_length = self.model.encoder.outputs, self.settings.RUN_LENGTH
-        rows = count_rows(*_pair({kind: expand_targets(batch, outputs) for kind, batch in batches.items()}))
-        numbers = torch.stack([rows, velocity_counts(*_pair(batches))])
-        counts, pairs = distributed.sum_over_processes(numbers)
         self.optimizer.zero_grad(set_to_none=True)
-        sums: dict[str, torch.Tensor] = {}
-        total = torch.zeros((), device=self.device)
-        for part in _split(batches, self.settings.ACCUMULATE):
-            features = torch.cat([batch["features"] for batch in part.values()])  # 2D samples come first
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.PRECISION == "bf16"):
-                predictions = self.network(features, run_length)
-            targets = {kind: expand_targets(batch, outputs) for kind, batch in part.items()}
-            loss, terms = self.loss(predictions, *_pair(targets), counts, run_length, pairs)
-            torch.autograd.backward(loss)
-            total = total + loss.detach()
-            for tag, value in terms.items():
-                sums[tag] = sums.get(tag, 0.0) + value.detach()
+        total, sums, rows_smpl = self._add_gradients(
+            {
+                kind: {key: values.to(self.device, non_blocking=True) for key, values in batch.items()}
+                for kind, batch in batches.items()
+            }
+        )
         if self.adversary is not None:
             motions = self.adversary.predict(self.model)
             term = self.adversary.generator_term(motions)
@@ -132,7 +119,7 @@ class Learner:
             sums["e_m_disc_loss"] = term.detach()
             total = total + term.detach()
         values = _to_numbers(
-            {**sums, "loss": total, "rows_smpl": counts[2], "stop": total.new_full((), stop)}
+            {**sums, "loss": total, "rows_smpl": rows_smpl, "stop": total.new_full((), stop)}
         )
         stopping = values.pop("stop") > 0  # if one process stops, all do, after the same step
         if not values.pop("rows_smpl"):  # the original leaves these terms out
@@ -146,6 +133,32 @@ class Learner:
         if self.adversary is not None and (terms := self.adversary.update(motions, number)):
             values.update(_to_numbers(terms))
         return values, stopping
+
+    def _add_gradients(
+        self, batches: dict[str, Batch]
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor], Float[Tensor, ""]]:
+        """Add the gradients of this process's part of a batch, TRAIN.ACCUMULATE parts one after the other.
+
+        Returns:
+            its loss, the loss's weighted terms, and how many rows of the whole batch have SMPL.
+        """
+        outputs, run_length = self.model.encoder.outputs, self.settings.RUN_LENGTH
+        rows = count_rows(*_pair({kind: expand_targets(batch, outputs) for kind, batch in batches.items()}))
+        numbers = torch.stack([rows, velocity_counts(*_pair(batches))])
+        counts, pairs = distributed.sum_over_processes(numbers)
+        sums: dict[str, Tensor] = {}
+        total = torch.zeros((), device=self.device)
+        for part in _split(batches, self.settings.ACCUMULATE):
+            features = torch.cat([batch["features"] for batch in part.values()])  # 2D samples come first
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.PRECISION == "bf16"):
+                predictions = self.network(features, run_length)
+            targets = {kind: expand_targets(batch, outputs) for kind, batch in part.items()}
+            loss, terms = self.loss(predictions, *_pair(targets), counts, run_length, pairs)
+            torch.autograd.backward(loss)
+            total = total + loss.detach()
+            for tag, value in terms.items():
+                sums[tag] = sums.get(tag, 0.0) + value.detach()
+        return total, sums, counts[2]
 
     def state_dict(self) -> dict[str, Any]:
         """Its part of a checkpoint, under the original's names."""
@@ -191,7 +204,7 @@ def _split(batches: dict[str, Batch], parts: int) -> Iterator[dict[str, Batch]]:
             yield present
 
 
-def _to_numbers(terms: dict[str, torch.Tensor]) -> dict[str, float]:
+def _to_numbers(terms: dict[str, Tensor]) -> dict[str, float]:
     """Scalars of this process, summed over all processes: together, as each copy from a GPU waits for it."""
     summed = distributed.sum_over_processes(torch.stack(list(terms.values())).detach())
     return dict(zip(terms, summed.tolist()))

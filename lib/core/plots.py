@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure  # used without pyplot, it needs no display and keeps no global state
 
@@ -43,9 +44,11 @@ def _file_name(sequence: str) -> str:
     return re.sub(r"[^\w.-]+", "_", sequence).strip("_")
 
 
-def acceleration_curves(sequence: SequenceErrors) -> tuple[np.ndarray, np.ndarray]:
-    """Mean length over joints of the predicted and the true acceleration at inner frames: (n - 2,) twice,
-    mm / frame^2, NaN at frames that do not count."""
+def acceleration_curves(
+    sequence: SequenceErrors,
+) -> tuple[Float[np.ndarray, " inner"], Float[np.ndarray, " inner"]]:
+    """Mean length over joints of the predicted and the true acceleration at inner frames, mm / frame^2,
+    NaN at frames that do not count."""
     counted = sequence.counted[1:-1]
     pred, true = (
         np.where(counted, metrics.accel(joints) * MM, np.nan) for joints in (sequence.pred, sequence.target)
@@ -53,9 +56,9 @@ def acceleration_curves(sequence: SequenceErrors) -> tuple[np.ndarray, np.ndarra
     return pred, true
 
 
-def joint_distances(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
-    """Distances in mm of counted frames' joints, about the root and after PA alignment: (n, J) twice, NaN
-    where the true joint was not seen."""
+def joint_distances(evaluation: Evaluation) -> tuple[Float[np.ndarray, "n j"], Float[np.ndarray, "n j"]]:
+    """Distances in mm of counted frames' joints, about the root and after PA alignment; NaN where the
+    true joint was not seen."""
     pairs = [(s.pred[s.counted], s.target[s.counted]) for s in evaluation.sequences]
     pred, true = (np.concatenate(joints) for joints in zip(*pairs))
     aligned = metrics.similarity_align(pred, true)

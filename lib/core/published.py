@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from ..dataset.datasets import (
-    TABLE4_3DPW,
-    TABLE4_H36M_MPII3D,
-    TABLE6_3DPW,
-    TABLE6_H36M,
-    TABLE6_MPII3D,
-)
+from ..dataset.datasets import TABLE4_3DPW, TABLE4_H36M_MPII3D, TABLE6_3DPW, TABLE6_H36M, TABLE6_MPII3D
 
 _Row = tuple[float | None, ...]
 # Each method: 3DPW PA-MPJPE, MPJPE, MPVPE, Accel; MPI-INF-3DHP PA-MPJPE, MPJPE, Accel; Human3.6M the same.

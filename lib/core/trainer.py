@@ -14,7 +14,8 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 from yacs.config import CfgNode
 
-from ..dataset.datasets import Batch, get_spec
+from ..dataset.datasets import get_spec
+from ..dataset.training import Batch
 from ..models.body import BodyData
 from ..models.precision import tf32
 from ..models.tcmr import TCMR

@@ -9,8 +9,8 @@ import torch
 from yacs.config import CfgNode
 
 from ..dataset.database import Database
-from ..dataset.datasets import ConcatWindows, WindowDataset, training_set
 from ..dataset.loaders import BatchStream
+from ..dataset.training import ConcatWindows, WindowDataset, training_set
 from ..models.body import BodyData
 from ..models.extractors import check_fingerprints, fingerprint
 from ..models.weights import per_frame_weights

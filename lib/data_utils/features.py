@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Protocol, cast
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from ..models.body import BASE_DATA, load_body
 from ..models.extractors import SpinExtractor, get_extractor
-from ..utils.errors import UserError
+from ..utils.devices import choose_device
 from ..utils.prefetch import map_ahead
 from .clips import Clip
 from .occlusion import load_occluders, occlude
@@ -97,20 +96,3 @@ class FeatureStep:
                 done += len(crops)
                 progress.update(len(crops))
         return features
-
-
-def choose_device(name: str) -> torch.device:
-    """The device called ``name``; ``auto`` is the first CUDA device, or the CPU.
-
-    Raises:
-        UserError: there is no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"--device {name} cannot be used here ({reason}): use auto, cpu or cuda:N") from error
-    return device

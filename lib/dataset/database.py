@@ -245,3 +245,17 @@ def _read_h5(path: Path) -> dict[str, Any]:
             check_links(file, f"database {path}")
             keys = [key for key in file if isinstance(file[key], h5py.Dataset)]
         return {key: H5Rows(path, key) for key in keys}
+
+
+def check_shape(path: Path, database: Database, field: str, shape: tuple[Any, ...]) -> None:
+    """Compare the shape of a field's rows with what is expected.
+
+    Raises:
+        UserError: it differs.
+    """
+    found = tuple(database[field].shape[1:])
+    if found != shape:
+        raise UserError(
+            f"database {path}: rows of {field} have shape {found}, expected {shape}: "
+            "the file was made for another configuration or split"
+        )

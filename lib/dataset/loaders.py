@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from .datasets import Batch, BatchDataset
+from .training import Batch, BatchDataset
 
 
 class EndlessBatches(Sampler[list[int]]):

@@ -11,7 +11,7 @@ import torch
 
 from ..utils.errors import UserError
 from .database import open_database, read_features, read_fields
-from .datasets import Batch, BatchDataset, ConcatWindows, WindowDataset
+from .training import Batch, BatchDataset, ConcatWindows, WindowDataset
 from .windows import split_into_chunks, video_spans
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 import cv2
 import numpy as np
+from jaxtyping import Float, UInt8
 
 from ..models.body import BodyData
 from ..models.smpl import SMPL
@@ -33,10 +34,10 @@ class Figure:
     """A person to be drawn: meshes over the video, and in the world."""
 
     motion: Motion
-    origins: np.ndarray  # (T, 3) of the overlay's bodies
+    origins: Float[np.ndarray, "t 3"]  # of the overlay's bodies
     overlay: Meshes
     world: Meshes
-    pelvis: np.ndarray  # (3,) of the rest pose
+    pelvis: Float[np.ndarray, " 3"]  # of the rest pose
     colour: Colour
 
 
@@ -96,8 +97,8 @@ class Drawer:
             self._followed = people[chosen].motion
             self._target = gaussian(self._paths[chosen], _CALM * scene.fps)
 
-    def __call__(self, frame: np.ndarray, frame_id: int) -> np.ndarray:
-        """The frame (H, W, 3) with everybody drawn in, (H, 2 W, 3) with a view."""
+    def __call__(self, frame: UInt8[np.ndarray, "h w 3"], frame_id: int) -> UInt8[np.ndarray, "h width 3"]:
+        """The frame with everybody drawn in; with a view, twice as wide."""
         present = [
             (index, row)
             for index, figure in enumerate(self._people)
@@ -126,7 +127,8 @@ class Drawer:
         """A mesh of the overlay, turned about the vertical through the body's origin."""
         verts = self._people[index].overlay[row]
         middle = self._people[index].origins[row]
-        return rotate_about_y(verts - middle, SIDE_VIEW_DEGREES) + middle
+        turned: np.ndarray = rotate_about_y(verts - middle, SIDE_VIEW_DEGREES) + middle
+        return turned
 
     def _from_elsewhere(
         self, image: np.ndarray, present: Sequence[tuple[int, int]], frame_id: int
@@ -137,7 +139,8 @@ class Drawer:
             rotation, offset, project, middle, reach = self._beside(frame_id)
 
         def see(points: np.ndarray) -> np.ndarray:
-            return points @ rotation.T + offset
+            seen: np.ndarray = points @ rotation.T + offset
+            return seen
 
         _draw_floor(image, middle, reach, see, project)
         for figure, path in zip(self._people, self._paths):
@@ -160,7 +163,8 @@ class Drawer:
         middle = (low + high) / 2
 
         def project(points: np.ndarray) -> np.ndarray:
-            return (points[:, :2] - middle) * scale + np.array([width, height]) / 2
+            pixels: np.ndarray = (points[:, :2] - middle) * scale + np.array([width, height]) / 2
+            return pixels
 
         # Everything lies below the eye, at a positive depth.
         down = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])

@@ -5,17 +5,15 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-import torch
-
-from ..core.config import choose_device
 from ..landmarks.blazepose import LandmarkNetwork
 from ..models.extractors import PosesExtractor
+from ..utils.devices import choose_device
 from ..utils.errors import UserError
 from ..utils.plugins import load_plugins
+from .looking import Detector
 from .models import Models, find_checkpoint, load_models
 from .networks import landmark_network, person_detector
 from .options import DemoOptions
-from .tracking import Detector
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +35,7 @@ def load_engine(options: DemoOptions) -> Engine:
         UserError: a checkpoint, an asset or a plugin is missing or unusable.
     """
     load_plugins(options.plugin)
-    device = choose_device(options.device, "cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device(options.device)
     checkpoint = find_checkpoint(
         options.model, options.base_data, options.open_dir, poses=bool(options.poses)
     )

@@ -15,7 +15,7 @@ from ..landmarks.keypoint_rcnn import KeypointRCNN
 from ..utils.errors import UserError
 from ..utils.pinned import HEAVY, asset_path, fetch_command
 from ..utils.registry import Registry
-from .tracking import Detector
+from .looking import Detector
 
 log = logging.getLogger(__name__)
 

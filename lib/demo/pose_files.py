@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 
 from ..data_utils.boxes import get_bbox_from_kp2d
 from ..models.body import BodyData
@@ -20,8 +21,8 @@ from ..utils.errors import UserError
 from ..utils.files import load_arrays
 from ..utils.geometry import axis_angle_to_rotmat, rot6d_to_rotmat, rotmat_to_rot6d
 from ..utils.pose_features import bridge
+from .track import MAX_GAP
 
-MAX_GAP = 1 / 3  # seconds, up to which missing frames are interpolated
 _BOX = 1.1  # side of a box about a person over the extent of the joints
 _KEYS = {
     "rotmat": ("rotmat", "pred_rotmat"),
@@ -37,42 +38,39 @@ _KEYS = {
     "person_ids": ("person_ids", "person_id", "track_ids", "track_id"),
     "body": ("body",),
 }
-_SMPL, _WHOLE_BODY = (
-    24,
-    (22, 52, 55),
-)  # joints of SMPL; of the body of SMPL-H and SMPL-X, with hands, with face
+_SMPL = 24  # joints
+_WHOLE_BODY = (22, 52, 55)  # joints of the body of SMPL-H and SMPL-X, with hands, with face
 _LARGEST = {"betas": 30.0, "boxes": 1e6, "cam": 1e3, "transl": 1e4, "focal": 1e6, "axis-angle": 4 * np.pi}
 _NOT_ORTHOGONAL = 0.05
 
 
 @dataclass(frozen=True, eq=False)
 class PoseEstimates:
-    """What a file says of N persons in frames, in the file's order.
+    """What a file says of n persons in frames, in the file's order; float32.
 
     Attributes:
         path: the file.
-        frame_ids, person_ids: (N,) int.
-        rotmat: (N, 24, 3, 3) float32, the root's in the camera's frame (x right, y down, z away).
-        betas: (N, 10) float32, of the body ``body``: ``smpl`` or ``open``.
-        boxes: (N, 4) cx, cy, w, h px, or None.
-        cam: (N, 3) s, tx, ty of the square crop about ``boxes``, or None.
-        transl: (N, 3) m, or None.
-        focal: (N,) px, that ``transl`` is meant with, or None.
+        rotmat: the root's in the camera's frame (x right, y down, z away).
+        betas: of the body ``body``: ``smpl`` or ``open``.
+        boxes: cx, cy, w, h px.
+        cam: s, tx, ty of the square crop about ``boxes``.
+        transl: metres.
+        focal: px, that ``transl`` is meant with.
     """
 
     path: Path
-    frame_ids: np.ndarray
-    person_ids: np.ndarray
-    rotmat: np.ndarray
-    betas: np.ndarray
+    frame_ids: Int[np.ndarray, " n"]
+    person_ids: Int[np.ndarray, " n"]
+    rotmat: Float[np.ndarray, "n 24 3 3"]
+    betas: Float[np.ndarray, "n 10"]
     body: str
-    boxes: np.ndarray | None
-    cam: np.ndarray | None
-    transl: np.ndarray | None
-    focal: np.ndarray | None
+    boxes: Float[np.ndarray, "n 4"] | None
+    cam: Float[np.ndarray, "n 3"] | None
+    transl: Float[np.ndarray, "n 3"] | None
+    focal: Float[np.ndarray, " n"] | None
 
-    def place(self, width: int, height: int, focal: float, body: LandmarkBody) -> np.ndarray:
-        """Where an image of that size shows the origin of each body, px, and px per metre there: (N, 3).
+    def place(self, width: int, height: int, focal: float, body: LandmarkBody) -> Float[np.ndarray, "n 3"]:
+        """Where an image of that size shows the origin of each body, px, and px per metre there.
 
         Args:
             focal: of the camera, px, where the file tells none.
@@ -89,8 +87,8 @@ class PoseEstimates:
         scale = self.boxes[:, 2:].max(1) / extent[:, 2]
         return _placed(self.boxes[:, :2] - scale[:, None] * extent[:, :2], scale)
 
-    def person_boxes(self, place: np.ndarray, body: LandmarkBody) -> np.ndarray:
-        """Square boxes (N, 4) cx, cy, side, side px: the file's, else about the joints."""
+    def person_boxes(self, place: Float[np.ndarray, "n 3"], body: LandmarkBody) -> Float[np.ndarray, "n 4"]:
+        """Square boxes cx, cy, side, side px: the file's, else about the joints."""
         if self.boxes is not None:
             side = self.boxes[:, 2:].max(1, keepdims=True)
             return np.concatenate([self.boxes[:, :2], side, side], 1)
@@ -331,9 +329,8 @@ def _rotations_of(axis_angle: np.ndarray) -> np.ndarray:
     return axis_angle_to_rotmat(torch.from_numpy(axis_angle)).numpy()
 
 
-def _whole(rotmat: np.ndarray) -> np.ndarray:
-    """Root and body of SMPL, SMPL-H or SMPL-X -> (T, 24, 3, 3); SMPL's hands are at rest where there are
-    none."""
+def _whole(rotmat: Float[np.ndarray, "n j 3 3"]) -> Float[np.ndarray, "n 24 3 3"]:
+    """Root and body of SMPL, SMPL-H or SMPL-X -> SMPL; its hands are at rest where there are none."""
     if rotmat.shape[1] == _SMPL:
         return rotmat
     hands = np.broadcast_to(np.eye(3, dtype=np.float32), (len(rotmat), 2, 3, 3))

@@ -11,7 +11,8 @@ from ..data_utils.boxes import scale_bboxes
 from ..landmarks.flips import repair_flips
 from ..models.extractors import LandmarkTrack, PersonTrack, StaticFeatures
 from ..models.landmark_body import LandmarkBody
-from ..models.predict import Borders, predict_sequence, window_step
+from ..models.predict import predict_sequence, window_step
+from ..models.tcmr import Borders
 from ..motion.camera import Camera
 from ..motion.fit import fit_track
 from ..motion.lift import lift, make_motion, resize

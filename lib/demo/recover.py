@@ -24,8 +24,9 @@ from .options import DemoOptions, heights_of, parse_heights
 from .pose_files import PoseEstimates, pose_tracks
 from .reconstruct import reconstruct
 from .stages import Stages
+from .track import Track
 from .track_files import Boxes, choose_people, track_boxes
-from .tracking import Track, track_people
+from .tracking import track_people
 
 log = logging.getLogger(__name__)
 

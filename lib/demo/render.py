@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
+from jaxtyping import Float, Integer, UInt8
 from scipy.sparse import csr_matrix
 
 from ..utils.colours import Colour
@@ -23,17 +24,20 @@ _MESH_NEAR, _MESH_FAR = 2.0, 3.0
 _EDGE_DEPTH_SLACK = 0.02  # metres behind the visible surface at which an edge still counts as visible
 
 
-def rotate_about_y(verts: np.ndarray, degrees: float) -> np.ndarray:
-    """Turn vertices (V, 3), in camera axes, about the y axis of the graphics axes (up) at the body origin."""
+def rotate_about_y(verts: Float[np.ndarray, "v 3"], degrees: float) -> Float[np.ndarray, "v 3"]:
+    """Turn vertices, in camera axes, about the y axis of the graphics axes (up) at the body origin."""
     angle = np.radians(degrees)
     c, s = np.cos(angle), np.sin(angle)
     # Rotation about +y of the graphics axes, written for camera axes (z flipped).
     matrix = np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]], dtype=verts.dtype)
-    return verts @ matrix.T
+    turned: np.ndarray = verts @ matrix.T
+    return turned
 
 
-def project_vertices(verts: np.ndarray, orig_cam: np.ndarray, width: int, height: int) -> np.ndarray:
-    """(V, 3) metres -> (V, 2) pixels of the image; see the module's text."""
+def project_vertices(
+    verts: Float[np.ndarray, "v 3"], orig_cam: Float[np.ndarray, " 4"], width: int, height: int
+) -> Float[np.ndarray, "v 2"]:
+    """Metres -> pixels of the image; see the module's text."""
     sx, sy, tx, ty = (float(v) for v in orig_cam)
     u = (sx * (verts[:, 0] + tx) + 1) * width / 2
     v = (sy * (verts[:, 1] + ty) + 1) * height / 2
@@ -47,8 +51,10 @@ Projection = Callable[[np.ndarray], np.ndarray]
 class Renderer:
     """Draws meshes of one topology into images of one size."""
 
-    def __init__(self, faces: np.ndarray, width: int, height: int, n_verts: int = 6890) -> None:
-        """``faces`` (F, 3) vertex numbers, counter-clockwise seen from outside."""
+    def __init__(
+        self, faces: Integer[np.ndarray, "n 3"], width: int, height: int, n_verts: int = 6890
+    ) -> None:
+        """``faces``: vertex numbers, counter-clockwise seen from outside."""
         self.faces = np.ascontiguousarray(faces, dtype=np.int32)
         self.width, self.height = width, height
         corner = self.faces.ravel()
@@ -66,23 +72,23 @@ class Renderer:
 
     def render(
         self,
-        image: np.ndarray,
-        meshes: Sequence[tuple[np.ndarray, Colour]],
-        camera: np.ndarray | Projection,
+        image: UInt8[np.ndarray, "h w 3"],
+        meshes: Sequence[tuple[Float[np.ndarray, "v 3"], Colour]],
+        camera: Float[np.ndarray, " 4"] | Projection,
         *,
         wireframe: bool = False,
-    ) -> np.ndarray:
+    ) -> UInt8[np.ndarray, "h w 3"]:
         """Draw meshes over an image; of each point the nearest surface is seen, whoever's it is.
 
         Args:
-            image: (H, W, 3) uint8 RGB, left as it is.
-            meshes: vertices (V, 3) in metres, camera axes (x right, y down, z away), and RGB in [0, 1].
-            camera: ``orig_cam`` (4,) sx, sy, tx, ty, or any projection; a mesh partly or wholly outside the
+            image: RGB, left as it is.
+            meshes: vertices in metres, camera axes (x right, y down, z away), and RGB in [0, 1].
+            camera: ``orig_cam`` sx, sy, tx, ty, or any projection; a mesh partly or wholly outside the
                 image is fine.
             wireframe: draw the visible edges instead of the surface.
 
         Returns:
-            (H, W, 3) uint8 RGB, a new image.
+            RGB, a new image.
         """
         out = image.copy()
         shapes = [self._shape(verts, colour, camera) for verts, colour in meshes]
@@ -124,7 +130,8 @@ class Renderer:
         base = np.asarray(colour, np.float32)
         diffuse = (0.30 + 0.62 * key)[:, None] + fill[:, None] * _FILL_COLOUR
         shaded = base * diffuse + (0.12 * gloss + 0.10 * rim)[:, None]
-        return np.clip(shaded, 0, 1).astype(np.float32)
+        clipped: np.ndarray = np.clip(shaded, 0, 1)
+        return clipped.astype(np.float32)
 
     def _rasterise(
         self, shapes: Sequence[_Shape], width: int, height: int

@@ -16,7 +16,8 @@ from ..video.video_file import VideoFile
 
 SCENE = "tcmr_output.npz"
 """The scene in the folder, which says what film the results are of."""
-_LONGEST_NAME = 200  # bytes
+LONGEST_NAME = 200
+"""Bytes: 255 is the most that file systems take, and names of files are made of this one."""
 
 
 def result_folder(output_folder: str | Path, source: FrameSource) -> Path:
@@ -32,28 +33,27 @@ def own_folder(output_folder: str | Path, source: FrameSource) -> Iterator[Path]
     """The first possible folder in which no other run is writing, held while the block runs."""
     for folder in _possible_folders(output_folder, source):
         with only_process(folder) as alone:
-            if alone and _made_from(folder) in ("", film_mark(source)):  # none finished there meanwhile
+            if alone and _made_from(folder) in ("", place_mark(source.path)):  # none finished there meanwhile
                 yield folder
                 return
 
 
 def _possible_folders(output_folder: str | Path, source: FrameSource) -> Iterator[Path]:
-    # 255 bytes is the most that file systems take, and names of files are made of this one.
-    stem = _printable(source.name).encode()[:_LONGEST_NAME].decode(errors="ignore") or "images"
-    suffix = _printable(source.path.suffix[1:]) if isinstance(source, VideoFile) else ""
+    stem = printable_name(source.name).encode()[:LONGEST_NAME].decode(errors="ignore") or "images"
+    suffix = printable_name(source.path.suffix[1:]) if isinstance(source, VideoFile) else ""
     names = chain([stem], [f"{stem}_{suffix}"] if suffix else [], (f"{stem}_{i}" for i in count(2)))
     folders = (Path(output_folder) / name for name in names)
-    return (folder for folder in folders if _made_from(folder) in ("", film_mark(source)))
+    return (folder for folder in folders if _made_from(folder) in ("", place_mark(source.path)))
 
 
-def _printable(name: str) -> str:
+def printable_name(name: str) -> str:
     """``name`` without characters that steer a terminal."""
     return "".join(character if character.isprintable() else "_" for character in name)
 
 
-def film_mark(source: FrameSource) -> str:
+def place_mark(path: Path) -> str:
     """Tells inputs apart in their results, without naming folders of the user's in a file that is shared."""
-    return hashlib.sha256(os.fsencode(source.path.resolve())).hexdigest()[:16]
+    return hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]
 
 
 def _made_from(folder: Path) -> str:

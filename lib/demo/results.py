@@ -25,7 +25,7 @@ from .models import Models
 from .options import DemoOptions
 from .recover import Person
 from .render import Renderer
-from .result_folder import SCENE, film_mark
+from .result_folder import SCENE, place_mark
 from .stages import Stages
 from .track_files import save_boxes
 
@@ -63,7 +63,7 @@ def write_results(
         save_boxes(tracks, files[-1])
     with stages.timing("saving"):
         files.append(folder / SCENE)
-        save_scene(scene, files[-1], film_mark(source))
+        save_scene(scene, files[-1], place_mark(source.path))
         files += export_scene(scene, models.body, folder, options.export)
     if options.viewer:
         files.append(folder / PAGE)

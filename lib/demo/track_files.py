@@ -17,7 +17,8 @@ from ..landmarks.features import landmark_boxes
 from ..models.extractors import PersonTrack, PoseTrack
 from ..utils.errors import UserError, fault
 from ..utils.files import atomic_write
-from .tracking import MAX_GAP, MIN_PRESENCE, Track, make_track
+from .track import MAX_GAP, Track, make_track
+from .tracking import MIN_PRESENCE
 
 Boxes = Mapping[int, Mapping[int, np.ndarray]]
 """Frame (from 0) -> person -> box (4,) left, top, width, height px."""

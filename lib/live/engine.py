@@ -8,9 +8,10 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
+from ..demo.looking import Detector
 from ..demo.models import Models
-from ..demo.tracking import Detector, LiveTracker
 from ..landmarks.blazepose import LandmarkNetwork
 from ..models.inference import PreparedTCMR
 from ..models.landmark_body import LandmarkBody
@@ -22,6 +23,7 @@ from ..utils.geometry import rotmat_to_axis_angle
 from .capture import Frame
 from .filters import RunningMean
 from .person import Estimate, LivePerson
+from .tracker import LiveTracker
 
 PEOPLE = ("largest", "all")
 _FLOOR_MEMORY, _FLOOR_CALM = 10.0, 2.0  # seconds of soles that tell the floor, and of its own mean
@@ -35,28 +37,28 @@ class LiveBody:
     Attributes:
         person_id: from 1. frame, time: number and seconds of the frame.
         captured: when its picture was there, s of :func:`time.perf_counter`; None where interpolated.
-        rotmat: (24, 3, 3) local rotations, the root's against the world. transl: (3,), betas: (10,); see
+        rotmat: local rotations, the root's against the world. transl, betas: see
             :class:`lib.motion.motion.Placed`.
-        skeleton: of that shape. joints: (24, 3) in the world.
-        pixels: (24, 2) where the joints are seen.
-        camera: (3,) where the camera stands. It looks along -z and is level.
+        skeleton: of that shape. joints: in the world.
+        pixels: where the joints are seen.
+        camera: where the camera stands. It looks along -z and is level.
     """
 
     person_id: int
     frame: int
     time: float
     captured: float | None
-    rotmat: np.ndarray
-    transl: np.ndarray
-    betas: np.ndarray
+    rotmat: Float[np.ndarray, "24 3 3"]
+    transl: Float[np.ndarray, " 3"]
+    betas: Float[np.ndarray, " 10"]
     skeleton: Skeleton
-    joints: np.ndarray
-    pixels: np.ndarray
-    camera: np.ndarray
+    joints: Float[np.ndarray, "24 3"]
+    pixels: Float[np.ndarray, "24 2"]
+    camera: Float[np.ndarray, " 3"]
 
     @cached_property
-    def poses(self) -> np.ndarray:
-        """(72,) axis-angle."""
+    def poses(self) -> Float[np.ndarray, " 72"]:
+        """Axis-angle."""
         return rotmat_to_axis_angle(torch.from_numpy(self.rotmat)).flatten().numpy()
 
 

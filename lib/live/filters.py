@@ -7,6 +7,7 @@ from collections import deque
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from ..utils.geometry import rot6d_to_rotmat, rotmat_to_rot6d
 
@@ -56,7 +57,7 @@ class RotationTrend:
     def __init__(self, width: float) -> None:
         self._trend = Trend(width)
 
-    def __call__(self, rotmat: np.ndarray) -> np.ndarray:
-        """(*, 3, 3) float32, the same."""
+    def __call__(self, rotmat: Float[np.ndarray, "*batch 3 3"]) -> Float[np.ndarray, "*batch 3 3"]:
+        """The next rotations, float32; the same of them."""
         six = self._trend(rotmat_to_rot6d(torch.from_numpy(rotmat)).numpy())
         return rot6d_to_rotmat(torch.from_numpy(six.astype(np.float32))).view(rotmat.shape).numpy()

@@ -7,19 +7,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from ..demo.models import Models
 from ..demo.reconstruct import sequence_step
-from ..demo.tracking import MAX_GAP, Track
+from ..demo.track import MAX_GAP, Track
 from ..landmarks.blazepose import Landmarks
 from ..landmarks.features import landmark_boxes
 from ..landmarks.flips import StreamingFlips, flip_back
 from ..models.inference import PreparedTCMR
 from ..models.landmark_body import LandmarkBody
 from ..models.stream import StreamingPredictor
-from ..motion.camera import Camera, weak_to_perspective
+from ..motion.camera import Camera, solve_camera, weak_to_perspective
 from ..motion.feet import Skeleton
-from ..motion.fit import StreamingFit, solve_camera
+from ..motion.fit_stream import StreamingFit
 from ..utils.crops import CROP_SCALE
 from ..utils.smoothing import OneEuro
 from .capture import Frame
@@ -42,17 +43,17 @@ class Estimate:
         frame, time: number and seconds of the frame.
         captured: when its picture was there, see :class:`Frame`; None where the person was not seen and is
             interpolated.
-        rotmat: (24, 3, 3) local rotations, the root's against the camera's axes.
-        transl: (3,) metres, see :class:`lib.motion.motion.Placed`.
-        betas: (10,), and the skeleton of that shape.
+        rotmat: local rotations, the root's against the camera's axes.
+        transl: metres, see :class:`lib.motion.motion.Placed`.
+        betas: the shape, and its skeleton.
     """
 
     frame: int
     time: float
     captured: float | None
-    rotmat: np.ndarray
-    transl: np.ndarray
-    betas: np.ndarray
+    rotmat: Float[np.ndarray, "24 3 3"]
+    transl: Float[np.ndarray, " 3"]
+    betas: Float[np.ndarray, " 10"]
     skeleton: Skeleton
 
 
@@ -64,11 +65,11 @@ class _Sight:
     frame: int
     time: float
     captured: float | None
-    xy: np.ndarray
-    visibility: np.ndarray
-    world: np.ndarray
-    box: np.ndarray
-    feature: np.ndarray
+    xy: Float[np.ndarray, "33 2"]
+    visibility: Float[np.ndarray, " 33"]
+    world: Float[np.ndarray, "33 3"]
+    box: Float[np.ndarray, " 4"]
+    feature: Float[np.ndarray, " f"]
 
 
 class LivePerson:
@@ -208,10 +209,14 @@ class LivePerson:
         return Estimate(sight.frame, sight.time, sight.captured, rotmat, transl, self._betas, self._skeleton)
 
     def _place(
-        self, rotmat: np.ndarray, rays: np.ndarray, visibility: np.ndarray, guess: np.ndarray, time: float
-    ) -> np.ndarray:
-        """The translation (3,) that brings the body's landmarks onto their viewing rays (33, 2), at a calm
-        distance."""
+        self,
+        rotmat: Float[np.ndarray, "24 3 3"],
+        rays: Float[np.ndarray, "33 2"],
+        visibility: Float[np.ndarray, " 33"],
+        guess: Float[np.ndarray, " 3"],
+        time: float,
+    ) -> Float[np.ndarray, " 3"]:
+        """The translation that brings the body's landmarks onto their viewing rays, at a calm distance."""
         betas = torch.from_numpy(self._betas)
         points = self._body(torch.from_numpy(rotmat)[None], betas[None])[1][0]
         seen = [torch.from_numpy(part) for part in (rays, visibility, guess)]

@@ -182,14 +182,13 @@ def _prepare(options: LiveOptions, source: Source) -> Callable[[Frame], LiveEngi
         )
     )
     models, detector, landmarks = networks.models, networks.detector, networks.landmarks
-    assert detector is not None and landmarks is not None
+    assert detector is not None and landmarks is not None  # but where boxes or poses are given
     if not models.extractor.needs_frames:
         torch.set_num_threads(1)  # so small networks, a frame at a time, are faster without others
 
     def make(frame: Frame) -> LiveEngine:
         height, width = frame.image.shape[:2]
         camera = Camera(width, height, options.focal or default_focal(width, height))
-        assert networks.landmarks is not None  # but where poses are given
         engine = LiveEngine(
             models,
             detector,

@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Float32, Int, UInt8
 
 from ..landmarks.features import landmark_arrays
 from ..landmarks.flips import repair_flips
@@ -82,8 +83,9 @@ def check_fingerprints(found: Mapping[str, str]) -> str:
     return said[0][1] if said else ""
 
 
+@runtime_checkable
 class PersonTrack(Protocol):
-    """What is known of one person: ``frame_ids`` (n,), ``bboxes`` (n, 4) cx, cy, side, side px unscaled.
+    """What is known of one person: ``bboxes`` are cx, cy, side, side px, unscaled.
 
     ``landmarks`` features need a :class:`LandmarkTrack`, ``poses`` a :class:`PoseTrack`.
     """
@@ -91,51 +93,51 @@ class PersonTrack(Protocol):
     @property
     def person_id(self) -> int: ...
     @property
-    def frame_ids(self) -> np.ndarray: ...
+    def frame_ids(self) -> Int[np.ndarray, " n"]: ...
     @property
-    def bboxes(self) -> np.ndarray: ...
+    def bboxes(self) -> Float[np.ndarray, "n 4"]: ...
 
 
 @runtime_checkable
 class LandmarkTrack(PersonTrack, Protocol):
-    """With ``xy`` (n, 33, 2) px, ``visibility`` (n, 33), ``world`` (n, 33, 3) m."""
+    """With ``xy`` in px and ``world`` in metres."""
 
-    xy: np.ndarray
-    visibility: np.ndarray
-    world: np.ndarray
+    xy: Float[np.ndarray, "n 33 2"]
+    visibility: Float[np.ndarray, "n 33"]
+    world: Float[np.ndarray, "n 33 3"]
 
 
 @dataclass(frozen=True, eq=False)
 class PoseTrack:
     """Per-frame estimates of one person over consecutive frames; what was missing is interpolated.
 
-    ``frame_ids`` (n,) int, 0-based, without gaps; ``bboxes`` (n, 4) cx, cy, side, side px; ``seen`` (n,)
-    bool; ``rotmat`` (n, 24, 3, 3), ``betas`` (n, 10), ``place`` (n, 3): px of the body's origin, and px per
-    metre; ``fps`` of them are a second.
+    ``frame_ids`` are 0-based, without gaps; ``bboxes`` cx, cy, side, side px; ``place`` px of the body's
+    origin, and px per metre; ``fps`` of the frames are a second.
     """
 
     person_id: int
-    frame_ids: np.ndarray
-    bboxes: np.ndarray
-    seen: np.ndarray
-    rotmat: np.ndarray
-    betas: np.ndarray
-    place: np.ndarray
+    frame_ids: Int[np.ndarray, " n"]
+    bboxes: Float[np.ndarray, "n 4"]
+    seen: Bool[np.ndarray, " n"]
+    rotmat: Float[np.ndarray, "n 24 3 3"]
+    betas: Float[np.ndarray, "n 10"]
+    place: Float[np.ndarray, "n 3"]
     fps: float
 
     @property
-    def visibility(self) -> np.ndarray:
-        """(n, 1): 0 in frames that were interpolated, else 1."""
+    def visibility(self) -> Float[np.ndarray, "n 1"]:
+        """0 in frames that were interpolated, else 1."""
         return self.seen[:, None].astype(np.float32)
 
 
 class StaticFeatures(NamedTuple):
-    """``values`` (n, F) float32 and ``bboxes`` (n, 4): the unscaled boxes that the crop camera refers to."""
+    """``bboxes`` are the unscaled boxes that the crop camera refers to."""
 
-    values: np.ndarray
-    bboxes: np.ndarray
+    values: Float32[np.ndarray, "n f"]
+    bboxes: Float[np.ndarray, "n 4"]
 
 
+@runtime_checkable
 class Extractor(Protocol):
     """Features of tracked persons.
 
@@ -212,8 +214,8 @@ class SpinExtractor(Extractor):
         return [StaticFeatures(v, t.bboxes) for v, t in zip(values, tracks)]
 
     @torch.inference_mode()
-    def features(self, crops: np.ndarray) -> np.ndarray:
-        """(n, 224, 224, 3) uint8 RGB crops -> (n, 2048) float32."""
+    def features(self, crops: UInt8[np.ndarray, "n 224 224 3"]) -> Float32[np.ndarray, "n 2048"]:
+        """Features of RGB crops."""
         with tf32(False):
             features: torch.Tensor = self._trunk(normalise_crop(crops, self.device))
         return features.cpu().numpy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Bool, Float
 
 from ..utils.smoothing import gaussian
 from .feet import runs
@@ -13,16 +14,15 @@ _STEP = 0.2  # metres from its middle that a foot which stands seems to move
 _LOW, _HIGH = 0.1, 0.14  # metres above the floor, likewise
 
 
-def find_contacts(points: np.ndarray, heights: np.ndarray, fps: float, along: float = 1.0) -> np.ndarray:
+def find_contacts(
+    points: Float[np.ndarray, "t k 3"], heights: Float[np.ndarray, "t k"], fps: float, along: float = 1.0
+) -> Bool[np.ndarray, "t k"]:
     """Contacts by hysteresis: some frame must be slow and low, its neighbours may be a little less so.
 
     Args:
-        points: (T, K, 3) metres in the camera's frame.
-        heights: (T, K) metres above the floor.
+        points: metres in the camera's frame.
+        heights: metres above the floor.
         along: how much speed along the line of sight counts, where it is known less well.
-
-    Returns:
-        (T, K) bool.
     """
     if len(points) < 2:
         return heights < _LOW
@@ -41,8 +41,10 @@ def find_contacts(points: np.ndarray, heights: np.ndarray, fps: float, along: fl
     return contacts
 
 
-def _part(contact: np.ndarray, path: np.ndarray, speed: np.ndarray) -> None:
-    """Take out of each contact (T,) the fastest frames until what remains stays in one place: two steps,
+def _part(
+    contact: Bool[np.ndarray, " t"], path: Float[np.ndarray, "t 3"], speed: Float[np.ndarray, " t"]
+) -> None:
+    """Take out of each contact the fastest frames until what remains stays in one place: two steps,
     seen from behind, can look like one."""
     stack = runs(contact)
     while stack:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 from scipy.ndimage import minimum_filter1d
 from scipy.spatial.transform import Rotation
 
@@ -33,19 +34,19 @@ class Skeleton:
     """Joints and soles of one shape.
 
     Attributes:
-        rest: (24, 3) metres, joints of the rest pose.
-        parents: (24,) kinematic tree.
-        soles: (4, 3) metres, from the ankle to the heel's and from the toe joint to the toe's end on the
-            sole, in the rest pose; in the order of :data:`lib.motion.motion.FEET`.
+        rest: metres, joints of the rest pose.
+        parents: kinematic tree.
+        soles: metres, from the ankle to the heel's and from the toe joint to the toe's end on the sole, in
+            the rest pose; in the order of :data:`lib.motion.motion.FEET`.
     """
 
-    rest: np.ndarray
-    parents: np.ndarray
-    soles: np.ndarray
+    rest: Float[np.ndarray, "24 3"]
+    parents: Int[np.ndarray, " 24"]
+    soles: Float[np.ndarray, "4 3"]
 
     @staticmethod
-    def of(body: BodyData, betas: np.ndarray) -> Skeleton:
-        """The skeleton of a shape (10,)."""
+    def of(body: BodyData, betas: Float[np.ndarray, " 10"]) -> Skeleton:
+        """The skeleton of a shape."""
         rest = rest_joints(body, betas)
         verts = rest_vertices(body, betas)
         soles = []
@@ -57,39 +58,44 @@ class Skeleton:
                 soles.append(point - rest[joint])
         return Skeleton(rest, body.parents, np.array(soles, np.float32))
 
-    def chain(self, placed: Placed) -> tuple[np.ndarray, np.ndarray]:
-        """Rotations (T, 24, 3, 3) and positions (T, 24, 3) of the joints in the frame of reference."""
+    def chain(self, placed: Placed) -> tuple[Float[np.ndarray, "t 24 3 3"], Float[np.ndarray, "t 24 3"]]:
+        """Rotations and positions of the joints in the frame of reference."""
         rotations, positions = joint_chain(placed.rotmat, self.rest, self.parents)
         return rotations, positions + placed.transl[:, None]
 
-    def feet(self, placed: Placed) -> np.ndarray:
-        """(T, 4, 3) metres: the points on the soles, see :data:`lib.motion.motion.FEET`."""
+    def feet(self, placed: Placed) -> Float[np.ndarray, "t 4 3"]:
+        """Metres: the points on the soles, see :data:`lib.motion.motion.FEET`."""
         return self.points(*self.chain(placed))
 
-    def points(self, rotations: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    def points(
+        self, rotations: Float[np.ndarray, "t 24 3 3"], positions: Float[np.ndarray, "t 24 3"]
+    ) -> Float[np.ndarray, "t 4 3"]:
         """:meth:`feet` of joints that are known."""
-        return positions[:, SOLE_JOINTS] + (rotations[:, SOLE_JOINTS] @ self.soles[..., None])[..., 0]
+        arms = (rotations[:, SOLE_JOINTS] @ self.soles[..., None])[..., 0]
+        points: np.ndarray = positions[:, SOLE_JOINTS] + arms
+        return points
 
 
 def contacts_of(
-    feet: np.ndarray, fps: float, speed: float = CONTACT_SPEED, height: float = CONTACT_HEIGHT
-) -> np.ndarray:
-    """Which soles (T, 4, 3) metres, y up, of a motion that is known stand on the floor at 0: (T, 4), those
-    slower than ``speed`` m/s and lower than ``height`` m."""
-    return (np.linalg.norm(np.gradient(feet, axis=0), axis=-1) * fps < speed) & (feet[..., 1] < height)
+    feet: Float[np.ndarray, "t 4 3"], fps: float, speed: float = CONTACT_SPEED, height: float = CONTACT_HEIGHT
+) -> Bool[np.ndarray, "t 4"]:
+    """Which soles, in metres, y up, of a motion that is known stand on the floor at 0: those slower than
+    ``speed`` m/s and lower than ``height`` m."""
+    slow: np.ndarray = np.linalg.norm(np.gradient(feet, axis=0), axis=-1) * fps < speed
+    return slow & (feet[..., 1] < height)
 
 
 def lock_feet(
-    placed: Placed, skeleton: Skeleton, contacts: np.ndarray, fps: float
-) -> tuple[Placed, np.ndarray]:
+    placed: Placed, skeleton: Skeleton, contacts: Bool[np.ndarray, "t 4"], fps: float
+) -> tuple[Placed, Bool[np.ndarray, "t 4"]]:
     """A motion in the world whose feet stand still on the floor while they touch it.
 
     The root takes what all feet need, smoothly; legs bend for the rest, about the knees' own axes; soles that
     rest as a whole are laid flat. In the air changes fade out, and no foot sinks.
 
     Args:
-        placed: T frames, y up, floor at 0.
-        contacts: (T, 4) bool, see :data:`lib.motion.motion.FEET`.
+        placed: y up, floor at 0.
+        contacts: see :data:`lib.motion.motion.FEET`.
 
     Returns:
         the motion, and the contacts that hold in it: those that would move a foot by more than
@@ -128,14 +134,16 @@ def lock_feet(
     return Placed(rotmat, transl), contacts
 
 
-def runs(flags: np.ndarray) -> list[tuple[int, int]]:
-    """First frame and the one after the last of each stretch of True in (T,)."""
+def runs(flags: Bool[np.ndarray, " t"]) -> list[tuple[int, int]]:
+    """First frame and the one after the last of each stretch of True."""
     edges = np.flatnonzero(np.diff(np.r_[False, flags, False].astype(np.int8)))
     return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2])]
 
 
-def anchor(points: np.ndarray, contacts: np.ndarray) -> np.ndarray:
-    """Where heel and toe of one foot stand: (T, 2, 3) points and (T, 2) contacts -> (T, 2, 3) metres.
+def anchor(
+    points: Float[np.ndarray, "t 2 3"], contacts: Bool[np.ndarray, "t 2"]
+) -> Float[np.ndarray, "t 2 3"]:
+    """Where heel and toe of one foot stand, metres.
 
     Each contact stands in one place on the floor; places of a heel and a toe that rest together are a foot's
     length apart. Frames without contact keep their points.
@@ -177,16 +185,18 @@ def anchor(points: np.ndarray, contacts: np.ndarray) -> np.ndarray:
     return result
 
 
-def reach(leg: np.ndarray, thigh: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def reach(
+    leg: Float[np.ndarray, "t 3 3"], thigh: Float[np.ndarray, "t 3 3"], target: Float[np.ndarray, "t 3"]
+) -> tuple[Float[np.ndarray, "t 3 3"], Float[np.ndarray, "t 3 3"]]:
     """Two-bone inverse kinematics.
 
     Args:
-        leg: (T, 3, 3) metres, hip, knee and ankle.
-        thigh: (T, 3, 3) rotation of the thigh, whose x axis is the knee's while the leg is straight.
-        target: (T, 3) where the ankle goes, as far as the leg reaches.
+        leg: hip, knee and ankle, metres.
+        thigh: rotation of the thigh, whose x axis is the knee's while the leg is straight.
+        target: where the ankle goes, as far as the leg reaches.
 
     Returns:
-        two rotations (T, 3, 3) in the frame of reference, of the thigh and of the shin.
+        two rotations in the frame of reference, of the thigh and of the shin.
     """
     hip, knee, ankle = np.moveaxis(leg.astype(np.float64), 1, 0)
     start_upper, start_lower = knee - hip, ankle - knee
@@ -211,20 +221,26 @@ def reach(leg: np.ndarray, thigh: np.ndarray, target: np.ndarray) -> tuple[np.nd
     return turned[0].as_matrix(), turned[1].as_matrix()
 
 
-def _longest(hip: np.ndarray, knee: np.ndarray, ankle: np.ndarray) -> np.ndarray:
-    """(T,) metres from hip to ankle that a leg may reach, of joints (T, 3)."""
+def _longest(
+    hip: Float[np.ndarray, "t 3"], knee: Float[np.ndarray, "t 3"], ankle: Float[np.ndarray, "t 3"]
+) -> Float[np.ndarray, " t"]:
+    """Metres from hip to ankle that a leg may reach."""
     bones = np.linalg.norm(knee - hip, axis=-1) + np.linalg.norm(ankle - knee, axis=-1)
-    return np.maximum(_STRETCH * bones, np.linalg.norm(ankle - hip, axis=-1))
+    longest: np.ndarray = np.maximum(_STRETCH * bones, np.linalg.norm(ankle - hip, axis=-1))
+    return longest
 
 
-def _bend(upper: np.ndarray, lower: np.ndarray, distance: np.ndarray) -> np.ndarray:
+def _bend(
+    upper: Float[np.ndarray, " t"], lower: Float[np.ndarray, " t"], distance: Float[np.ndarray, " t"]
+) -> Float[np.ndarray, " t"]:
     """Flexion in radians of a joint whose bones' ends are so far apart."""
     cosine = (upper**2 + lower**2 - distance**2) / (2 * upper * lower)
-    return np.pi - np.arccos(cosine.clip(-1, 1))
+    flexion: np.ndarray = np.pi - np.arccos(cosine.clip(-1, 1))
+    return flexion
 
 
-def between(start: np.ndarray, end: np.ndarray) -> Rotation:
-    """The smallest rotations from directions (T, 3) to others."""
+def between(start: Float[np.ndarray, "n 3"], end: Float[np.ndarray, "n 3"]) -> Rotation:
+    """The smallest rotations from directions to others."""
     start, end = _unit(start), _unit(end)
     axis = np.cross(start, end)
     sine = np.linalg.norm(axis, axis=-1, keepdims=True)
@@ -232,14 +248,19 @@ def between(start: np.ndarray, end: np.ndarray) -> Rotation:
     return Rotation.from_rotvec(axis * np.where(sine > 1e-9, angle / sine.clip(1e-9), 1))
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True).clip(1e-9)
+def _unit(vectors: Float[np.ndarray, "*batch 3"]) -> Float[np.ndarray, "*batch 3"]:
+    unit: np.ndarray = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True).clip(1e-9)
+    return unit
 
 
 def _foot_change(
-    points: np.ndarray, anchors: np.ndarray, contacts: np.ndarray, ankle: np.ndarray, blend: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Shift (T, 3) of an ankle and turn (T, 3, 3) of a foot that bring its heel and toe to their places."""
+    points: Float[np.ndarray, "t 2 3"],
+    anchors: Float[np.ndarray, "t 2 3"],
+    contacts: Bool[np.ndarray, "t 2"],
+    ankle: Float[np.ndarray, "t 3"],
+    blend: int,
+) -> tuple[Float[np.ndarray, "t 3"], Float[np.ndarray, "t 3 3"]]:
+    """Shift of an ankle and turn of a foot that bring its heel and toe to their places."""
     heel, toe = points[:, 0], points[:, 1]
     flat = np.all(contacts, 1)
     turn = between(toe - heel, anchors[:, 1] - anchors[:, 0]).as_rotvec()
@@ -254,8 +275,10 @@ def _foot_change(
     return move, turn.as_matrix()
 
 
-def _fade(values: np.ndarray, known: np.ndarray, width: int) -> np.ndarray:
-    """Values (T, K) that are known in some frames (T,); elsewhere they go on smoothly, at the speed that they
+def _fade(
+    values: Float[np.ndarray, "t k"], known: Bool[np.ndarray, " t"], width: int
+) -> Float[np.ndarray, "t k"]:
+    """Values that are known in some frames; elsewhere they go on smoothly, at the speed that they
     had, to the next, or to 0 and back where more than ``width`` frames lie between."""
     rows = np.flatnonzero(known)
     if len(rows) == 0:
@@ -275,8 +298,10 @@ def _fade(values: np.ndarray, known: np.ndarray, width: int) -> np.ndarray:
     return np.where(known[:, None], values, faded)
 
 
-def _drop(positions: np.ndarray, targets: list[np.ndarray], width: int) -> np.ndarray:
-    """(T,) metres, at most 0, that the root sinks so that both legs reach their targets."""
+def _drop(
+    positions: Float[np.ndarray, "t 24 3"], targets: list[Float[np.ndarray, "t 3"]], width: int
+) -> Float[np.ndarray, " t"]:
+    """Metres, at most 0, that the root sinks so that both legs reach their targets."""
     drop = np.zeros(len(positions))
     for (hip, knee, ankle, _), target in zip(LEGS, targets):
         longest = _longest(positions[:, hip], positions[:, knee], positions[:, ankle])

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
-def solve_banded(same: Tensor, following: Tensor, second: Tensor, right: Tensor) -> Tensor:
-    """Solve the symmetric positive definite system of B sequences of T frames with D unknowns each.
+def solve_banded(
+    same: Float[Tensor, "b t d d"],
+    following: Float[Tensor, "b t-1 d d"],
+    second: Float[Tensor, "b inner d d"],
+    right: Float[Tensor, "b t d k"],
+) -> Float[Tensor, "b t d k"]:
+    """Solve the symmetric positive definite system of b sequences of t frames with d unknowns each.
 
     Args:
-        same: (B, T, D, D), the blocks of a frame with itself.
-        following: (B, T - 1, D, D), of frame t (rows) with t + 1 (columns).
-        second: (B, T - 2, D, D), of frame t with t + 2.
-        right: (B, T, D, K).
+        same: the blocks of a frame with itself.
+        following: of a frame (rows) with the next (columns).
+        second: of a frame with the one after the next, of t - 2 frames (none where t is 1).
+        right: k right sides.
 
     Returns:
-        (B, T, D, K). By Cholesky factorisation of pairs of frames, which only their neighbours meet.
+        k solutions, by Cholesky factorisation of pairs of frames, which only their neighbours meet.
 
     Raises:
         torch.linalg.LinAlgError: the matrix is not positive definite.

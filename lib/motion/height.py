@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Float
 
 from ..models.body import BodyData
 from .motion import rest_vertices
@@ -13,13 +14,13 @@ _STIFF = 1e-4
 """Square metres: the mean squared error of vertices that a change of the betas by 1 is worth."""
 
 
-def height_of(body: BodyData, betas: np.ndarray) -> float:
-    """Metres from the soles to the top of the head of a shape (10,) in the rest pose."""
+def height_of(body: BodyData, betas: Float[np.ndarray, " 10"]) -> float:
+    """Metres from the soles to the top of the head of a shape in the rest pose."""
     return float(np.ptp(rest_vertices(body, betas)[:, 1]))
 
 
-def with_height(body: BodyData, betas: np.ndarray, height: float) -> np.ndarray:
-    """The shape (10,) of that height, in metres, that is most like ``betas`` (10,) grown as a whole."""
+def with_height(body: BodyData, betas: Float[np.ndarray, " 10"], height: float) -> Float[np.ndarray, " 10"]:
+    """The shape of that height, in metres, that is most like ``betas`` grown as a whole."""
     betas = np.asarray(betas, np.float64)
     basis = body.shapedirs.reshape(-1, 10).astype(np.float64)
     gram = basis.T @ basis / len(body.v_template) + _STIFF * np.eye(10)

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 
 from ..models.body import BodyData
 from ..models.smpl import SMPL
 from ..utils.smoothing import gaussian
-from .camera import Camera, weak_to_perspective
-from .fit import Fitted, solve_camera
+from .camera import Camera, solve_camera, weak_to_perspective
+from .fit import Fitted
 from .height import height_of, with_height
 from .meshes import Meshes
 from .motion import Motion, Placed
@@ -22,23 +23,23 @@ _BOX_SMOOTH = 0.1
 
 def lift(
     smpl: SMPL,
-    theta: np.ndarray,
-    rotmat: np.ndarray,
-    joints2d: np.ndarray,
-    boxes: np.ndarray,
+    theta: Float[np.ndarray, "t 85"],
+    rotmat: Float[np.ndarray, "t 24 3 3"],
+    joints2d: Float[np.ndarray, "t 49 2"],
+    boxes: Float[np.ndarray, "t 4"],
     camera: Camera,
     fps: float,
 ) -> Fitted:
-    """Per-frame predictions of T consecutive frames as a track with one shape, seen in perspective.
+    """Per-frame predictions of consecutive frames as a track with one shape, seen in perspective.
 
     The shape is the median of the frames'. The distance follows from where the joints should be seen,
     smoothed over time, so that size does not breathe; the joints then decide the rest of the translation.
 
     Args:
         smpl: the body.
-        theta: (T, 85) crop camera, pose, betas; rotmat (T, 24, 3, 3).
-        joints2d: (T, 49, 2) px, where the crop camera sees the joints.
-        boxes: (T, 4) cx, cy, w, h px, as they were cropped.
+        theta: crop camera, pose, betas; rotmat: the pose's rotations.
+        joints2d: px, where the crop camera sees the joints.
+        boxes: cx, cy, w, h px, as they were cropped.
         camera: of the video.
     """
     betas = np.median(theta[:, 75:], 0).astype(np.float32)
@@ -65,20 +66,22 @@ def resize(smpl: SMPL, body: BodyData, motion: Motion, height: float, camera: Ca
     return replace(motion, betas=betas, camera=placed, world=placed, joints3d=joints, joints2d=seen)
 
 
-def _joints(smpl: SMPL, rotmat: np.ndarray, betas: np.ndarray) -> np.ndarray:
-    """(T, 49, 3) metres, without translation."""
+def _joints(
+    smpl: SMPL, rotmat: Float[np.ndarray, "t 24 3 3"], betas: Float[np.ndarray, " 10"]
+) -> Float[np.ndarray, "t 49 3"]:
+    """Metres, without translation."""
     return Meshes(smpl, Placed(rotmat, np.zeros((len(rotmat), 3), np.float32)), betas).joints()
 
 
 def _place(
-    joints: np.ndarray,
-    joints2d: np.ndarray,
-    guess: np.ndarray,
+    joints: Float[np.ndarray, "t 49 3"],
+    joints2d: Float[np.ndarray, "t 49 2"],
+    guess: Float[np.ndarray, "t 3"],
     camera: Camera,
-    depth: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Translations (T, 3) that bring joints (T, 49, 3) to pixels (T, 49, 2), at distances (T,) where they are
-    given, and the pixels that they are seen at then."""
+    depth: Float[np.ndarray, " t"] | None = None,
+) -> tuple[Float[np.ndarray, "t 3"], Float[np.ndarray, "t 49 2"]]:
+    """Translations that bring joints to pixels, at distances where they are given, and the pixels that they
+    are seen at then."""
     rays = (joints2d - np.array([camera.width, camera.height]) / 2) / camera.focal
     points, seen, start = (torch.from_numpy(v.astype(np.float32)) for v in (joints, rays, guess))
     known = None if depth is None else torch.from_numpy(depth.astype(np.float32))[:, None]
@@ -88,17 +91,16 @@ def _place(
 
 def make_motion(
     person_id: int,
-    frames: np.ndarray,
+    frames: Int[np.ndarray, " t"],
     track: Fitted,
-    boxes: np.ndarray,
-    attention: np.ndarray | None,
+    boxes: Float[np.ndarray, "t 4"],
+    attention: Float[np.ndarray, "t 3"] | None,
     fps: float,
 ) -> Motion:
     """The motion of a fitted or lifted track, not yet in a world.
 
     Args:
-        frames: (T,). boxes: (T, 4) px, as they were cropped. attention: (T, 3), TCMR's, or
-            None.
+        boxes: px, as they were cropped. attention: TCMR's, or None.
     """
     placed = Placed(track.rotmat.astype(np.float32), track.transl.astype(np.float32))
     return Motion(

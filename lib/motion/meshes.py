@@ -7,6 +7,7 @@ from threading import Lock
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from ..models.smpl import SMPL
 from .motion import Placed
@@ -20,10 +21,10 @@ class Meshes:
 
     Args:
         smpl: the body, on the device to use.
-        placed: T poses. betas: (10,), or (T, 10) for a shape per frame.
+        placed: the poses. betas: one shape, or one per frame.
     """
 
-    def __init__(self, smpl: SMPL, placed: Placed, betas: np.ndarray) -> None:
+    def __init__(self, smpl: SMPL, placed: Placed, betas: Float[np.ndarray, "*n 10"]) -> None:
         self._smpl, self._placed = smpl, placed
         self._betas = np.broadcast_to(betas, (len(placed.rotmat), 10))
         # Two blocks, because frames that are drawn at the same time may lie on both sides of a border.
@@ -33,19 +34,20 @@ class Meshes:
     def __len__(self) -> int:
         return len(self._betas)
 
-    def __getitem__(self, row: int) -> np.ndarray:
-        """(V, 3) metres, in the frame of reference of ``placed``."""
+    def __getitem__(self, row: int) -> Float[np.ndarray, "v 3"]:
+        """Metres, in the frame of reference of ``placed``."""
         start = row - row % _BLOCK
         with self._lock:
-            return self._block(start)[row - start]
+            vertices: np.ndarray = self._block(start)[row - start]
+        return vertices
 
-    def all(self) -> np.ndarray:
-        """(T, V, 3)."""
+    def all(self) -> Float[np.ndarray, "t v 3"]:
+        """The meshes of all frames."""
         return np.concatenate([self._pose(start) for start in range(0, len(self), _BLOCK)])
 
     @torch.inference_mode()
-    def joints(self) -> np.ndarray:
-        """SPIN's 49 joints (T, 49, 3), metres, in the frame of reference of ``placed``."""
+    def joints(self) -> Float[np.ndarray, "t 49 3"]:
+        """SPIN's 49 joints, metres, in the frame of reference of ``placed``."""
         device, parts = self._smpl.v_template.device, []
         for start in range(0, len(self), _JOINTS_AT_ONCE):
             rows = slice(start, start + _JOINTS_AT_ONCE)
@@ -57,7 +59,7 @@ class Meshes:
         return np.concatenate(parts)
 
     @torch.inference_mode()
-    def _pose(self, start: int) -> np.ndarray:
+    def _pose(self, start: int) -> Float[np.ndarray, "n v 3"]:
         device, rows = self._smpl.v_template.device, slice(start, start + _BLOCK)
         rotmat, betas, transl = (
             torch.from_numpy(np.array(values[rows], np.float32)).to(device)
@@ -70,4 +72,5 @@ class Meshes:
             transl=transl,
             pose2rot=False,
         )
-        return posed.vertices.cpu().numpy()
+        vertices: np.ndarray = posed.vertices.cpu().numpy()
+        return vertices

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Int
 
 from ..models.body import BodyData
 from ..utils.geometry import rotmat_to_axis_angle
@@ -21,18 +22,18 @@ FEET = ("left heel", "left toe", "right heel", "right toe")
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """Poses of T frames in one frame of reference, the camera's or the world's.
+    """Poses of t frames in one frame of reference, the camera's or the world's.
 
     A vertex lies at ``skinned vertex + transl``: the root rotation turns about the pelvis.
 
     Attributes:
-        rotmat: (T, 24, 3, 3) float32, each joint's rotation against its parent's, the root's against the
-            frame of reference.
-        transl: (T, 3) float32 metres.
+        rotmat: float32, each joint's rotation against its parent's, the root's against the frame of
+            reference.
+        transl: float32 metres.
     """
 
-    rotmat: np.ndarray
-    transl: np.ndarray
+    rotmat: Float[np.ndarray, "t 24 3 3"]
+    transl: Float[np.ndarray, "t 3"]
 
     def __post_init__(self) -> None:
         n = len(self.rotmat)
@@ -40,21 +41,26 @@ class Placed:
         _check("transl", self.transl, (n, 3))
 
     @property
-    def poses(self) -> np.ndarray:
-        """(T, 72) float32, ``rotmat`` as axis-angle vectors, radians: what SMPL takes."""
+    def poses(self) -> Float[np.ndarray, "t 72"]:
+        """float32, ``rotmat`` as axis-angle vectors, radians: what SMPL takes."""
         return rotmat_to_axis_angle(torch.from_numpy(self.rotmat)).flatten(1).numpy()
 
     @property
-    def trans(self) -> np.ndarray:
+    def trans(self) -> Float[np.ndarray, "t 3"]:
         """``transl`` by the name that motion files use."""
         return self.transl
 
-    def moved(self, rotation: np.ndarray, offset: np.ndarray, pelvis: np.ndarray) -> Placed:
+    def moved(
+        self,
+        rotation: Float[np.ndarray, "*#t 3 3"],
+        offset: Float[np.ndarray, "*#t 3"],
+        pelvis: Float[np.ndarray, " 3"],
+    ) -> Placed:
         """The whole body moved rigidly: ``x -> rotation x + offset``.
 
         Args:
-            rotation: (3, 3) or (T, 3, 3). offset: (3,) or (T, 3) metres.
-            pelvis: (3,) joint 0 of the rest pose, which the root turns about.
+            rotation, offset: one, or one per frame; metres.
+            pelvis: joint 0 of the rest pose, which the root turns about.
         """
         rotmat = self.rotmat.copy()
         rotmat[:, 0] = rotation @ self.rotmat[:, 0]
@@ -64,33 +70,33 @@ class Placed:
 
 @dataclass(frozen=True, eq=False)
 class Motion:
-    """One person over T consecutive frames.
+    """One person over t consecutive frames; numbers are float32.
 
     Attributes:
         person_id: from 1.
-        frames: (T,) int, numbers of the video's frames, from 0, without gaps.
-        betas: (10,) float32, one shape for the whole track.
+        frames: numbers of the video's frames, from 0, without gaps.
+        betas: one shape for the whole track.
         camera: as the camera sees the person.
         world: as the person moves on the floor; the feet may be locked here.
-        contacts: (T, 4) bool, which of :data:`FEET` rest on the floor.
-        boxes: (T, 4) float32 cx, cy, w, h px, smoothed, 1.2 times as large as the person.
-        joints3d: (T, 49, 3) float32 metres, camera axes, without ``camera.transl``.
-        joints2d: (T, 49, 2) float32 px, ``joints3d + camera.transl`` seen by the camera.
-        attention: (T, 3) float32, the weights of past, current and future in TCMR's fusion; zeros where the
-            temporal encoder has none.
+        contacts: which of :data:`FEET` rest on the floor.
+        boxes: cx, cy, w, h px, smoothed, 1.2 times as large as the person.
+        joints3d: metres, camera axes, without ``camera.transl``.
+        joints2d: px, ``joints3d + camera.transl`` seen by the camera.
+        attention: the weights of past, current and future in TCMR's fusion; zeros where the temporal encoder
+            has none.
         fps: frames per second.
     """
 
     person_id: int
-    frames: np.ndarray
-    betas: np.ndarray
+    frames: Int[np.ndarray, " t"]
+    betas: Float[np.ndarray, " 10"]
     camera: Placed
     world: Placed
-    contacts: np.ndarray
-    boxes: np.ndarray
-    joints3d: np.ndarray
-    joints2d: np.ndarray
-    attention: np.ndarray
+    contacts: Bool[np.ndarray, "t 4"]
+    boxes: Float[np.ndarray, "t 4"]
+    joints3d: Float[np.ndarray, "t 49 3"]
+    joints2d: Float[np.ndarray, "t 49 2"]
+    attention: Float[np.ndarray, "t 3"]
     fps: float
 
     def __post_init__(self) -> None:
@@ -108,18 +114,18 @@ class Motion:
         return len(self.frames)
 
     @property
-    def frame_ids(self) -> np.ndarray:
+    def frame_ids(self) -> Int[np.ndarray, " t"]:
         """``frames`` by the name that tracks have for them."""
         return self.frames
 
     @property
-    def poses(self) -> np.ndarray:
-        """(T, 72) as the camera sees the person, see :attr:`Placed.poses`; the world's: ``world.poses``."""
+    def poses(self) -> Float[np.ndarray, "t 72"]:
+        """As the camera sees the person, see :attr:`Placed.poses`; the world's: ``world.poses``."""
         return self.camera.poses
 
     @property
-    def trans(self) -> np.ndarray:
-        """(T, 3) as the camera sees the person, metres; the world's: ``world.trans``."""
+    def trans(self) -> Float[np.ndarray, "t 3"]:
+        """As the camera sees the person, metres; the world's: ``world.trans``."""
         return self.camera.trans
 
     def row(self, frame: int) -> int | None:
@@ -139,7 +145,7 @@ class Scene:
         fps: frames per second of all motions.
         n_frames: of the video.
         body: ``smpl`` or ``open``, which the shapes belong to; gender: that of the official body.
-        world_rotation, world_offset: (3, 3) and (3,): a point x of the camera's frame is
+        world_rotation, world_offset: a point x of the camera's frame is
             ``world_rotation x + world_offset`` in the world.
         camera_moves: whether the camera moves; then each world path is only the person's own, told from the
             feet, and people do not stand where they stand to each other.
@@ -153,8 +159,8 @@ class Scene:
     n_frames: int
     body: str
     gender: str
-    world_rotation: np.ndarray
-    world_offset: np.ndarray
+    world_rotation: Float[np.ndarray, "3 3"]
+    world_offset: Float[np.ndarray, " 3"]
     camera_moves: bool = False
     feet_locked: bool = False
 
@@ -176,26 +182,32 @@ class Scene:
                 )
 
 
-def rest_vertices(body: BodyData, betas: np.ndarray) -> np.ndarray:
-    """(V, 3) metres: the skin of the rest pose of a shape (10,)."""
-    return body.v_template + body.shapedirs @ betas
+def rest_vertices(body: BodyData, betas: Float[np.ndarray, " 10"]) -> Float[np.ndarray, "v 3"]:
+    """The skin of the rest pose of a shape, metres."""
+    vertices: np.ndarray = body.v_template + body.shapedirs @ betas
+    return vertices
 
 
-def rest_joints(body: BodyData, betas: np.ndarray) -> np.ndarray:
-    """(24, 3) metres: the joints of the rest pose of a shape (10,)."""
-    return (body.J_regressor @ rest_vertices(body, betas)).astype(np.float32)
+def rest_joints(body: BodyData, betas: Float[np.ndarray, " 10"]) -> Float[np.ndarray, "24 3"]:
+    """The joints of the rest pose of a shape, metres, float32."""
+    joints: np.ndarray = body.J_regressor @ rest_vertices(body, betas)
+    return joints.astype(np.float32)
 
 
-def joint_chain(rotmat: np.ndarray, rest: np.ndarray, parents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def joint_chain(
+    rotmat: Float[np.ndarray, "*batch 24 3 3"],
+    rest: Float[np.ndarray, "24 3"],
+    parents: Int[np.ndarray, " 24"],
+) -> tuple[Float[np.ndarray, "*batch 24 3 3"], Float[np.ndarray, "*batch 24 3"]]:
     """Forward kinematics.
 
     Args:
-        rotmat: (*, 24, 3, 3) local rotations.
-        rest: (24, 3) joints of the rest pose, see :func:`rest_joints`.
-        parents: (24,) kinematic tree, -1 at the root.
+        rotmat: local rotations.
+        rest: joints of the rest pose, see :func:`rest_joints`.
+        parents: kinematic tree, -1 at the root.
 
     Returns:
-        rotations (*, 24, 3, 3) and positions (*, 24, 3) against the frame of reference, before any
+        rotations and positions against the frame of reference, before any
         translation: joint 0 stays where it is in the rest pose.
     """
     rotations, positions = rotmat.copy(), np.broadcast_to(rest, (*rotmat.shape[:-2], 3)).copy()

@@ -17,13 +17,13 @@ from .motion import Motion, Placed, Scene
 FORMAT = 1
 _HEADER = ("format", "name", "fps", "n_frames", "body", "gender", "image_size", "focal", "focal_source",
            "world_rotation", "world_offset", "camera_moves", "feet_locked", "person_ids")  # fmt: skip
-_ARRAYS = [field.name for field in fields(Motion) if field.type == "np.ndarray"]
+_ARRAYS = [field.name for field in fields(Motion) if "np.ndarray" in str(field.type)]
 
 
 def save_scene(scene: Scene, path: str | Path, mark: str = "") -> None:
     """Write a scene; :func:`load_scene` gives it back, :func:`scene_mark` the ``mark``. Appears only when it
     is complete."""
-    arrays: dict[str, np.ndarray] = {
+    arrays: dict[str, Any] = {
         "format": np.array(FORMAT),
         "name": np.array(scene.name),
         "fps": np.array(scene.fps),
@@ -47,7 +47,7 @@ def save_scene(scene: Scene, path: str | Path, mark: str = "") -> None:
             arrays[f"{motion.person_id}/{frame}_rotmat"] = placed.rotmat
             arrays[f"{motion.person_id}/{frame}_transl"] = placed.transl
     with atomic_write(path) as temporary:
-        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(temporary, **arrays)
         with zipfile.ZipFile(temporary, "a") as archive:
             archive.comment = mark.encode()
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from ..models.smpl import SMPL
 from ..utils.errors import UserError
@@ -70,8 +71,10 @@ def parse_smoothing(text: str) -> Smoothing:
     return Smoothing(seconds)
 
 
-def smooth_rotations(rotmat: np.ndarray, sigma: float) -> np.ndarray:
-    """Rotations (T, *, 3, 3) averaged over time by a Gaussian of ``sigma`` frames: the rotation next to the
+def smooth_rotations(
+    rotmat: Float[np.ndarray, "t *batch 3 3"], sigma: float
+) -> Float[np.ndarray, "t *batch 3 3"]:
+    """Rotations averaged over time by a Gaussian of ``sigma`` frames: the rotation next to the
     average matrix, by its first two columns. 0 changes nothing."""
     if sigma <= 0:
         return rotmat

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 from scipy import sparse
 from scipy.ndimage import minimum_filter1d
 from scipy.sparse.linalg import spsolve
@@ -44,29 +45,30 @@ _OUTLIER = 3.0  # spreads from which on an error counts less and less
 
 @dataclass(frozen=True)
 class Floor:
-    """The floor as the camera sees it: ``up`` (3,) unit vector in camera axes, ``height`` metres of the
-    camera above it. A point x lies ``up x + height`` above the floor."""
+    """The floor as the camera sees it: ``up`` unit vector in camera axes, ``height`` metres of the camera
+    above it. A point x lies ``up x + height`` above the floor."""
 
-    up: np.ndarray
+    up: Float[np.ndarray, " 3"]
     height: float
 
     @property
-    def rotation(self) -> np.ndarray:
-        """(3, 3) from the camera's axes to the world's, without turning about the vertical."""
-        return between((LEVEL @ self.up)[None], np.array([[0.0, 1.0, 0.0]])).as_matrix()[0] @ LEVEL
+    def rotation(self) -> Float[np.ndarray, "3 3"]:
+        """From the camera's axes to the world's, without turning about the vertical."""
+        turn: np.ndarray = between((LEVEL @ self.up)[None], np.array([[0.0, 1.0, 0.0]])).as_matrix()[0]
+        return turn @ LEVEL
 
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """One person's feet (T, 4, 3) and pelvis (T, 3) in the camera's frame, the axis (3,) from the feet to the
-    head while they stand, the share of frames in which they do, and which points (T, 4) are in the image."""
+    """One person's feet and pelvis in the camera's frame, the axis from the feet to the head while they
+    stand, the share of frames in which they do, and which points are in the image."""
 
     skeleton: Skeleton
-    feet: np.ndarray
-    pelvis: np.ndarray
-    axis: np.ndarray
+    feet: Float[np.ndarray, "t 4 3"]
+    pelvis: Float[np.ndarray, "t 3"]
+    axis: Float[np.ndarray, " 3"]
     standing: float
-    in_sight: np.ndarray
+    in_sight: Bool[np.ndarray, "t 4"]
 
 
 def place_in_world(scene: Scene, body: BodyData, *, up: Up = "floor", lock: bool = True) -> Scene:
@@ -110,9 +112,9 @@ def place_in_world(scene: Scene, body: BodyData, *, up: Up = "floor", lock: bool
 
 def _paths(
     people: Sequence[_Seen], level: bool, fps: float
-) -> tuple[Floor, list[np.ndarray], list[np.ndarray]]:
-    """Before a camera that stands: the floor, how far each person has to be moved (T, 3) in the camera's
-    frame, and contacts (T, 4)."""
+) -> tuple[Floor, list[Float[np.ndarray, "_ 3"]], list[Bool[np.ndarray, "_ 4"]]]:
+    """Before a camera that stands: the floor, how far each person has to be moved in the camera's frame, and
+    contacts."""
     contacts = _first_contacts(people, level, fps)
     for _ in range(2):
         floor = find_floor(contacts, people, level=level, fps=fps)
@@ -129,7 +131,7 @@ def _paths(
     return floor, paths, contacts
 
 
-def _first_contacts(people: Sequence[_Seen], level: bool, fps: float) -> list[np.ndarray]:
+def _first_contacts(people: Sequence[_Seen], level: bool, fps: float) -> list[Bool[np.ndarray, "_ 4"]]:
     """Contacts while nothing is known of the floor but its direction: "low" is lower than around."""
     up = find_floor([], people, level=level, fps=fps).up
     contacts = []
@@ -142,7 +144,7 @@ def _first_contacts(people: Sequence[_Seen], level: bool, fps: float) -> list[np
 
 def _own_paths(
     people: Sequence[_Seen], level: bool, fps: float
-) -> tuple[Floor, list[np.ndarray], list[np.ndarray]]:
+) -> tuple[Floor, list[Float[np.ndarray, "_ 3"]], list[Bool[np.ndarray, "_ 4"]]]:
     """:func:`_paths` before a camera that moves, which says nothing of where people go: the lowest sole
     stands still, on the floor. Everybody starts where the camera saw them."""
     floor = find_floor([], people, level=level, fps=fps)
@@ -167,9 +169,9 @@ def _own_paths(
 
 
 def find_floor(
-    contacts: Sequence[np.ndarray], people: Sequence[_Seen], *, level: bool, fps: float = 30.0
+    contacts: Sequence[Bool[np.ndarray, "_ 4"]], people: Sequence[_Seen], *, level: bool, fps: float = 30.0
 ) -> Floor:
-    """The most likely floor: soles (T, 4) that rest lie on it, people stand upright on it.
+    """The most likely floor: soles that rest lie on it, people stand upright on it.
 
     A person whose size is wrong by some share is so much too near or too far, and the floor below them seems
     so much too high or too low; so each person has a floor level of their own here, and the floor's is the
@@ -214,9 +216,9 @@ def find_floor(
     return Floor(LEVEL @ normal, float(np.average(levels[floor], weights=trust[floor])))
 
 
-def _lowest_level(levels: np.ndarray) -> float:
+def _lowest_level(levels: Float[np.ndarray, " n"]) -> float:
     """How high the camera is above what is lowest of the things that soles rest on for a while, given how
-    high (n,) it is above each sole."""
+    high it is above each sole."""
     lowest = np.percentile(levels, 90)
     if lowest - np.median(levels) > _STEP:
         levels = levels[levels > lowest - _STEP]
@@ -224,18 +226,19 @@ def _lowest_level(levels: np.ndarray) -> float:
 
 
 def follow_floor(
-    pelvis: np.ndarray, feet: np.ndarray, contacts: np.ndarray, floor: Floor, fps: float
-) -> np.ndarray:
-    """How far a person has to be moved along the lines of sight so that soles rest on the floor.
+    pelvis: Float[np.ndarray, "t 3"],
+    feet: Float[np.ndarray, "t 4 3"],
+    contacts: Bool[np.ndarray, "t 4"],
+    floor: Floor,
+    fps: float,
+) -> Float[np.ndarray, "t 3"]:
+    """How far, in metres, a person has to be moved along the lines of sight so that soles rest on the floor.
 
     The only thing that one camera sees badly is the distance. A sole that rests gives it where its line of
     sight meets the floor; and a root has mass.
 
     Args:
-        pelvis: (T, 3), feet (T, 4, 3) metres in the camera's frame. contacts: (T, 4).
-
-    Returns:
-        (T, 3) metres.
+        pelvis, feet: metres in the camera's frame. contacts: of the feet.
     """
     share = 1 / max(_LASTS * fps, 1)
     up, far = pelvis @ floor.up, pelvis[:, 2]
@@ -254,19 +257,30 @@ def follow_floor(
         diagonal = _DEPTH_SPREAD**-2 + weight.sum(1) * up**2
         right = size * _DEPTH_SPREAD**-2 - (weight * height).sum(1) * up - bend
         change = spsolve((smooth + sparse.diags_array(diagonal)).tocsc(), right)
-    return pelvis * np.atleast_1d(change)[:, None]
+    moved: np.ndarray = pelvis * np.atleast_1d(change)[:, None]
+    return moved
 
 
-def _means(values: np.ndarray, weights: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:
-    """(count, K) weighted means of the rows (n, K) of each group (n,)."""
+def _means(
+    values: Float[np.ndarray, "n k"],
+    weights: Float[np.ndarray, " n"],
+    groups: Int[np.ndarray, " n"],
+    count: int,
+) -> Float[np.ndarray, "groups k"]:
+    """Weighted means of the rows of each of ``count`` groups."""
     sums = np.bincount(groups, weights, count).clip(1e-12)
     return np.stack([np.bincount(groups, weights * column, count) / sums for column in values.T], 1)
 
 
-def _size(height: np.ndarray, up: np.ndarray, contacts: np.ndarray, share: float) -> float:
+def _size(
+    height: Float[np.ndarray, "t 4"],
+    up: Float[np.ndarray, " t"],
+    contacts: Bool[np.ndarray, "t 4"],
+    share: float,
+) -> float:
     """The change of distance, as a share of it, that is the same in all frames of a person: that of a size
-    which was wrong. Soles (T, 4) of these heights that rest must come down by moving the pelvis, which lies
-    (T,) above the camera, along the line of sight."""
+    which was wrong. Soles of these heights that rest must come down by moving the pelvis, which lies so far
+    above the camera, along the line of sight."""
     slope = np.broadcast_to(up[:, None], height.shape)[contacts]
     rest, size = height[contacts], 0.0
     spread = np.hypot(_SOLE_SPREAD, _DEPTH_SPREAD * slope)
@@ -289,7 +303,7 @@ def _look(motion: Motion, body: BodyData, camera: Camera) -> _Seen:
     return _Seen(skeleton, feet, joints[:, 0].astype(np.float64), axis, float(stands.mean()), in_sight)
 
 
-def _slanted(slant: np.ndarray) -> np.ndarray:
+def _slanted(slant: Float[np.ndarray, " 2"]) -> Float[np.ndarray, " 3"]:
     """Unit vector up of a floor whose normal has so much of x and z in the axes of a level camera."""
     a, b = slant
     return np.array([a, np.sqrt(1 - min(a * a + b * b, 0.99)), b])

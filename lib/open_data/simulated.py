@@ -148,7 +148,7 @@ def estimated_clips(
 
 
 class SimulatedStream:
-    """Endless training batches of simulated runs, laid out as by :class:`lib.dataset.datasets.WindowDataset`.
+    """Endless training batches of simulated runs, laid out as by :class:`lib.dataset.training.WindowDataset`.
 
     ``position`` counts the batches; a stream that starts there goes on with what would have come next.
 

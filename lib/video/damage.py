@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import av
+
+if TYPE_CHECKING:  # it is generic for type checkers alone
+    Packet = av.Packet[av.VideoStream]
+else:
+    Packet = av.Packet
 
 MAX_FAILURES = 100
 """Failures to read on, one after the other, that end a film."""
@@ -25,7 +31,7 @@ class Damage:
         self._unknown = 0
         self._reason = ""
 
-    def expect(self, packet: av.Packet) -> None:
+    def expect(self, packet: Packet) -> None:
         """A packet was read whose frame is to come."""
         if packet.size and packet.pts is not None and packet.time_base and not packet.is_discard:
             self._times.add(packet.pts * packet.time_base)
@@ -35,7 +41,7 @@ class Damage:
         self._start = stamp if self._start is None else self._start
         self._times.discard(stamp)
 
-    def add(self, error: av.FFmpegError, packet: av.Packet | None = None) -> None:
+    def add(self, error: av.FFmpegError, packet: Packet | None = None) -> None:
         """Note an error; without a packet, one could not even be read."""
         self._reason = self._reason or str(error)
         self._unknown += packet is None or packet.pts is None
@@ -63,7 +69,7 @@ class Damage:
 
 def packets(
     container: av.container.InputContainer, stream: av.VideoStream, damage: Damage | None
-) -> Iterator[av.Packet]:
+) -> Iterator[Packet]:
     """All packets; with ``damage``, reading goes on behind what cannot be read."""
     failures = 0
     while failures < MAX_FAILURES:

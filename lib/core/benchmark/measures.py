@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from ...landmarks.features import LIMB_JOINTS
 from ...models.body import BodyData
@@ -19,8 +20,8 @@ JUMP = 40.0  # degrees of hip yaw between frames 1/30 s apart
 FLOOR_PERCENTILE = 20  # of the height of the lower sole in a motion
 
 
-def heading(joints: np.ndarray) -> np.ndarray:
-    """(n, 12, 3) limb joints -> (n,) yaw of the hips' line in radians, camera axes."""
+def heading(joints: Float[np.ndarray, "n 12 3"]) -> Float[np.ndarray, " n"]:
+    """Yaw of the line of the hips of limb joints, in radians, camera axes."""
     line = joints[:, HIPS[1]] - joints[:, HIPS[0]]
     yaw: np.ndarray = np.arctan2(line[:, 2], line[:, 0])
     return yaw

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from ...landmarks.features import LIMB_JOINTS
 from ...landmarks.flips import repair_flips
@@ -24,8 +25,8 @@ from ...utils.geometry import axis_angle_to_rotmat
 class Posed(NamedTuple):
     """Bodies of n frames."""
 
-    rotmat: np.ndarray  # (n, 24, 3, 3), root in camera axes
-    betas: np.ndarray  # (n, 10)
+    rotmat: Float[np.ndarray, "n 24 3 3"]  # root in camera axes
+    betas: Float[np.ndarray, "n 10"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +35,11 @@ class Video:
 
     name: str
     motion: str  # which it is a piece or a view of
-    observed: np.ndarray  # (n, 33, 6) landmarks as they came: px, visibility, metres
+    observed: Float[np.ndarray, "n 33 6"]  # landmarks as they came: px, visibility, metres
     landmarks: tuple[np.ndarray, np.ndarray, np.ndarray]  # repaired: (n, 33, 2) px, (n, 33), (n, 33, 3) m
-    joints: np.ndarray  # (n, 12, 3) metres, camera axes
-    pixels: np.ndarray  # (n, 12, 2)
-    side: np.ndarray  # (n,) px, of the person's box
+    joints: Float[np.ndarray, "n 12 3"]  # metres, camera axes
+    pixels: Float[np.ndarray, "n 12 2"]
+    side: Float[np.ndarray, " n"]  # px, of the person's box
     fps: float
     image_size: tuple[int, int]  # width, height in px
     body: Posed | None = None  # where it is known
@@ -54,10 +55,10 @@ class Video:
 class Estimate:
     """What a method says of a video of n frames."""
 
-    joints: np.ndarray  # (n, 12, 3) metres, camera axes, any origin
-    pixels: np.ndarray  # (n, 12, 2), where the image shows them
+    joints: Float[np.ndarray, "n 12 3"]  # metres, camera axes, any origin
+    pixels: Float[np.ndarray, "n 12 2"]  # where the image shows them
     body: Posed | None = None
-    attention: np.ndarray | None = None  # (n, 3): past, current, future
+    attention: Float[np.ndarray, "n 3"] | None = None  # past, current, future
 
 
 # Of names: make_open_db.py's of pieces of a motion, make_pose2sim_db.py's of views of a recording.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,11 +27,11 @@ def export(scene: Scene, body: BodyData, folder: Path) -> list[Path]:
     for motion in scene.people:
         written.append(folder / f"person_{motion.person_id}.npz")
         with atomic_write(written[-1]) as temporary:
-            np.savez_compressed(temporary, **_fields(scene, motion, body))  # type: ignore[arg-type]
+            np.savez_compressed(temporary, **_fields(scene, motion, body))
     return written
 
 
-def _fields(scene: Scene, motion: Motion, body: BodyData) -> dict[str, np.ndarray]:
+def _fields(scene: Scene, motion: Motion, body: BodyData) -> dict[str, Any]:
     placed = motion.world.moved(Z_UP, np.zeros(3), rest_joints(body, motion.betas)[0])
     smpl = placed.poses
     poses = np.zeros((len(motion), 3 * _SMPLH_JOINTS), np.float32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from ...models.body import BodyData
 from ...utils.files import atomic_write
@@ -71,8 +72,10 @@ def _tips(body: BodyData, betas: np.ndarray, rest: np.ndarray) -> dict[int, np.n
     return tips
 
 
-def _channels(motion: Motion, rest: np.ndarray, parents: list[int]) -> np.ndarray:
-    """(T, 3 + 24 * 3): the root's position in cm, then each joint's angles in the order of the hierarchy."""
+def _channels(
+    motion: Motion, rest: Float[np.ndarray, "24 3"], parents: list[int]
+) -> Float[np.ndarray, "t 75"]:
+    """The root's position in cm, then each joint's angles in the order of the hierarchy."""
     n = len(motion)
     order = [0]
     for joint in order:  # grows while it is walked
@@ -82,23 +85,24 @@ def _channels(motion: Motion, rest: np.ndarray, parents: list[int]) -> np.ndarra
     return np.concatenate([_CM * (rest[0] + motion.world.transl), angles.reshape(n, -1)], axis=1)
 
 
-def euler_angles(rotmat: np.ndarray) -> np.ndarray:
-    """Rotations (*, 3, 3) as angles (*, 3) in degrees about z, then the new x, then the new y."""
+def euler_angles(rotmat: Float[np.ndarray, "*batch 3 3"]) -> Float[np.ndarray, "*batch 3"]:
+    """Rotations as angles in degrees about z, then the new x, then the new y."""
     z = np.arctan2(-rotmat[..., 0, 1], rotmat[..., 1, 1])
     # Without the turn about z, an x and a y remain that are well defined even where z and y are not.
     cos, sin = np.cos(z)[..., None], np.sin(z)[..., None]
     first = cos * rotmat[..., 0, :] + sin * rotmat[..., 1, :]
     second = cos * rotmat[..., 1, :] - sin * rotmat[..., 0, :]
     x, y = np.arctan2(rotmat[..., 2, 1], second[..., 1]), np.arctan2(first[..., 2], first[..., 0])
-    return np.degrees(np.stack([z, x, y], axis=-1))
+    angles: np.ndarray = np.degrees(np.stack([z, x, y], axis=-1))
+    return angles
 
 
-def steady_angles(angles: np.ndarray) -> np.ndarray:
+def steady_angles(angles: Float[np.ndarray, "t j 3"]) -> Float[np.ndarray, "t j 3"]:
     """The same rotations by Euler angles that change least from frame to frame, so that programs may
     interpolate them.
 
     Args:
-        angles: (T, J, 3) degrees, about three different axes.
+        angles: degrees, about three different axes.
     """
     steady = angles.copy()
     turned = np.stack([angles[..., 0] + 180, 180 - angles[..., 1], angles[..., 2] + 180], axis=-1)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pygltflib as gl
+from jaxtyping import Float, Integer, UInt8
 from scipy.spatial.transform import Rotation
 
 from ...models.body import BodyData
@@ -108,16 +109,18 @@ def _file(scene: Scene, body: BodyData) -> gl.GLTF2:
     return gltf
 
 
-def skin_weights(body: BodyData) -> tuple[np.ndarray, np.ndarray]:
-    """Of each vertex the joints that move it most (V, 4), and by which part (V, 4)."""
+def skin_weights(body: BodyData) -> tuple[UInt8[np.ndarray, "v 4"], Float[np.ndarray, "v 4"]]:
+    """Of each vertex the joints that move it most, and by which part."""
     joints = np.argsort(-body.weights, axis=1, kind="stable")[:, :_WEIGHTS]
     weights = np.take_along_axis(body.weights, joints, axis=1)
     joints[weights == 0] = 0  # as the format asks
     return joints.astype(np.uint8), weights / weights.sum(1, keepdims=True)
 
 
-def _normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """(V, 3) unit normals: the sum of those of the faces about a vertex, by their areas."""
+def _normals(
+    vertices: Float[np.ndarray, "v 3"], faces: Integer[np.ndarray, "n 3"]
+) -> Float[np.ndarray, "v 3"]:
+    """Unit normals: the sum of those of the faces about a vertex, by their areas."""
     a, b, c = (vertices[faces[:, corner]] for corner in range(3))
     normals = np.zeros_like(vertices)
     for corner in range(3):
@@ -191,10 +194,10 @@ def _animate(
         channel(hips, "scale", times, np.repeat(seen[:, None], 3, axis=1), gl.ANIM_STEP)
 
 
-def steady_quaternions(rotmat: np.ndarray) -> np.ndarray:
-    """Rotations (T, 3, 3) as unit quaternions (T, 4) x, y, z, w, each on the side of the one before, so that
+def steady_quaternions(rotmat: Float[np.ndarray, "t 3 3"]) -> Float[np.ndarray, "t 4"]:
+    """Rotations as unit quaternions x, y, z, w, each on the side of the one before, so that
     what lies between them takes the short way."""
-    quats = Rotation.from_matrix(rotmat).as_quat()
+    quats: np.ndarray = Rotation.from_matrix(rotmat).as_quat()
     turns = np.where((quats[1:] * quats[:-1]).sum(1) < 0, -1, 1)
     quats[1:] *= np.cumprod(turns)[:, None]
     return quats

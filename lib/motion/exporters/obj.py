@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Shaped
 
 from ...models.body import BodyData
 from ...models.smpl import SMPL
@@ -27,7 +28,7 @@ def export(scene: Scene, body: BodyData, folder: Path) -> list[Path]:
     return [path]
 
 
-def _rows(letter: str, number: str, values: np.ndarray) -> str:
-    """One line ``letter a b c`` per row of ``values`` (n, 3)."""
+def _rows(letter: str, number: str, values: Shaped[np.ndarray, "n 3"]) -> str:
+    """One line ``letter a b c`` per row of ``values``."""
     line = f"{letter} {number} {number} {number}\n"
     return (line * len(values)) % tuple(values.ravel().tolist())
