@@ -14,7 +14,7 @@ from typing import Any, get_args
 import beartype
 import jaxtyping
 import pytest
-from jaxtyping._array_types import AbstractArray
+from jaxtyping import AbstractArray
 
 seen: set[str] = set()
 """Functions that are checked."""
