@@ -201,7 +201,7 @@ def test_landmarks_are_where_their_names_say(body):
 def test_evaluation_regressors_lie_in_the_body(body):
     joints = body.J
     h36m, extra = body.J_regressor_h36m @ body.v_template, body.J_regressor_extra @ body.v_template
-    smpl_of_h36m = [0, 2, 5, 8, 1, 4, 7, None, None, None, None, 16, 18, 20, 17, 19, 21]
+    smpl_of_h36m = [0, 1, 4, 7, 2, 5, 8, None, None, None, None, 16, 18, 20, 17, 19, 21]
     for row, joint in enumerate(smpl_of_h36m):
         if joint is not None:
             assert np.linalg.norm(h36m[row] - joints[joint]) < 0.03, row

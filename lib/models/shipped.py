@@ -47,7 +47,7 @@ SHIPPED = (
         "body model with SMPL's structure",
         "MakeHuman's base mesh and shapes (scripts/build_open_body.py)",
         "CC0-1.0",
-        "c5ebcf446a48738c6e9068881fa65ea0d7728df2d5447b8d06c7373472a9e80d",
+        "41f563d69eec6073890f8565586af8d2d787cecf2c57f4470256924ae09f43c0",
     ),
     Shipped(
         "landmark_net.pth.tar",

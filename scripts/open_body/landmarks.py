@@ -69,7 +69,7 @@ def smpl_order(placed: dict[int, int], n: int) -> Array:
 def evaluation_regressors(mean: Array, regressor: Array, weights: Array) -> tuple[Array, Array]:
     """Human3.6M (17, V) and LSP/MPII (9, V) regressors: our own definitions from joints and surface points.
 
-    Row orders: h36m is hip, rhip, rknee, rankle, lhip, lknee, lankle, spine, neck, head, headtop, lshoulder,
+    Row orders: h36m is hip, lhip, lknee, lankle, rhip, rknee, rankle, spine, neck, head, headtop, lshoulder,
     lelbow, lwrist, rshoulder, relbow, rwrist; extra is RHip, LHip, Neck (LSP), HeadTop, Pelvis, Thorax,
     Spine, Jaw, Head (H36M).
     """
@@ -85,10 +85,12 @@ def evaluation_regressors(mean: Array, regressor: Array, weights: Array) -> tupl
         return np.mean(rows, 0)
 
     spine = middle(joint["spine1"], joint["spine2"])
-    limbs = [joint[f"{part}.{side}"] for side in "RL" for part in ("hip", "knee", "ankle")]
-    arms = [joint[f"{part}.{side}"] for side in "LR" for part in ("shoulder", "elbow", "wrist")]
+    legs, arms = (
+        [joint[f"{part}.{side}"] for side in "LR" for part in limb]
+        for limb in (("hip", "knee", "ankle"), ("shoulder", "elbow", "wrist"))
+    )
     neck_base = middle(joint["neck"], joint["neck"], joint["spine3"])
-    h36m = [joint["pelvis"], *limbs, spine, neck_base, middle(nose, jaw), top, *arms]
+    h36m = [joint["pelvis"], *legs, spine, neck_base, middle(nose, jaw), top, *arms]
     thorax = middle(joint["neck"], joint["spine3"])
     hips = middle(joint["hip.L"], joint["hip.R"])
     extra = [joint["hip.R"], joint["hip.L"], joint["neck"], top, hips, thorax, spine, jaw, middle(top, nose)]
