@@ -102,7 +102,8 @@ def test_every_verb_takes_its_arguments(verb: str, capsys, monkeypatch) -> None:
 
 def test_import_loads_no_library() -> None:
     code = (
-        "import sys, lib; lib.__version__; print([m for m in ('torch', 'numpy', 'cv2') if m in sys.modules])"
+        "import sys, lib, lib.open_data.assets; lib.__version__; "
+        "print([m for m in ('torch', 'numpy', 'cv2') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -112,3 +112,11 @@ def test_what_the_rule_allows(path: str, source: str) -> None:
 def test_the_page_names_every_package() -> None:
     page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
     assert [name for name in sorted(parts()) if f"`{name}`" not in page and f"lib/{name}" not in page] == []
+
+
+def test_files_of_lib_are_short() -> None:
+    """CONTRIBUTING.md: at most 400 lines."""
+    lengths = {
+        path: len(path.read_text(encoding="utf-8").splitlines()) for path in (ROOT / "lib").rglob("*.py")
+    }
+    assert [path for path, lines in lengths.items() if lines > 400] == []

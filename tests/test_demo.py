@@ -240,7 +240,9 @@ def test_wrong_inputs_are_user_errors(tmp_path):
 
 def test_unwritable_output_is_told_before_the_work(video, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="--output_folder: cannot write"):
+    with pytest.raises(
+        UserError, match=f"--output_folder: cannot write to {tmp_path}/file; expected a place"
+    ):
         run_demo(DemoOptions(vid_file=str(video), output_folder=str(tmp_path / "file" / "x")))
 
 

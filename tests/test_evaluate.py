@@ -586,7 +586,7 @@ def test_command_needs_both_gendered_bodies(
         (["--render"], r"3dpw_test_all_db.pt does not exist: .* --set test --all-frames"),
         (["--gender", "gendered"], "no field `gender`"),
         (["--json", str(REPOSITORY)], "--json .* is a folder"),
-        (["--markdown", str(REPOSITORY / "Makefile" / "report.md")], "--markdown: cannot write"),
+        (["--markdown", str(REPOSITORY / "Makefile" / "report.md")], "--markdown: cannot write to"),
         (["--checkpoint", str(REPOSITORY / "docs")], "docs is a folder without model_best.pth.tar"),
         (["--device", "tpu9"], "tpu9"),
         (["--device", "cuda:9"], "--device cuda:9"),

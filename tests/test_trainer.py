@@ -22,7 +22,7 @@ from torch.optim import SGD
 
 from lib.commands import evaluate as evaluate_command
 from lib.commands import train as train_command
-from lib.core import distributed, run_folder, training_checkpoint
+from lib.core import distributed, learner, run_folder, training_checkpoint
 from lib.core.build import build_model, load_model
 from lib.core.config import dump_yaml, load_config
 from lib.core.optimizer import build_optimizer
@@ -189,19 +189,23 @@ def test_a_run_that_is_stopped_anywhere_goes_on_exactly(
         raise Stopped
 
     handler = signal.signal(signal.SIGTERM, terminate)
-    step, validate = Trainer.train_step, Trainer.validate
+    count_rows, validate = learner.count_rows, Trainer.validate
     try:
-        for stop, number, ends in ((3, signal.SIGTERM, Stopped), (13, signal.SIGINT, KeyboardInterrupt)):
+        for before, stop, number, ends in (
+            (0, 3, signal.SIGTERM, Stopped),
+            (3, 13, signal.SIGINT, KeyboardInterrupt),
+        ):
+            steps = iter(range(before + 1, 99))
 
-            def interrupted_step(self: Trainer, batches, stop=stop, number=number):
-                if self.place.step == stop - 1:
-                    signal.raise_signal(number)  # arrives before the step's work
-                return step(self, batches)
+            def interrupted(*targets, stop=stop, number=number, steps=steps):
+                if next(steps) == stop:
+                    signal.raise_signal(number)  # arrives in the middle of the step
+                return count_rows(*targets)
 
             cfg = tiny_config(databases, tmp_path / "parts", *opts)
             cfg.TRAIN.RESUME = last_checkpoint(cfg)
             with monkeypatch.context() as patch, pytest.raises(ends):
-                patch.setattr(Trainer, "train_step", interrupted_step)
+                patch.setattr(learner, "count_rows", interrupted)
                 train(cfg, open_body)
             checkpoint = load_checkpoint(Path(cfg.LOGDIR) / "checkpoint.pth.tar")
             assert (checkpoint["epoch"] + 1, checkpoint["iteration"]) == divmod(stop, 7)

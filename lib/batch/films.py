@@ -80,7 +80,7 @@ def _in_list(corpus: Path) -> list[Film]:
         if "\0" in line:
             raise UserError(f"{corpus}, line {number} holds a NUL character; expected the path of a video")
         if line and not line.startswith("#"):
-            path = os.path.normpath(os.path.join(home, line))  # noqa: PTH118
+            path = os.path.normpath(os.path.join(home, line))  # noqa: PTH118 - as written
             inside = os.path.commonpath([home, path]) == home
             name = Path(os.path.relpath(path, home)) if inside else Path(path).relative_to(Path(path).anchor)
             film = Film(name.as_posix(), Path(path))

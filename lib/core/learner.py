@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -88,12 +88,14 @@ class Learner:
         )
         self.learning_rate = build_schedule(self.optimizer, cfg.TRAIN)
 
-    def step(self, batches: dict[str, Batch], number: int, stop: int = 0) -> tuple[dict[str, float], bool]:
+    def step(
+        self, batches: dict[str, Batch], number: int, stop: Callable[[], bool] = lambda: False
+    ) -> tuple[dict[str, float], bool]:
         """Update the weights from this process's part of a batch.
 
         Args:
             number: of the step in the whole run, from 0.
-            stop: other than 0 where this process wants to stop after it.
+            stop: whether this process wants to stop after it; asked when the gradients are there.
 
         Returns:
             the weighted loss terms of the whole batch, and ``loss``, the sum that the network minimises; and
@@ -119,7 +121,7 @@ class Learner:
             sums["e_m_disc_loss"] = term.detach()
             total = total + term.detach()
         values = _to_numbers(
-            {**sums, "loss": total, "rows_smpl": rows_smpl, "stop": total.new_full((), stop)}
+            {**sums, "loss": total, "rows_smpl": rows_smpl, "stop": total.new_full((), stop())}
         )
         stopping = values.pop("stop") > 0  # if one process stops, all do, after the same step
         if not values.pop("rows_smpl"):  # the original leaves these terms out

@@ -204,8 +204,9 @@ class Trainer:
 
     def train_step(self, batches: dict[str, Batch]) -> dict[str, float]:
         """The next :meth:`Learner.step`, and its loss terms."""
-        stop = self.signals.number or int(distributed.orphaned())
-        terms, self.stopping = self.learner.step(batches, self.place.step, stop)
+        terms, self.stopping = self.learner.step(
+            batches, self.place.step, lambda: self.signals.number > 0 or distributed.orphaned()
+        )
         return terms
 
     def validate(self, epoch: int) -> float:

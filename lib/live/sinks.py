@@ -48,7 +48,7 @@ class JsonLines(Sink):
 
     def begin(self, delay: int) -> None:
         if self._target != "-":  # not before there is something to write: the file may be an older one
-            self._file = Path(self._target).open("w", encoding="utf-8")  # noqa: SIM115
+            self._file = Path(self._target).open("w", encoding="utf-8")  # noqa: SIM115 - close() does
 
     def bodies(self, bodies: Sequence[LiveBody]) -> None:
         for body in bodies:

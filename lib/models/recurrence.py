@@ -134,7 +134,7 @@ def _run(gates: Steps, product: AnyProduct, backward: bool) -> Tensor:
     """States (T, N, H), in order of time, from the input products (N, 3 H) of T steps."""
     if isinstance(product, Product) and torch.is_grad_enabled():
         stacked = gates if isinstance(gates, Tensor) else torch.stack(list(gates))
-        states: Tensor = _Recurrence.apply(  # type: ignore[no-untyped-call]
+        states: Tensor = _Recurrence.apply(  # type: ignore[no-untyped-call] # torch has no types for it
             stacked, product.weight, product.bias, backward
         )
         return states

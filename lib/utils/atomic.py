@@ -182,4 +182,5 @@ def check_writable(path: str | Path, option: str) -> None:
         raise UserError(f"{option}: cannot write {path}: it {fault(path)}")
     parent = next(folder for folder in path.parents if folder.exists())
     if not parent.is_dir() or not os.access(path if path.exists() else parent, os.W_OK):
-        raise UserError(f"{option}: cannot write {path}; expected a place that you may write to")
+        blocked = path if path.exists() else parent
+        raise UserError(f"{option}: cannot write to {blocked}; expected a place that you may write to")

@@ -41,4 +41,8 @@ def _present(device: torch.device) -> bool:
         return True
     if device.type == "cuda":
         return torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
-    return device.type == "mps" and torch.backends.mps.is_available()
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        return False
+    return True

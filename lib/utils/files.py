@@ -2,9 +2,10 @@
 
 from .atomic import atomic_folder, atomic_write, check_writable, only_process, temporary_beside
 from .checkpoints import load_checkpoint, save_checkpoint
+from .hashes import sha256
 from .joblib_file import dump_joblib, load_joblib
 from .pickles import load_pickle, load_smpl_pickle
-from .reading import load_arrays, sha256, to_array
+from .reading import load_arrays, to_array
 
 __all__ = [
     "atomic_folder",

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from .errors import UserError
+from .hashes import sha256
 from .paths import CHECKOUT, DOWNLOADS, module_command
-from .reading import sha256
 
 HEAVY = "landmarks_heavy"
 HEAVY_OPTION = "--heavy"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -32,15 +31,6 @@ _STARTS = (
 def unpacked_limit(size: int) -> int:
     """Bytes that a compressed file of ``size`` bytes may unpack to: no data compresses better."""
     return _RATIO * size + _FLOOR
-
-
-def sha256(path: str | Path) -> str:
-    """Hexadecimal SHA-256 of a file's content."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as source:
-        while block := source.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def existing(path: str | Path, what: str) -> Path:

@@ -194,7 +194,7 @@ class Unpickler(_PythonUnpickler):  # type: ignore[misc] # typeshed leaves out w
     def __init__(self, source: Source, names: Mapping[tuple[str, str], Global] = GLOBALS) -> None:
         super().__init__(source, encoding="latin1")
         self.source, self.names = source, names
-        self.dispatch = _Counted(type(self).dispatch)  # type: ignore[misc]
+        self.dispatch = _Counted(type(self).dispatch)  # type: ignore[misc] # typeshed: of the class
 
     def load(self) -> Any:
         """The object, with real arrays. Raises Refused, or whatever damaged bytes lead to."""
