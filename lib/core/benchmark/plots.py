@@ -24,7 +24,7 @@ _COLOURS = {
     TCMR: "#d95f02",
     TCMR + FIT: "#7570b3",
 }
-_OTHERS = ("#e7298a", "#1f78b4", "#a6761d", "#33a02c")
+_OTHERS = ("#e7298a", "#1f78b4", "#a6761d", "#33a02c", "#e31a1c", "#6a3d9a")
 _SHARES = {"past": "#1f78b4", "current": "#222222", "future": "#d95f02"}
 
 
