@@ -30,7 +30,7 @@ shapes: $(VENV)/.installed-dev
 
 # how much of the training and evaluation code the tests reach
 coverage: $(VENV)/.installed-dev assets
-	$(PY) -m pytest -n 2 --dist loadfile --cov=lib/core --cov-branch --cov-report=term-missing:skip-covered
+	$(PY) -m pytest -n 2 --dist loadfile --cov --cov-report=term-missing:skip-covered
 
 # The tests of viewer.html alone, after installing a headless Chromium where there is none; without one,
 # `make test` skips those that need it.
