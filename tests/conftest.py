@@ -19,7 +19,8 @@ import torch
 from hypothesis import settings
 
 from lib.models.body import BodyData, load_body
-from tests.golden_tools import write_base_data
+from lib.models.tcmr import TCMR
+from tests.golden_tools import fill_by_recipe, write_base_data
 
 if TYPE_CHECKING:
     from lib.demo.models import Models
@@ -52,6 +53,14 @@ def base_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def smpl_body(base_data: Path) -> BodyData:
     """The neutral body of :func:`base_data`, of kind ``smpl``."""
     return load_body(base_data)
+
+
+@pytest.fixture(scope="module")
+def model(smpl_body: BodyData) -> TCMR:
+    """A small TCMR on :func:`smpl_body`, with the weights that recorded outputs were made with."""
+    model = TCMR(16, 2, 64, body=smpl_body).eval()
+    fill_by_recipe(model)
+    return model
 
 
 @pytest.fixture(scope="session")

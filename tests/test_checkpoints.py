@@ -23,7 +23,7 @@ from lib.models.body import BodyData
 from lib.models.hmr import load_hmr
 from lib.models.tcmr import TCMR
 from lib.utils.errors import UserError
-from tests.golden_tools import GOLDEN, fill_by_recipe, load_golden
+from tests.golden_tools import GOLDEN, load_golden
 from tests.trainer_tools import CONFIGS, CPU
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -55,13 +55,6 @@ def config(*opts: str):
             *("TRAIN.PRETRAINED_REGRESSOR", "''", "NUM_WORKERS", "0", *opts),
         ],
     )
-
-
-@pytest.fixture(scope="module")
-def model(smpl_body: BodyData) -> TCMR:
-    model = TCMR(16, 2, 64, body=smpl_body).eval()
-    fill_by_recipe(model)
-    return model
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ from lib.utils.files import dump_joblib, load_joblib
 from lib.utils.keypoints import H36M_TO_J14
 from lib.utils.smoothing import slerp_filter
 from lib.video.video_file import VideoFile
-from tests.golden_tools import GOLDEN, fill_by_recipe, load_golden, write_base_data
+from tests.golden_tools import GOLDEN, load_golden, write_base_data
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TABLE4 = {"3dpw": "repr_table4_3dpw_model"}
@@ -42,13 +42,6 @@ FINAL = json.loads((GOLDEN / "e2e" / "final_metrics.json").read_text())
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def model(smpl_body: BodyData) -> TCMR:
-    model = TCMR(16, 2, 64, body=smpl_body).eval()
-    fill_by_recipe(model)
-    return model
 
 
 @pytest.fixture(scope="module")

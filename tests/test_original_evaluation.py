@@ -20,17 +20,10 @@ from lib.models.tcmr import TCMR
 from lib.utils import metrics
 from lib.utils.files import dump_joblib, load_joblib
 from lib.utils.smoothing import slerp_filter
-from tests.golden_tools import GOLDEN, fill_by_recipe, load_golden
+from tests.golden_tools import GOLDEN, load_golden
 from tests.original_tools import AS_ORIGINAL, T4_3DPW, T4_OTHER, T6_H36M, config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def model(smpl_body: BodyData) -> TCMR:
-    model = TCMR(16, 2, 64, body=smpl_body).eval()
-    fill_by_recipe(model)
-    return model
 
 
 def changed(tmp_path: Path, name: str, change: Any) -> list[str]:

@@ -138,7 +138,7 @@ class MotionAdversary:
         real, fake = self.discriminator(torch.cat((real_motions, motions.detach()))).chunk(2)
         terms = [self.weight * term for term in lsgan_discriminator_loss(real, fake, self.sequences)]
         self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(terms[-1])
+        terms[-1].backward()
         distributed.sum_gradients(self.parameters)
         self.optimizer.step()
         names = ("d_m_disc_real", "d_m_disc_fake", "d_m_disc_loss")

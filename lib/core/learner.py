@@ -89,7 +89,7 @@ class Learner:
         self.learning_rate = build_schedule(self.optimizer, cfg.TRAIN)
 
     def step(
-        self, batches: dict[str, Batch], number: int, stop: Callable[[], bool] = lambda: False
+        self, batches: dict[str, Batch], number: int, stop: Callable[[], bool]
     ) -> tuple[dict[str, float], bool]:
         """Update the weights from this process's part of a batch.
 
@@ -117,7 +117,7 @@ class Learner:
         if self.adversary is not None:
             motions = self.adversary.predict(self.model)
             term = self.adversary.generator_term(motions)
-            torch.autograd.backward(term)
+            term.backward()
             sums["e_m_disc_loss"] = term.detach()
             total = total + term.detach()
         values = _to_numbers(
@@ -156,7 +156,7 @@ class Learner:
                 predictions = self.network(features, run_length)
             targets = {kind: expand_targets(batch, outputs) for kind, batch in part.items()}
             loss, terms = self.loss(predictions, *_pair(targets), counts, run_length, pairs)
-            torch.autograd.backward(loss)
+            loss.backward()
             total = total + loss.detach()
             for tag, value in terms.items():
                 sums[tag] = sums.get(tag, 0.0) + value.detach()

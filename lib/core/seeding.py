@@ -12,7 +12,7 @@ import torch
 def seed_everything(seed: int) -> None:
     """Fix the random numbers of Python, NumPy and torch."""
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - what others draw from - the global generator, for whoever draws from it
+    np.random.seed(seed)  # noqa: NPY002 - the global generator, for whoever draws from it
     torch.manual_seed(seed)
 
 
